@@ -1,0 +1,499 @@
+//! Why a call was refused or failed: one enum, one stable reason per variant, and what to do about it.
+//!
+//! The fields of a variant are the objects and figures that a program needs; [`PlatformError::fields`] and
+//! [`PlatformError::from_parts`] are each other's inverse, so that nothing is lost on the wire.
+
+use crate::call::Direction;
+use crate::id::{CutId, DeviceIdentity, Epoch, MasterRef, RequestId, SetRef};
+use crate::status::Role;
+use crate::time::Millis;
+use crate::value::{ByteCount, Detail, DevicePath, InvalidValue, words};
+use std::collections::HashMap;
+use std::str::FromStr;
+use thiserror::Error;
+use tonic::Code;
+
+words! {
+    /// A kind of thing that has a name.
+    ObjectKind, "kind of object" {
+        /// A master.
+        Master = "master",
+        /// A volume set.
+        Set = "set",
+        /// A device or file.
+        Device = "device",
+    }
+}
+
+/// Why a reason and its fields are no [`PlatformError`]: the other side is newer, or not Umbra.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum UnknownError {
+    /// No variant has this reason.
+    #[error("unknown reason {0:?}")]
+    Reason(String),
+    /// A field of the variant is not there.
+    #[error("{reason} lacks the field {field}")]
+    Missing {
+        /// The variant's reason.
+        reason: &'static str,
+        /// The field.
+        field: &'static str,
+    },
+    /// A field of the variant cannot be read.
+    #[error("{reason}, field {field}: {problem}")]
+    Unreadable {
+        /// The variant's reason.
+        reason: &'static str,
+        /// The field.
+        field: &'static str,
+        /// Why not.
+        problem: String,
+    },
+}
+
+/// A type that can be a field of an error.
+trait Field: Sized {
+    fn write(&self) -> String;
+    fn read(text: &str) -> Result<Self, String>;
+}
+
+impl<T: ToString + FromStr<Err = E>, E: std::error::Error> Field for T {
+    fn write(&self) -> String {
+        self.to_string()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|e: E| e.to_string())
+    }
+}
+
+fn field<T: Field>(
+    fields: &HashMap<String, String>,
+    reason: &'static str,
+    field: &'static str,
+) -> Result<T, UnknownError> {
+    let text = fields.get(field).ok_or(UnknownError::Missing { reason, field })?;
+    T::read(text).map_err(|problem| UnknownError::Unreadable { reason, field, problem })
+}
+
+/// Writes the enum and, from the same table, `match`es over it for reason, code, remedy and both directions of
+/// the field form. A variant is one entry: nothing about it is said elsewhere.
+macro_rules! platform_errors {
+    ($(
+        $(#[$meta:meta])*
+        $variant:ident = $reason:literal, $code:ident, $remedy:literal { $($(#[$fmeta:meta])* $field:ident: $ty:ty),+ $(,)? }
+    )+) => {
+        /// Why a platform call was refused or failed. A refused call has changed nothing.
+        ///
+        /// The text names the objects; [`PlatformError::remedy`] says what to do.
+        #[derive(Clone, Debug, PartialEq, Eq, Error)]
+        pub enum PlatformError {
+            $($(#[$meta])* $variant { $($(#[$fmeta])* $field: $ty),+ },)+
+        }
+
+        impl PlatformError {
+            /// Every reason there is.
+            pub const REASONS: &'static [&'static str] = &[$($reason),+];
+
+            /// The stable name of the variant, for programs, metrics and conditions.
+            pub fn reason(&self) -> &'static str {
+                match self { $(Self::$variant { .. } => $reason),+ }
+            }
+
+            /// The variant's kind in the terms of gRPC.
+            pub fn code(&self) -> Code {
+                match self { $(Self::$variant { .. } => Code::$code),+ }
+            }
+
+            /// What a person can do now: one sentence without a full stop.
+            #[allow(unused_variables, reason = "few remedies name every field")]
+            pub fn remedy(&self) -> String {
+                match self { $(Self::$variant { $($field),+ } => format!($remedy)),+ }
+            }
+
+            /// The variant's fields, by name, as text.
+            pub fn fields(&self) -> Vec<(&'static str, String)> {
+                match self {
+                    $(Self::$variant { $($field),+ } => vec![$((stringify!($field), $field.write())),+]),+
+                }
+            }
+
+            /// The error with this reason and these fields; fields that it does not know are passed over.
+            ///
+            /// # Errors
+            /// If there is no such reason, or a field is missing or unreadable.
+            pub fn from_parts(reason: &str, fields: &HashMap<String, String>) -> Result<Self, UnknownError> {
+                match reason {
+                    $($reason => Ok(Self::$variant { $($field: field(fields, $reason, stringify!($field))?),+ }),)+
+                    other => Err(UnknownError::Reason(other.to_owned())),
+                }
+            }
+        }
+    };
+}
+
+platform_errors! {
+    /// There is no such master, set or device.
+    #[error("{kind} {name} not found")]
+    NotFound = "NOT_FOUND", NotFound, "look at the names with list" {
+        /// What was looked for.
+        kind: ObjectKind,
+        /// By which name.
+        name: Detail,
+    }
+
+    /// The name is taken by something else.
+    #[error("{kind} {name} already exists")]
+    AlreadyExists = "ALREADY_EXISTS", AlreadyExists, "choose another name, or take the {kind} {name} away first" {
+        /// What was to be made.
+        kind: ObjectKind,
+        /// Under which name.
+        name: Detail,
+    }
+
+    /// The device has a part in another set or master. No cascades: a shadow or bitmap is never a master.
+    #[error("{device} is already the {role} volume of {owner}")]
+    AlreadyInRole = "ALREADY_IN_ROLE", AlreadyExists, "use another device, or take {owner} away first" {
+        /// The device.
+        device: DevicePath,
+        /// The part that it has.
+        role: Role,
+        /// Name of the set or master that uses it.
+        owner: Detail,
+    }
+
+    /// Another program or the kernel has claimed the device.
+    #[error("{device} is in use by {holder}")]
+    VolumeInUse = "VOLUME_IN_USE", FailedPrecondition, "end what uses {device}, or use another device" {
+        /// The device.
+        device: DevicePath,
+        /// Who has it, as far as can be found out.
+        holder: Detail,
+    }
+
+    /// The device is mounted.
+    #[error("{device} is mounted on {mount_point}")]
+    Mounted = "MOUNTED", FailedPrecondition, "unmount {device} first" {
+        /// The device.
+        device: DevicePath,
+        /// Where.
+        mount_point: Detail,
+    }
+
+    /// Two volumes of a set are one device.
+    #[error("{first} and {second} volume are the same device {device}")]
+    SameDevice = "SAME_DEVICE", InvalidArgument, "give the {first} and the {second} volume a device each" {
+        /// The device.
+        device: DevicePath,
+        /// One part.
+        first: Role,
+        /// The other part.
+        second: Role,
+    }
+
+    /// The path leads to something that cannot be a volume.
+    #[error("{device} cannot be a volume: it is {found}")]
+    NotAVolume = "NOT_A_VOLUME", InvalidArgument, "name a block device or a regular file instead of {device}" {
+        /// The path.
+        device: DevicePath,
+        /// What is there: "a directory".
+        found: Detail,
+    }
+
+    /// The shadow is smaller than the master.
+    #[error("shadow {shadow} has {actual} bytes, the master needs {needed}")]
+    ShadowTooSmall = "SHADOW_TOO_SMALL", FailedPrecondition, "use a shadow of at least {needed} bytes" {
+        /// The shadow.
+        shadow: DevicePath,
+        /// Its size.
+        actual: ByteCount,
+        /// The size that it must have at least.
+        needed: ByteCount,
+    }
+
+    /// The bitmap volume cannot hold the set's state.
+    #[error("bitmap volume {bitmap} has {actual} bytes, this set needs {needed}")]
+    BitmapTooSmall = "BITMAP_TOO_SMALL", FailedPrecondition, "use a bitmap volume of at least {needed} bytes, or larger chunks" {
+        /// The bitmap volume.
+        bitmap: DevicePath,
+        /// Its size.
+        actual: ByteCount,
+        /// The size that it must have at least.
+        needed: ByteCount,
+    }
+
+    /// The device cannot be written.
+    #[error("{device} is read-only and cannot be a {role} volume")]
+    ReadOnlyDevice = "READ_ONLY_DEVICE", FailedPrecondition, "make {device} writable, or use another device" {
+        /// The device.
+        device: DevicePath,
+        /// The part that it was to have.
+        role: Role,
+    }
+
+    /// A volume's logical block is larger than the master's, or than a chunk (E17).
+    #[error("{device} has blocks of {block} bytes, at most {allowed} are possible here")]
+    BlockSizeMismatch = "BLOCK_SIZE_MISMATCH", FailedPrecondition, "use a device with logical blocks of at most {allowed} bytes" {
+        /// The device.
+        device: DevicePath,
+        /// Its logical block.
+        block: ByteCount,
+        /// The largest that would do.
+        allowed: ByteCount,
+    }
+
+    /// The bitmap volume holds something that is not this set's.
+    #[error("bitmap volume {bitmap} holds {found}")]
+    BitmapForeign = "BITMAP_FOREIGN", FailedPrecondition, "check that {bitmap} is the device you mean; if nothing on it is needed, wipe it" {
+        /// The bitmap volume.
+        bitmap: DevicePath,
+        /// What it holds: another set, a file system.
+        found: Detail,
+    }
+
+    /// The bitmap volume is this set's but missed events, so its bits prove nothing.
+    #[error("bitmap volume {bitmap} of set {set} is stale: {detail}")]
+    BitmapStale = "BITMAP_STALE", DataLoss, "reset set {set}: its bits cannot be trusted any more" {
+        /// The bitmap volume.
+        bitmap: DevicePath,
+        /// The set.
+        set: SetRef,
+        /// How that was seen.
+        detail: Detail,
+    }
+
+    /// What the bitmap volume holds fails its checks.
+    #[error("bitmap volume {bitmap} is damaged: {detail}")]
+    BitmapDamaged = "BITMAP_DAMAGED", DataLoss, "look at it with umbra-io check {bitmap}; then repair it, or reset the set" {
+        /// The bitmap volume.
+        bitmap: DevicePath,
+        /// What failed.
+        detail: Detail,
+    }
+
+    /// Another node has a session on this volume that it did not close (E7).
+    #[error("{device} was last used by node {node}, whose session is open")]
+    SessionOpen = "SESSION_OPEN", FailedPrecondition, "detach it on node {node}, or give the shadow up if that node is gone for good" {
+        /// The volume.
+        device: DevicePath,
+        /// The node.
+        node: Detail,
+    }
+
+    /// The device is not the one that it was.
+    #[error("{device} is now {found}, it was {expected}")]
+    IdentityChanged = "IDENTITY_CHANGED", FailedPrecondition, "put the device {expected} back to {device}, or name where it is now" {
+        /// The device.
+        device: DevicePath,
+        /// What it was recognised by.
+        expected: DeviceIdentity,
+        /// What it is recognised by now.
+        found: DeviceIdentity,
+    }
+
+    /// Nothing about the device is unique (E19).
+    #[error("{device} has no unique identity, only {identity}")]
+    IdentityWeak = "IDENTITY_WEAK", FailedPrecondition, "if {device} is surely the right one, accept its weak identity" {
+        /// The device.
+        device: DevicePath,
+        /// The best that there is.
+        identity: DeviceIdentity,
+    }
+
+    /// The device has another size than it had.
+    #[error("{device} has {found} bytes now, it had {expected}")]
+    SizeChanged = "SIZE_CHANGED", FailedPrecondition, "give {device} back its {expected} bytes" {
+        /// The device.
+        device: DevicePath,
+        /// The size that it had.
+        expected: ByteCount,
+        /// The size that it has.
+        found: ByteCount,
+    }
+
+    /// The master was written while it was not attached, so images that lean on it are wrong (E19).
+    #[error("master {master} was written while it was not attached")]
+    MasterWrittenOutside = "MASTER_WRITTEN_OUTSIDE", DataLoss, "reset the sets of master {master}: dependent images are lost, independent ones are copied anew" {
+        /// The master.
+        master: MasterRef,
+    }
+
+    /// A copy is running: on this set, or a restore on another of its master.
+    #[error("a copy {direction} of set {set} is running")]
+    Copying = "COPYING", FailedPrecondition, "wait for the copy of set {set}, or abort it" {
+        /// The set that is copied.
+        set: SetRef,
+        /// Which way.
+        direction: Direction,
+    }
+
+    /// Chunks are pending from a copy that was aborted, so one side is not whole.
+    #[error("an aborted copy {direction} of set {set} has {pending} chunks pending")]
+    CopyPending = "COPY_PENDING", FailedPrecondition, "issue the copy {direction} of set {set} again and let it end" {
+        /// The set.
+        set: SetRef,
+        /// Which way the copy went.
+        direction: Direction,
+        /// Chunks still to be copied.
+        pending: u64,
+    }
+
+    /// Chunks are pending the other way.
+    #[error("set {set} has {pending} chunks pending {direction}, the opposite way")]
+    OppositePending = "OPPOSITE_PENDING", FailedPrecondition, "issue the copy {direction} of set {set} again and let it end first" {
+        /// The set.
+        set: SetRef,
+        /// The way they are to go.
+        direction: Direction,
+        /// Chunks still to be copied.
+        pending: u64,
+    }
+
+    /// Two sets of one restore have the same master.
+    #[error("two of the sets restore to the same master {master}")]
+    SameMaster = "SAME_MASTER", InvalidArgument, "restore one set of master {master} at a time" {
+        /// The master.
+        master: MasterRef,
+    }
+
+    /// A volume of the set is offline.
+    #[error("{role} volume of set {set} is offline: {cause}")]
+    Offline = "OFFLINE", FailedPrecondition, "repair or replace the {role} volume, then reset set {set}" {
+        /// The set.
+        set: SetRef,
+        /// Which volume.
+        role: Role,
+        /// How it failed.
+        cause: Detail,
+    }
+
+    /// The image was given up so that the master could go on.
+    #[error("the image of set {set} was given up: {cause}")]
+    GivenUp = "GIVEN_UP", FailedPrecondition, "reset set {set}, which takes a new image" {
+        /// The set.
+        set: SetRef,
+        /// Why.
+        cause: Detail,
+    }
+
+    /// The image lacks chunks that could not be kept.
+    #[error("the image of set {set} is incomplete: {lost} chunks are lost")]
+    Incomplete = "INCOMPLETE", DataLoss, "take a new image (copy or update to shadow); the lost chunks of set {set} do not come back" {
+        /// The set.
+        set: SetRef,
+        /// Chunks lost.
+        lost: u64,
+    }
+
+    /// Something has a device open that must be free.
+    #[error("{device} is open: {openers}")]
+    HasOpeners = "HAS_OPENERS", FailedPrecondition, "close {device} everywhere and try again" {
+        /// The device.
+        device: DevicePath,
+        /// Who has it open.
+        openers: Detail,
+    }
+
+    /// The image is protected.
+    #[error("set {set} is protected")]
+    Protected = "PROTECTED", FailedPrecondition, "take the protection off set {set} if its image may go" {
+        /// The set.
+        set: SetRef,
+    }
+
+    /// The set is in another epoch than the caller believed.
+    #[error("set {set} is in epoch {actual}, not {expected}")]
+    StaleEpoch = "STALE_EPOCH", Aborted, "look at set {set} again and decide anew" {
+        /// The set.
+        set: SetRef,
+        /// What the caller believed.
+        expected: Epoch,
+        /// What it is.
+        actual: Epoch,
+    }
+
+    /// The cut could not be taken; every image is what it was.
+    #[error("cut {cut} is void: {cause}")]
+    CutVoid = "CUT_VOID", Aborted, "nothing was changed; try again, and look at what delayed it if it repeats" {
+        /// The cut.
+        cut: CutId,
+        /// Why.
+        cause: Detail,
+    }
+
+    /// The request id was used for something else.
+    #[error("request id {request} was used for another request")]
+    RequestReused = "REQUEST_REUSED", InvalidArgument, "send a new request id; {request} is spent" {
+        /// The request.
+        request: RequestId,
+    }
+
+    /// An argument makes no sense.
+    #[error("{argument}: {problem}")]
+    BadArgument = "BAD_ARGUMENT", InvalidArgument, "correct {argument}" {
+        /// Which.
+        argument: Detail,
+        /// What is wrong with it.
+        problem: Detail,
+    }
+
+    /// There is no room for one more.
+    #[error("{limit}: at most {most} are possible")]
+    LimitReached = "LIMIT_REACHED", ResourceExhausted, "take away what is not needed any more" {
+        /// Of what: "sets of one master".
+        limit: Detail,
+        /// How many there can be.
+        most: u64,
+    }
+
+    /// The host cannot do it.
+    #[error("this host cannot do it: {missing}")]
+    UnsupportedHost = "UNSUPPORTED_HOST", FailedPrecondition, "provide what is missing, or use another host" {
+        /// What it lacks.
+        missing: Detail,
+    }
+
+    /// It took too long.
+    #[error("{operation} did not end within {after}")]
+    Deadline = "DEADLINE", DeadlineExceeded, "ask for the status: it may still end; then try again with the same request id" {
+        /// What.
+        operation: Detail,
+        /// The time that it had.
+        after: Millis,
+    }
+
+    /// A device or file failed.
+    #[error("{operation} of {device} failed: {detail}")]
+    Io = "IO", Internal, "look at the kernel's log for {device}; repair or replace it" {
+        /// The device or file.
+        device: DevicePath,
+        /// What was tried: "write of the superblock".
+        operation: Detail,
+        /// How it failed.
+        detail: Detail,
+    }
+
+    /// The interposer is about to stop and takes no more requests.
+    #[error("the interposer is stopping: {cause}")]
+    Stopping = "STOPPING", Unavailable, "try again when it has started anew" {
+        /// Why.
+        cause: Detail,
+    }
+}
+
+impl PlatformError {
+    /// The argument of a call is no value of its type.
+    pub fn bad_argument(argument: &str, error: &InvalidValue) -> Self {
+        Self::BadArgument { argument: argument.into(), problem: error.to_string().into() }
+    }
+
+    /// There is no such set.
+    pub fn no_set(set: &SetRef) -> Self {
+        Self::NotFound { kind: ObjectKind::Set, name: set.to_string().into() }
+    }
+
+    /// There is no such master.
+    pub fn no_master(master: &MasterRef) -> Self {
+        Self::NotFound { kind: ObjectKind::Master, name: master.to_string().into() }
+    }
+}
