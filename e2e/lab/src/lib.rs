@@ -1,1 +1,62 @@
+//! Virtual machines with a real kernel, for tests that need `ublk`, device-mapper, file systems and power cuts.
+//!
+//! A machine boots in seconds under software emulation, so it runs anywhere Debian runs, with or without KVM:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use umbra_lab::{Disk, Signal, Vm};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let mut vm = Vm::builder("story").memory_mib(2048).disk(Disk::blank("master", 256 << 20)).boot()?;
+//! vm.sh("mkfs.ext4 -q /dev/lab/master && mount /dev/lab/master /mnt").run()?;
+//! let load = vm.spawn("fio --name=load --directory=/mnt --size=64m --rw=randwrite --time_based --runtime=60")?;
+//! vm.sh("sync").timeout(Duration::from_secs(60)).run()?;
+//! load.kill(Signal::KILL)?;
+//! vm.reset()?; // the power goes and comes back: same disks, fresh memory
+//! vm.sh("fsck.ext4 -fp /dev/lab/master").run()?;
+//! vm.finish()
+//! # }
+//! ```
+//!
+//! A machine that is dropped without [`Vm::finish`] counts as a failed test: its serial log, the transcript of
+//! every command and the files asked for with [`Vm::keep_on_failure`] are kept, and their place is printed.
+//!
+//! # What is real and what is not
+//!
+//! * The kernel is Debian's, unmodified, with `ublk_drv`; the root file system is Debian's packages without an
+//!   init system and without udev. It is thrown away with every boot: what must survive belongs on a [`Disk`].
+//! * A **power cut** ([`Vm::power_cut`], [`Vm::reset`]) ends the emulator at once. The guest loses its memory, page
+//!   cache and processes, also in the middle of a write that spans several sectors. What the virtual disk had
+//!   acknowledged is in the host's page cache and stays: the disk's *own* volatile cache is not dropped, so a missing
+//!   flush does not show here. The simulator covers that.
+//! * Times mean little under emulation; counts, and ratios within one run, do.
+//!
+//! # Cache
+//!
+//! Everything downloaded or built is below [`cache::root`], one folder per recipe, and later runs need no network.
+//! Remove a folder to have it made anew.
 
+pub mod apt;
+pub mod artefacts;
+pub mod binaries;
+pub mod cache;
+mod cpio;
+pub mod disk;
+pub mod guest;
+pub mod host;
+mod initrd;
+pub mod kernel;
+pub mod postgres;
+pub mod progress;
+pub mod protocol;
+mod qemu;
+pub mod rootfs;
+pub mod serial;
+mod toolbox;
+pub mod vm;
+
+pub use binaries::static_binary;
+pub use disk::{Cache, Disk};
+pub use guest::{Job, Output, Step};
+pub use rustix::process::Signal;
+pub use vm::{Vm, VmBuilder};

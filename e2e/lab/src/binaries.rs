@@ -1,0 +1,66 @@
+//! Programs of this workspace, linked so that they run in any machine.
+
+use std::collections::HashMap;
+use std::env;
+use std::ffi::OsString;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use cargo_metadata::Message;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds the program of the workspace package `package` in release mode, linked statically, and returns its path.
+///
+/// # Errors
+/// Where it does not build.
+pub fn static_binary(package: &str) -> Result<PathBuf> {
+    static_program(package, package)
+}
+
+/// Like [`static_binary`], for a package whose program has another name.
+///
+/// # Errors
+/// Where it does not build.
+pub fn static_program(package: &str, program: &str) -> Result<PathBuf> {
+    static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = built.get(program) {
+        return Ok(path.clone());
+    }
+    let path = build(package, program).with_context(|| format!("building {program} statically"))?;
+    built.insert(program.to_owned(), path.clone());
+    Ok(path)
+}
+
+fn build(package: &str, program: &str) -> Result<PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--release", "--target", TARGET]);
+    command.args(["--package", package, "--bin", program, "--message-format", "json-render-diagnostics"]);
+    // Flags of the caller come before those of the environment in cargo's eyes; here only ours may count.
+    command.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command.current_dir(workspace()).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo without output")?;
+    let mut path = None;
+    for message in Message::parse_stream(BufReader::new(output)) {
+        if let Message::CompilerArtifact(artifact) = message?
+            && artifact.target.name == program
+        {
+            path = artifact.executable.or(path);
+        }
+    }
+    ensure!(child.wait()?.success(), "cargo failed");
+    Ok(path.context("cargo made no such program")?.into())
+}
+
+/// The folder of the workspace this was built from.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+}

@@ -1,0 +1,402 @@
+//! Machines: put together, booted, cut from power, booted again.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use crate::artefacts::Run;
+use crate::disk::Disk;
+use crate::guest::{Guest, Job, STEP_TIMEOUT, Step};
+use crate::host::tail;
+use crate::kernel::Kernel;
+use crate::qemu::{self, Hardware};
+use crate::toolbox::Toolbox;
+use crate::{initrd, rootfs, serial};
+
+/// Under emulation, on a busy host, beside another machine.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// A machine that is off: before its first boot, or after a power cut.
+#[derive(Debug)]
+pub struct VmBuilder {
+    name: String,
+    memory_mib: u32,
+    cpus: u32,
+    kernel: Kernel,
+    kernel_arguments: Vec<String>,
+    modules: Vec<String>,
+    disks: Vec<Disk>,
+    kept: Vec<String>,
+    hung_tasks_allowed: bool,
+    boots: u32,
+    run: Option<Arc<Mutex<Run>>>,
+}
+
+impl VmBuilder {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            memory_mib: 1024,
+            cpus: 2,
+            kernel: Kernel::default(),
+            kernel_arguments: Vec::new(),
+            modules: vec!["ublk_drv".into()],
+            disks: Vec::new(),
+            kept: Vec::new(),
+            hung_tasks_allowed: false,
+            boots: 0,
+            run: None,
+        }
+    }
+
+    /// Sets the memory in MiB, 1024 unless set.
+    #[must_use]
+    pub fn memory_mib(mut self, mib: u32) -> Self {
+        self.memory_mib = mib;
+        self
+    }
+
+    /// Sets the number of processors, 2 unless set.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Sets the kernel.
+    #[must_use]
+    pub fn kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = kernel;
+        self
+    }
+
+    /// Adds an argument to the kernel's command line.
+    #[must_use]
+    pub fn kernel_argument(mut self, argument: &str) -> Self {
+        self.kernel_arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Loads these modules at boot besides `ublk_drv`; others load when they are asked for with `modprobe`.
+    #[must_use]
+    pub fn modules(mut self, modules: &[&str]) -> Self {
+        self.modules.extend(modules.iter().map(|&module| module.to_owned()));
+        self
+    }
+
+    /// A kernel without `ublk_drv` loaded, for tests of refusals.
+    #[must_use]
+    pub fn without_ublk(mut self) -> Self {
+        self.modules.retain(|module| module != "ublk_drv");
+        self
+    }
+
+    /// Adds a disk.
+    #[must_use]
+    pub fn disk(mut self, disk: Disk) -> Self {
+        self.disks.push(disk);
+        self
+    }
+
+    /// Takes a disk out of a machine that is off; it can be put back, here or elsewhere, while this machine exists.
+    pub fn take_disk(&mut self, name: &str) -> Option<Disk> {
+        let index = self.disks.iter().position(|disk| disk.name() == name)?;
+        Some(self.disks.remove(index))
+    }
+
+    /// The file of a disk on the host, to be looked at or damaged while the machine is off.
+    #[must_use]
+    pub fn disk_path(&self, name: &str) -> Option<&Path> {
+        self.disks.iter().find(|disk| disk.name() == name)?.path()
+    }
+
+    /// A task that the kernel reports as hung is part of the test.
+    #[must_use]
+    pub fn allow_hung_tasks(mut self) -> Self {
+        self.hung_tasks_allowed = true;
+        self
+    }
+
+    /// Boots.
+    ///
+    /// # Errors
+    /// Where something cannot be downloaded or built, or the machine does not come up in time.
+    pub fn boot(mut self) -> Result<Vm> {
+        let begin = Instant::now();
+        let toolbox = Toolbox::open()?;
+        let kernel = self.kernel.open(&toolbox)?;
+        let root = rootfs::image(&toolbox)?;
+        let run = match &self.run {
+            Some(run) => run.clone(),
+            None => Arc::new(Mutex::new(Run::new(&self.name)?)),
+        };
+        self.run = Some(run.clone());
+        let (folder, logs) = {
+            let run = lock(&run);
+            (run.folder().to_path_buf(), run.logs())
+        };
+        self.disks.iter_mut().try_for_each(|disk| disk.materialise(&folder))?;
+        let serial_log = logs.join(format!("serial-{}.log", self.boots));
+        let socket = folder.join(format!("agent-{}", self.boots));
+        let ramdisk = folder.join("initrd");
+        initrd::write(&toolbox, &kernel, &ramdisk)?;
+        let disks: Result<Vec<Vec<String>>> =
+            self.disks.iter().enumerate().map(|(index, disk)| disk.arguments(index)).collect();
+        let hardware = Hardware {
+            memory_mib: self.memory_mib,
+            cpus: self.cpus,
+            kernel: &kernel.image(),
+            initrd: &ramdisk,
+            kernel_arguments: &self.kernel_arguments.join(" "),
+            root: &root,
+            socket: &socket,
+            serial_log: &serial_log,
+            scratch: &folder,
+            disks: disks?.concat(),
+        };
+        lock(&run).note(&format!("boot {} with kernel {}", self.boots, kernel.version));
+        let mut emulator = Emulator { child: qemu::start(&toolbox, &hardware)?, serial_log };
+        self.boots += 1;
+        let guest = emulator.greet(&socket, &run).with_context(|| format!("booting {}", self.name))?;
+        let modules = self.modules.clone();
+        let vm = Vm { off: Some(self), emulator, guest, run, boot_took: begin.elapsed() };
+        if !modules.is_empty() {
+            let argv = ["modprobe", "-a"].into_iter().map(str::to_owned).chain(modules);
+            Step::new(vm.guest.clone(), argv.collect()).run()?;
+        }
+        Ok(vm)
+    }
+
+    /// Declares the test good: nothing of the run is kept.
+    pub fn finish(self) {
+        if let Some(run) = self.run {
+            lock(&run).declare_good();
+        }
+    }
+}
+
+/// The process of the emulator, ended with this handle.
+#[derive(Debug)]
+struct Emulator {
+    child: Child,
+    serial_log: PathBuf,
+}
+
+impl Emulator {
+    /// Connects to the port and waits until the agent is there.
+    fn greet(&mut self, socket: &Path, run: &Arc<Mutex<Run>>) -> Result<Arc<Guest>> {
+        let deadline = Instant::now() + BOOT_TIMEOUT;
+        let stream = loop {
+            match UnixStream::connect(socket) {
+                Ok(stream) => break stream,
+                Err(_) if Instant::now() < deadline && self.lives() => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => return Err(error).with_context(|| self.last_words()),
+            }
+        };
+        Guest::connect(stream, BOOT_TIMEOUT, run.clone()).with_context(|| self.last_words())
+    }
+
+    fn lives(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn last_words(&self) -> String {
+        let errors = self.serial_log.with_file_name("qemu.log");
+        let read = |path: &Path| tail(&serial_text(path), 25);
+        format!("last words of the machine:\n{}\n{}", read(&errors), read(&self.serial_log))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        // Fails only where it has ended already.
+        self.child.kill().ok();
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.end().ok();
+    }
+}
+
+fn serial_text(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// A running machine.
+#[derive(Debug)]
+pub struct Vm {
+    /// `None` only while it changes hands.
+    off: Option<VmBuilder>,
+    guest: Arc<Guest>,
+    emulator: Emulator,
+    run: Arc<Mutex<Run>>,
+    boot_took: Duration,
+}
+
+impl Vm {
+    /// A machine to be put together; `name` names its logs.
+    #[must_use]
+    pub fn builder(name: &str) -> VmBuilder {
+        VmBuilder::new(name)
+    }
+
+    /// From the call of [`VmBuilder::boot`] to an agent that answers.
+    #[must_use]
+    pub fn boot_took(&self) -> Duration {
+        self.boot_took
+    }
+
+    /// A shell script, run with `sh -euc`.
+    pub fn sh(&self, script: &str) -> Step {
+        self.cmd(&["sh", "-euc", script])
+    }
+
+    /// A program with its arguments.
+    pub fn cmd(&self, argv: &[&str]) -> Step {
+        Step::new(self.guest.clone(), argv.iter().map(|&word| word.to_owned()).collect())
+    }
+
+    /// Starts a shell command in the background.
+    ///
+    /// # Errors
+    /// A command that cannot start; a machine that hangs or is gone.
+    pub fn spawn(&self, script: &str) -> Result<Job> {
+        self.sh(&format!("exec {script}")).spawn()
+    }
+
+    /// Puts a file of the host into the machine, with its permissions. A file there is replaced, not written over, so
+    /// a running program stays what it is.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written; a machine that hangs or is gone.
+    pub fn put(&self, from: impl AsRef<Path>, to: &str) -> Result<()> {
+        self.guest.put(from.as_ref(), to, STEP_TIMEOUT * 4)
+    }
+
+    /// Puts a text into a file of the machine.
+    ///
+    /// # Errors
+    /// As [`Vm::put`].
+    pub fn put_text(&self, text: &str, to: &str, mode: u32) -> Result<()> {
+        self.guest.put_stream(&mut text.as_bytes(), to, mode, STEP_TIMEOUT)
+    }
+
+    /// Gets a file from the machine.
+    ///
+    /// # Errors
+    /// As [`Vm::put`].
+    pub fn get(&self, from: &str, to: impl AsRef<Path>) -> Result<()> {
+        self.guest.get(from, &mut File::create(to)?, STEP_TIMEOUT * 4)
+    }
+
+    /// Where the run fails, this file of the machine is kept with its logs, if the machine still answers.
+    pub fn keep_on_failure(&mut self, path: &str) {
+        if let Some(off) = &mut self.off {
+            off.kept.push(path.to_owned());
+        }
+    }
+
+    /// The serial log of this boot.
+    #[must_use]
+    pub fn serial_log(&self) -> String {
+        serial_text(&self.emulator.serial_log)
+    }
+
+    /// Fails where the kernel complained about itself.
+    ///
+    /// # Errors
+    /// The kernel's complaint.
+    pub fn check_kernel(&self) -> Result<()> {
+        let allowed = self.off.as_ref().is_some_and(|off| off.hung_tasks_allowed);
+        match serial::kernel_failure(&self.serial_log(), allowed) {
+            None => Ok(()),
+            Some(line) => bail!("the kernel failed: {line}"),
+        }
+    }
+
+    /// Ends the machine at once. Its disks keep what they acknowledged; memory, processes and the root file system are
+    /// lost. See the crate's page for what this does not model.
+    ///
+    /// # Errors
+    /// A kernel that had complained before.
+    pub fn power_cut(mut self) -> Result<VmBuilder> {
+        lock(&self.run).note("power cut");
+        self.emulator.end()?;
+        self.check_kernel()?;
+        self.off.take().context("a machine without parts")
+    }
+
+    /// A power cut, and the power comes back.
+    ///
+    /// # Errors
+    /// As [`Vm::power_cut`] and [`VmBuilder::boot`].
+    pub fn reset(&mut self) -> Result<()> {
+        lock(&self.run).note("power cut, and back");
+        self.emulator.end()?;
+        self.check_kernel()?;
+        let off = self.off.take().ok_or_else(|| anyhow!("a machine without parts"))?;
+        // On failure the machine stays in pieces and the run's logs are kept.
+        *self = off.boot()?;
+        Ok(())
+    }
+
+    /// Switches off in good order: file systems synchronised and unmounted as far as that goes.
+    ///
+    /// # Errors
+    /// Where it does not go off in time, or the kernel had complained.
+    pub fn shut_down(mut self) -> Result<VmBuilder> {
+        let script = "sync; umount -a -t ext4,xfs 2>/dev/null; sync; echo o > /proc/sysrq-trigger";
+        // The answer may or may not make it out.
+        self.sh(script).spawn().ok();
+        let deadline = Instant::now() + STEP_TIMEOUT;
+        while self.emulator.child.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "the machine does not switch off");
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.check_kernel()?;
+        self.off.take().context("a machine without parts")
+    }
+
+    /// Ends the machine and declares the test good, unless the kernel complained.
+    ///
+    /// # Errors
+    /// The kernel's complaint.
+    pub fn finish(self) -> Result<()> {
+        self.power_cut()?.finish();
+        Ok(())
+    }
+
+    fn rescue(&self) {
+        let Some(off) = &self.off else { return };
+        for path in &off.kept {
+            let name = path.trim_start_matches('/').replace('/', "-");
+            let target = lock(&self.run).logs().join(name);
+            let result = File::create(target)
+                .map_err(Into::into)
+                .and_then(|mut file| self.guest.get(path, &mut file, Duration::from_secs(5)));
+            if let Err(error) = result {
+                self.guest.note(&format!("{error:#}"));
+            }
+        }
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.rescue();
+    }
+}
+
+fn lock(run: &Mutex<Run>) -> MutexGuard<'_, Run> {
+    run.lock().unwrap_or_else(PoisonError::into_inner)
+}
