@@ -1,0 +1,145 @@
+//! When a shadow or a bitmap volume fails or is too slow (E11): the image ends, the master goes on.
+//!
+//! Invariant 1: the end is recorded durably *before* anything that waited for the set goes on. A failed shadow
+//! is recorded on the bitmap volume; a failed bitmap volume in the state directory and the shadow's label (E7).
+//! Nothing that was submitted to the device may still be counted on, and nothing of it is reused before it has
+//! come back (E6).
+
+use crate::action::{Action, Refusal, SetIndex, Unrecordable};
+use crate::mutation::{Rule, is_off};
+use crate::owner::{Owner, OwnerOutput};
+use crate::record::{OfflineCause, SetState};
+use crate::set::{Checkpoint, Commit, Committing, Ending};
+use crate::action::Now;
+
+/// A record of an end that could not be written is tried again after this long, in milliseconds.
+const GIVE_UP_RETRY_MS: u64 = 1000;
+
+impl Owner {
+    /// The shadow failed: the superblock is to say so.
+    pub(crate) fn shadow_failed(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        let set = self.set_mut(index);
+        set.shadow_watch.abandon();
+        set.shadow.fail();
+        if set.ending != Ending::No || !set.header.state.is_online() {
+            return;
+        }
+        if is_off(Rule::LostMark) {
+            // The mutant forgets to record the end before it goes on.
+            self.end_recorded(index, OfflineCause::Shadow, out);
+            return;
+        }
+        set.ending = Ending::Superblock(OfflineCause::Shadow);
+        set.commits.push_back(Commit::State(SetState::Offline(OfflineCause::Shadow)));
+        self.legs_await_end(index);
+    }
+
+    /// The bitmap volume failed: the end is recorded elsewhere.
+    pub(crate) fn bitmap_failed(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        let now = self.now;
+        let set = self.set_mut(index);
+        set.bitmap_watch.abandon();
+        set.bitmap.fail();
+        set.pages_in_flight.clear();
+        set.checkpoint = Checkpoint::Idle;
+        set.commits.clear();
+        let committing = std::mem::replace(&mut set.committing, Committing::Idle);
+        let gate_was_committing = matches!(committing, Committing::Slot { commit: Commit::Gate(_), .. });
+        let epoch = if gate_was_committing { set.pending_header.epoch } else { set.header.epoch };
+        // An image that has ended already needs no second record, unless a new one may have begun.
+        if matches!(set.ending, Ending::Elsewhere { .. })
+            || (set.ending == Ending::Recorded || !set.header.state.is_online()) && !gate_was_committing
+        {
+            return;
+        }
+        set.ending = Ending::Elsewhere { cause: OfflineCause::Bitmap, since: now, retry_at: None };
+        set.given_up_epoch = epoch;
+        out.actions.push(Action::GiveUp { set: index, cause: OfflineCause::Bitmap, epoch });
+        self.legs_await_end(index);
+    }
+
+    /// State directory or label say that the image has ended, or neither could be written.
+    pub(crate) fn give_up_recorded(&mut self, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
+        let retry = Now(self.now.0 + GIVE_UP_RETRY_MS);
+        let set = self.set_mut(index);
+        let Ending::Elsewhere { cause, retry_at, .. } = &mut set.ending else { return };
+        if ok {
+            let cause = *cause;
+            self.end_recorded(index, cause, out);
+        } else {
+            *retry_at = Some(retry);
+        }
+    }
+
+    /// The end of the image is recorded: everything that waited for the set goes on without it.
+    pub(crate) fn end_recorded(&mut self, index: SetIndex, cause: OfflineCause, out: &mut OwnerOutput) {
+        let set = self.set_mut(index);
+        set.ending = Ending::Recorded;
+        set.header.state = SetState::Offline(cause);
+        set.maps.set_offline(true);
+        set.journal.forget();
+        set.shadow.fail();
+        if let Some(command) = set.state_command.take() {
+            out.actions.push(Action::Answer { command, result: Err(Refusal::Failed(cause)) });
+        }
+        self.legs_await_end(index);
+        self.legs_ended(index, out);
+        // Bits only go from 0 to 1 here: one set less wants something.
+        self.publish_pass();
+        self.recount_activations();
+        self.wake_confirmed(index);
+        self.gate_set_ended(index, cause, out);
+    }
+
+    /// Regions that only waited for sets that track no more are active.
+    fn recount_activations(&mut self) {
+        let mut regions: Vec<u64> = self.activations.keys().copied().collect();
+        regions.sort_unstable();
+        for region in regions {
+            let tracks = |set: &&crate::set::VolumeSet| {
+                set.is_tracking() && !set.plane(set.region_plane()).get(region)
+            };
+            let wanting = self.sets.iter().flatten().filter(tracks).count();
+            let activation = self.activations.get_mut(&region).expect("listed");
+            activation.outstanding = u32::try_from(wanting).expect("at most 16 sets") + 1;
+            self.region_settled(region);
+        }
+    }
+
+    /// Time has passed: deadlines, retries, rate limits.
+    pub(crate) fn tick(&mut self, out: &mut OwnerOutput) {
+        self.refill_allowances();
+        let Now(now) = self.now;
+        for index in self.set_indexes() {
+            let set = self.set(index);
+            let late = |since: Option<Now>, deadline: u64| since.is_some_and(|Now(at)| now >= at + deadline);
+            let shadow_late = late(set.shadow_watch.oldest(), set.parameters.shadow_deadline_ms);
+            let bitmap_late = late(set.bitmap_watch.oldest(), set.parameters.bitmap_deadline_ms);
+            if shadow_late {
+                self.shadow_failed(index, out);
+            }
+            if bitmap_late {
+                self.bitmap_failed(index, out);
+            }
+            self.retry_give_up(index, out);
+        }
+        self.gate_tick(out);
+    }
+
+    fn retry_give_up(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        let Now(now) = self.now;
+        let set = self.set_mut(index);
+        let (epoch, policy) = (set.given_up_epoch, set.parameters.unrecordable);
+        let Ending::Elsewhere { cause, since, retry_at } = &mut set.ending else { return };
+        let (cause, since) = (*cause, *since);
+        if retry_at.is_some_and(|Now(at)| now >= at) {
+            *retry_at = None;
+            out.actions.push(Action::GiveUp { set: index, cause, epoch });
+        }
+        if let Unrecordable::FailWrite(after) = policy
+            && now >= since.0 + after
+        {
+            self.fail_waiting(out);
+        }
+    }
+}

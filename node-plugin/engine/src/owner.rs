@@ -1,0 +1,522 @@
+//! The owner of a master: the one place where state changes.
+//!
+//! It answers a port's Need with Go once every set is ready for the write, and does the rest by itself:
+//! copies, records, regions, checkpoints, cuts. Nothing here blocks, reads a clock or allocates per pass-through
+//! request; the workload's own buffers are never touched.
+//!
+//! | file | what |
+//! |---|---|
+//! | `owner.rs` | requests that need something, completions |
+//! | `copy.rs` | a run of chunks from the master to the shadows that need it |
+//! | `copier.rs` | the background copier of independent sets |
+//! | `durable.rs` | journal blocks, flush tickets, superblock commits, checkpoints |
+//! | `gate.rs` | cut, completion, disable, detach: everything done under the closed gate |
+//! | `failure.rs` | deadlines, offline, giving up |
+
+use crate::action::{
+    Action, Command, CommandId, CopyBuf, CopyId, Device, Event, Now, OpId, Refusal, Request, RequestError,
+    RequestId, RequestKind, SETS_MAX, SetIndex, SetParameters, Side,
+};
+use crate::copy::Copy;
+use crate::gate::Gate;
+use crate::geometry::Geometry;
+use crate::mutation::{Rule, is_off};
+use crate::port::{ToOwner, ToPort};
+use crate::record::{PlaneId, Record, SetState};
+use crate::set::{Commit, SetImage, VolumeSet};
+use crate::shared::MasterMaps;
+use crate::units::{Chunk, ChunkRun, Sequence};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Fixed sizes of an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests at a time.
+    pub requests: usize,
+    /// Copy buffers for first writes.
+    pub write_buffers: u16,
+    /// Copy buffers for the background copier.
+    pub copier_buffers: u16,
+    /// Bytes of a first-write buffer, at least a chunk.
+    pub write_buffer_bytes: u64,
+    /// Bytes of a copier's buffer, at least a chunk.
+    pub copier_buffer_bytes: u64,
+    /// A cut whose drain takes longer is void, in milliseconds.
+    pub drain_deadline_ms: u64,
+}
+
+/// Counters since the start; what a person needs to see what a volume costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests that had to ask the owner.
+    pub asked: u64,
+    /// Copies made because a write needed them.
+    pub write_copies: u64,
+    /// Bytes copied because a write needed them.
+    pub write_copy_bytes: u64,
+    /// Copies made in the background.
+    pub background_copies: u64,
+    /// Bytes copied in the background.
+    pub background_bytes: u64,
+    /// Journal blocks.
+    pub journal_blocks: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Flushes of shadows and bitmap volumes.
+    pub flushes: u64,
+    /// Bitmap pages.
+    pub pages: u64,
+    /// Superblock slots.
+    pub superblocks: u64,
+    /// Chunks marked lost.
+    pub lost_chunks: u64,
+    /// Copies that had to wait for a buffer.
+    pub buffer_waits: u64,
+    /// Cuts taken.
+    pub cuts: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    request: Request,
+    outstanding: u32,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Activation {
+    pub(crate) outstanding: u32,
+    pub(crate) waiters: Vec<RequestId>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Owner {
+    pub(crate) geometry: Geometry,
+    pub(crate) limits: Limits,
+    pub(crate) maps: Arc<MasterMaps>,
+    pub(crate) sets: Vec<Option<VolumeSet>>,
+    pub(crate) now: Now,
+    waiting: Vec<Option<Waiting>>,
+    confirm_waiters: Vec<(SetIndex, Sequence, RequestId)>,
+    pub(crate) copies: HashMap<CopyId, Copy>,
+    pub(crate) locks: HashMap<Chunk, CopyId>,
+    pub(crate) next_copy: CopyId,
+    pub(crate) free_write_buffers: Vec<CopyBuf>,
+    pub(crate) free_copier_buffers: Vec<CopyBuf>,
+    /// Operations and copies that use each buffer.
+    pub(crate) buffer_users: Vec<u16>,
+    pub(crate) buffer_queue: VecDeque<CopyId>,
+    /// The buffer of every copy's write: not free before the device is done with it, however late.
+    pub(crate) buffers_in_flight: Vec<(OpId, CopyBuf)>,
+    pub(crate) activations: HashMap<u64, Activation>,
+    pub(crate) gate: Option<Gate>,
+    pub(crate) commands: VecDeque<(CommandId, Command)>,
+    pub(crate) detached: bool,
+    pub(crate) master_ticket: u64,
+    pub(crate) counters: Counters,
+    reconsider: VecDeque<RequestId>,
+}
+
+/// Output of the owner, in order.
+#[derive(Debug, Default)]
+pub struct OwnerOutput {
+    /// For the shell.
+    pub actions: Vec<Action>,
+    /// For the port.
+    pub messages: Vec<ToPort>,
+}
+
+impl Owner {
+    /// An owner of a master without sets.
+    pub fn new(geometry: Geometry, limits: Limits, maps: Arc<MasterMaps>) -> Self {
+        assert!(limits.write_buffer_bytes >= geometry.chunk_bytes(), "a copy buffer holds a chunk");
+        assert!(limits.copier_buffer_bytes >= geometry.chunk_bytes(), "a copy buffer holds a chunk");
+        let write = (0..limits.write_buffers).map(CopyBuf);
+        let copier = (limits.write_buffers..limits.write_buffers + limits.copier_buffers).map(CopyBuf);
+        Self {
+            geometry,
+            limits,
+            maps,
+            sets: (0..SETS_MAX).map(|_| None).collect(),
+            now: Now(0),
+            waiting: (0..limits.requests).map(|_| None).collect(),
+            confirm_waiters: Vec::with_capacity(limits.requests),
+            copies: HashMap::with_capacity(limits.requests * 2),
+            locks: HashMap::with_capacity(4096),
+            next_copy: CopyId(0),
+            free_write_buffers: write.rev().collect(),
+            free_copier_buffers: copier.rev().collect(),
+            buffer_users: vec![0; usize::from(limits.write_buffers + limits.copier_buffers)],
+            buffer_queue: VecDeque::with_capacity(limits.requests * 2),
+            buffers_in_flight: Vec::with_capacity(256),
+            activations: HashMap::with_capacity(limits.requests),
+            gate: None,
+            commands: VecDeque::new(),
+            detached: false,
+            master_ticket: 0,
+            counters: Counters::default(),
+            reconsider: VecDeque::with_capacity(limits.requests),
+        }
+    }
+
+    /// Adds a set: a prepared one, or one that was read from its bitmap volume. Before the first request, or
+    /// for a prepared set, whose first cut brings it to life, at any time.
+    pub fn add_set(&mut self, index: SetIndex, parameters: SetParameters, image: SetImage) {
+        assert!(self.sets[usize::from(index.0)].is_none(), "a set index is used once");
+        let set = VolumeSet::new(index, &self.geometry, parameters, image);
+        let serving = set.is_serving();
+        self.sets[usize::from(index.0)] = Some(set);
+        if serving {
+            self.publish_pass();
+        }
+    }
+
+    /// Forgets a set that has no image.
+    pub(crate) fn remove_set(&mut self, index: SetIndex) {
+        let set = self.sets[usize::from(index.0)].take();
+        assert!(set.is_none_or(|set| !set.is_serving()), "a set with an image is disabled first");
+    }
+
+    /// Invariants that can be seen from inside, whatever is in flight.
+    pub(crate) fn self_check(&self) {
+        for chunk in (0..self.geometry.chunk_count()).map(Chunk) {
+            let satisfied = self.sets.iter().flatten().all(|set| set.is_satisfied(chunk));
+            assert!(!self.maps.wpass.get(chunk.0) || satisfied, "invariant 2: chunk {chunk} may pass too early");
+        }
+        for (chunk, copy) in &self.locks {
+            assert!(self.copies[copy].run.contains(*chunk), "common rule 1: a lock belongs to its copy");
+        }
+        for region in 0..self.geometry.region_count() {
+            let active = self.is_region_active(region);
+            assert!(!self.maps.region.get(region) || active, "invariant 6: region {region} passes too early");
+        }
+    }
+
+    /// The maps that a port needs of a set.
+    pub fn shadow_maps(&self, index: SetIndex) -> Option<Arc<crate::shared::ShadowMaps>> {
+        self.sets[usize::from(index.0)].as_ref().map(|set| Arc::clone(&set.maps))
+    }
+
+    /// Recomputes what may pass. Only while every port is closed, before there is one, or when bits can only
+    /// go from 0 to 1 (F1).
+    pub(crate) fn publish_pass(&mut self) {
+        for index in 0..self.maps.wpass.words() {
+            let ready = |set: &VolumeSet| match set.is_serving() {
+                true => set.plane(PlaneId::Held).word(index) | set.plane(PlaneId::Lost).word(index),
+                false => u64::MAX,
+            };
+            let pass = self.sets.iter().flatten().fold(u64::MAX, |pass, set| pass & ready(set));
+            self.maps.wpass.set_word(index, pass);
+        }
+        self.maps.region.fill(false);
+        for region in 0..self.geometry.region_count() {
+            if self.is_region_active(region) {
+                self.maps.region.set(region);
+            }
+        }
+    }
+
+    pub(crate) fn is_region_active(&self, region: u64) -> bool {
+        self.sets.iter().flatten().all(|set| !set.is_tracking() || set.plane(set.region_plane()).get(region))
+    }
+
+    pub(crate) fn set(&self, index: SetIndex) -> &VolumeSet {
+        self.sets[usize::from(index.0)].as_ref().expect("a set that exists")
+    }
+
+    pub(crate) fn set_mut(&mut self, index: SetIndex) -> &mut VolumeSet {
+        self.sets[usize::from(index.0)].as_mut().expect("a set that exists")
+    }
+
+    pub(crate) fn set_indexes(&self) -> impl Iterator<Item = SetIndex> + use<> {
+        let present: Vec<SetIndex> = self.sets.iter().flatten().map(|set| set.index).collect();
+        present.into_iter()
+    }
+
+    /// A message of the port.
+    pub fn message(&mut self, now: Now, message: ToOwner, out: &mut OwnerOutput) {
+        self.now = now;
+        match message {
+            ToOwner::Need(request) => {
+                self.counters.asked += 1;
+                let slot = &mut self.waiting[request.id.0 as usize];
+                assert!(slot.is_none(), "a request asks once");
+                *slot = Some(Waiting { request, outstanding: 0 });
+                self.consider(request.id, out);
+            }
+            ToOwner::Closed => self.port_closed(out),
+        }
+    }
+
+    /// An event of the shell, other than a request and its I/O.
+    pub fn event(&mut self, now: Now, event: Event, out: &mut OwnerOutput) {
+        self.now = now;
+        match event {
+            Event::Request(_) => unreachable!("requests enter through a port"),
+            Event::Done { op, ok, hash } => self.done(op, ok, hash, out),
+            Event::Command(id, command) => self.command(id, command, out),
+            Event::GiveUpRecorded { set, ok } => self.give_up_recorded(set, ok, out),
+            Event::HeadMoved { set, ok } => self.head_moved(set, ok, out),
+            Event::Tick => self.tick(out),
+        }
+    }
+
+    fn done(&mut self, op: OpId, ok: bool, hash: Option<u64>, out: &mut OwnerOutput) {
+        match op {
+            OpId::Request { .. } => unreachable!("the port's"),
+            OpId::CopyRead(copy) => self.copy_read(copy, ok, hash, out),
+            OpId::CopyWrite(copy, set) => self.copy_written(copy, set, ok, out),
+            OpId::Flush(Device::Master, ticket) => self.master_flushed(ticket, ok, out),
+            OpId::Flush(device @ (Device::Shadow(set) | Device::Bitmap(set)), ticket) => {
+                if self.ended(device, set, op) {
+                    self.device_flushed(device, set, ticket, ok, out);
+                }
+            }
+            OpId::Journal(set, sequence) => {
+                if self.ended(Device::Bitmap(set), set, op) {
+                    self.journal_written(set, sequence, ok, out);
+                }
+            }
+            OpId::Page(set, number) => {
+                if self.ended(Device::Bitmap(set), set, op) {
+                    self.page_written(set, number, ok, out);
+                }
+            }
+            OpId::Superblock(set, _, place) => {
+                if self.ended(Device::Bitmap(set), set, op) {
+                    self.superblock_written(set, place, ok, out);
+                }
+            }
+        }
+    }
+
+    /// Takes an operation off its device's watch; false if it was given up before, or its set is gone.
+    pub(crate) fn ended(&mut self, device: Device, set: SetIndex, op: OpId) -> bool {
+        self.sets[usize::from(set.0)].as_mut().is_some_and(|set| set.watch(device).ended(op))
+    }
+
+    /// The end of a turn of the shell's loop: what was collected goes out together.
+    pub fn end_turn(&mut self, now: Now, out: &mut OwnerOutput) {
+        self.now = now;
+        loop {
+            self.settle(out);
+            let Some(id) = self.reconsider.pop_front() else { break };
+            self.consider(id, out);
+        }
+        self.run_copiers(out);
+        self.settle(out);
+        self.advance_gate(out);
+        self.settle(out);
+    }
+
+    /// What a request still needs is started, or waited for; nothing missing: Go.
+    fn consider(&mut self, id: RequestId, out: &mut OwnerOutput) {
+        let Some(waiting) = &self.waiting[id.0 as usize] else { return };
+        debug_assert_eq!(waiting.outstanding, 0);
+        let request = waiting.request;
+        let outcome = match request.side {
+            Side::Master => Ok(self.prepare_master_write(&request, out)),
+            Side::Shadow(set) => self.prepare_shadow_write(set, &request, out),
+        };
+        match outcome {
+            Ok(0) => {
+                self.waiting[id.0 as usize] = None;
+                out.messages.push(ToPort::Go(id));
+            }
+            Ok(outstanding) => {
+                let waiting = self.waiting[id.0 as usize].as_mut().expect("just looked at");
+                waiting.outstanding = outstanding;
+            }
+            Err(error) => {
+                self.waiting[id.0 as usize] = None;
+                out.messages.push(ToPort::Fail(id, error));
+            }
+        }
+    }
+
+    /// Common rule 3, the barrier: the number of things the write has to wait for.
+    fn prepare_master_write(&mut self, request: &Request, out: &mut OwnerOutput) -> u32 {
+        let run = self.geometry.chunks_of(request.range);
+        let mut outstanding = 0;
+        if request.kind != RequestKind::Discard {
+            let mut at = run.first;
+            while at < run.end() {
+                if self.maps.wpass.get(at.0) {
+                    at = at.next();
+                    continue;
+                }
+                let copy = match self.locks.get(&at) {
+                    Some(copy) => *copy,
+                    None => self.start_write_copy(ChunkRun::new(at, count(at, run.end())), None, out),
+                };
+                let copy = self.copies.get_mut(&copy).expect("a locked chunk has a copy");
+                copy.waiters.push(request.id);
+                at = copy.run.end();
+                outstanding += 1;
+            }
+        }
+        outstanding + self.activate_regions(run, request.id)
+    }
+
+    fn prepare_shadow_write(
+        &mut self,
+        index: SetIndex,
+        request: &Request,
+        out: &mut OwnerOutput,
+    ) -> Result<u32, RequestError> {
+        let run = self.geometry.chunks_of(request.range);
+        let set = self.sets[usize::from(index.0)].as_ref().ok_or(RequestError::Io)?;
+        let lost = run.chunks().any(|chunk| set.plane(PlaneId::Lost).get(chunk.0));
+        if !set.is_serving() || set.maps.is_offline() || lost {
+            return Err(RequestError::Io);
+        }
+        if !set.header.shadow_written && !set.commits.contains(&Commit::ShadowWritten) {
+            self.set_mut(index).commits.push_back(Commit::ShadowWritten);
+        }
+        let mut outstanding = 0;
+        let mut at = run.first;
+        while at < run.end() {
+            let set = self.set(index);
+            let held = set.plane(PlaneId::Held).get(at.0);
+            let copy = match self.locks.get(&at) {
+                _ if held => {
+                    outstanding += u32::from(self.await_confirmation(index, at, request.id));
+                    at = at.next();
+                    continue;
+                }
+                Some(copy) => *copy,
+                None => self.start_write_copy(ChunkRun::new(at, count(at, run.end())), Some(index), out),
+            };
+            let copy = self.copies.get_mut(&copy).expect("a locked chunk has a copy");
+            copy.waiters.push(request.id);
+            at = copy.run.end();
+            outstanding += 1;
+        }
+        Ok(outstanding + self.activate_regions(run, request.id))
+    }
+
+    /// E1: a chunk is written in place only after its record is confirmed durably. True if that must be waited for.
+    fn await_confirmation(&mut self, index: SetIndex, chunk: Chunk, id: RequestId) -> bool {
+        if is_off(Rule::ConfirmBeforeInPlace) {
+            return false;
+        }
+        let set = self.set_mut(index);
+        let Some(sequence) = set.journal.unconfirmed(chunk) else { return false };
+        set.journal.want_confirmed(sequence);
+        self.confirm_waiters.push((index, sequence, id));
+        true
+    }
+
+    /// Everything that waited for a confirmation and has it now goes on.
+    pub(crate) fn wake_confirmed(&mut self, index: SetIndex) {
+        let upto = self.set(index).journal.confirmed_durably();
+        let serving = self.set(index).is_serving();
+        let mut at = 0;
+        while at < self.confirm_waiters.len() {
+            let (set, sequence, id) = self.confirm_waiters[at];
+            if set == index && (sequence <= upto || !serving) {
+                self.confirm_waiters.swap_remove(at);
+                self.wake(id);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Makes the regions of `run` active for every set that tracks; the number that must be waited for.
+    fn activate_regions(&mut self, run: ChunkRun, id: RequestId) -> u32 {
+        let mut outstanding = 0;
+        let last = self.geometry.region_of(Chunk(run.end().0 - 1));
+        for region in self.geometry.region_of(run.first)..=last {
+            if self.maps.region.get(region) {
+                continue;
+            }
+            if !self.activations.contains_key(&region) {
+                let mut activation = Activation::default();
+                for set in self.sets.iter_mut().flatten() {
+                    let plane = set.region_plane();
+                    if set.is_tracking() && !set.plane(plane).get(region) {
+                        let run = ChunkRun::new(Chunk(region), 1);
+                        let record = Record { run, set: plane.mask(), clear: 0, hash: None };
+                        set.journal.push(record, crate::journal::Purpose::RegionActive(region));
+                        activation.outstanding += 1;
+                    }
+                }
+                assert!(activation.outstanding > 0, "a region that is not active has a set that tracks");
+                self.activations.insert(region, activation);
+            }
+            self.activations.get_mut(&region).expect("just inserted").waiters.push(id);
+            outstanding += 1;
+        }
+        outstanding
+    }
+
+    /// One set has the region in its log, or tracks no more.
+    pub(crate) fn region_settled(&mut self, region: u64) {
+        let Some(activation) = self.activations.get_mut(&region) else { return };
+        activation.outstanding -= 1;
+        if activation.outstanding == 0 {
+            self.maps.region.set(region);
+            let activation = self.activations.remove(&region).expect("just looked at");
+            for id in activation.waiters {
+                self.wake(id);
+            }
+        }
+    }
+
+    /// One of the things that a request waits for has come.
+    pub(crate) fn wake(&mut self, id: RequestId) {
+        let Some(waiting) = &mut self.waiting[id.0 as usize] else { return };
+        waiting.outstanding -= 1;
+        if waiting.outstanding == 0 {
+            self.reconsider.push_back(id);
+        }
+    }
+
+    /// Fails every master write that waits, by the policy for when nothing can be recorded.
+    pub(crate) fn fail_waiting(&mut self, out: &mut OwnerOutput) {
+        for slot in &mut self.waiting {
+            if let Some(waiting) = slot.take() {
+                out.messages.push(ToPort::Fail(waiting.request.id, RequestError::Io));
+            }
+        }
+        for copy in self.copies.values_mut() {
+            copy.waiters.clear();
+        }
+        for activation in self.activations.values_mut() {
+            activation.waiters.clear();
+        }
+        self.confirm_waiters.clear();
+        self.reconsider.clear();
+    }
+
+    fn command(&mut self, id: CommandId, command: Command, out: &mut OwnerOutput) {
+        let known = |set: SetIndex| self.sets[usize::from(set.0)].is_some();
+        let refused = match &command {
+            _ if self.detached => Some(Refusal::NoSuchSet),
+            Command::Cut { set, .. }
+            | Command::Abort { set }
+            | Command::Resume { set }
+            | Command::SetCopyLimits { set, .. }
+            | Command::Disable { set, .. } => (!known(*set)).then_some(Refusal::NoSuchSet),
+            Command::Detach => None,
+        };
+        if let Some(refusal) = refused {
+            out.actions.push(Action::Answer { command: id, result: Err(refusal) });
+            return;
+        }
+        match command {
+            Command::Abort { set } => self.set_copying(id, set, SetState::Copying, SetState::CopyAborted, out),
+            Command::Resume { set } => self.set_copying(id, set, SetState::CopyAborted, SetState::Copying, out),
+            Command::SetCopyLimits { set, limits } => self.set_copy_limits(id, set, limits, out),
+            Command::Cut { .. } | Command::Disable { .. } | Command::Detach => {
+                self.commands.push_back((id, command));
+            }
+        }
+    }
+}
+
+fn count(from: Chunk, to: Chunk) -> u32 {
+    u32::try_from(to.0 - from.0).expect("requests are bounded")
+}

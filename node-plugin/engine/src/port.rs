@@ -1,0 +1,419 @@
+//! A port: the fast path of one front-end queue.
+//!
+//! A port alone submits the data I/O of its requests; the owner never touches a request's buffer. What needs
+//! nothing goes straight through on the strength of the shared bits; what needs a copy, a record or a region
+//! is announced to the owner ([`ToOwner::Need`]) and goes on when the owner says [`ToPort::Go`] (F3).
+//!
+//! ```text
+//!              admit                   Go                    last piece
+//!   request ──────────> Asking ────────────────> Submitted ──────────────> Complete
+//!      │  └─ bits set ───────────────────────────────^ │
+//!      └─ gate closed ─> held back until Open          └─ route changed: piece again (E3)
+//! ```
+//!
+//! The gate (F2): `Close` holds back everything but master reads and flushes; when the last request that
+//! may write or that reads through a shadow has ended, the port says `Closed`. That is the drain of a cut.
+
+use crate::action::{
+    Action, Device, IoKind, Memory, OpId, Request, RequestError, RequestId, RequestKind, Route, SETS_MAX, SetIndex,
+    Side,
+};
+use crate::geometry::Geometry;
+use crate::mutation::{Rule, is_off};
+use crate::shared::{MasterMaps, ShadowMaps};
+use crate::units::{ByteRange, Chunk};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// From a port to the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToOwner {
+    /// The request cannot go on by itself.
+    Need(Request),
+    /// Nothing that may write, and no shadow read, is in flight.
+    Closed,
+}
+
+/// From the owner to a port.
+#[derive(Clone, Debug)]
+pub enum ToPort {
+    /// What the request needed is there.
+    Go(RequestId),
+    /// It cannot be had.
+    Fail(RequestId, RequestError),
+    /// Close the gate.
+    Close,
+    /// Open it.
+    Open,
+    /// A set exists from now on, or no longer. Only while the gate is closed.
+    Maps(SetIndex, Option<Arc<ShadowMaps>>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    /// Bytes of the presented device.
+    range: ByteRange,
+    route: Route,
+    done: bool,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    request: Request,
+    pieces: Vec<Piece>,
+    pending: u16,
+    attempt: u16,
+    failed: bool,
+    submitted: bool,
+}
+
+impl InFlight {
+    /// Whether the gate waits for this request.
+    fn drains(&self) -> bool {
+        !passes_gate(&self.request)
+    }
+}
+
+fn passes_gate(request: &Request) -> bool {
+    request.side == Side::Master && matches!(request.kind, RequestKind::Read | RequestKind::Flush)
+}
+
+/// Output of a port, in order.
+#[derive(Debug, Default)]
+pub struct PortOutput {
+    /// For the shell.
+    pub actions: Vec<Action>,
+    /// For the owner.
+    pub messages: Vec<ToOwner>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Port {
+    geometry: Geometry,
+    maps: Arc<MasterMaps>,
+    shadows: [Option<Arc<ShadowMaps>>; SETS_MAX],
+    slots: Vec<Option<InFlight>>,
+    spare_pieces: Vec<Vec<Piece>>,
+    held_back: VecDeque<Request>,
+    closed: bool,
+    reported: bool,
+    draining: usize,
+}
+
+impl Port {
+    /// A port for at most `requests` requests at a time, numbered from 0; its gate is open.
+    pub fn new(geometry: Geometry, maps: Arc<MasterMaps>, requests: usize) -> Self {
+        Self {
+            geometry,
+            maps,
+            shadows: Default::default(),
+            slots: (0..requests).map(|_| None).collect(),
+            spare_pieces: (0..requests).map(|_| Vec::with_capacity(8)).collect(),
+            held_back: VecDeque::with_capacity(requests),
+            closed: false,
+            reported: false,
+            draining: 0,
+        }
+    }
+
+    /// Whether nothing is in flight and nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.held_back.is_empty() && self.slots.iter().all(Option::is_none)
+    }
+
+    /// Requests in flight or held back.
+    pub fn in_flight(&self) -> usize {
+        self.held_back.len() + self.slots.iter().flatten().count()
+    }
+
+    /// Takes a request.
+    pub fn request(&mut self, request: Request, out: &mut PortOutput) {
+        if !self.is_valid(&request) {
+            out.actions.push(Action::Complete { id: request.id, result: Err(RequestError::Invalid) });
+        } else if self.closed && !passes_gate(&request) {
+            self.held_back.push_back(request);
+        } else {
+            self.admit(request, out);
+        }
+    }
+
+    fn is_valid(&self, request: &Request) -> bool {
+        if let Side::Shadow(set) = request.side
+            && (self.shadows[usize::from(set.0)].is_none() || request.kind == RequestKind::Discard)
+        {
+            return false;
+        }
+        let range = request.range;
+        let inside = range.start.checked_add(range.len).is_some_and(|end| end <= self.geometry.master_bytes());
+        request.kind == RequestKind::Flush || (range.len > 0 && inside)
+    }
+
+    fn admit(&mut self, request: Request, out: &mut PortOutput) {
+        let pieces = self.spare_pieces.pop().expect("one list of pieces for every slot");
+        let in_flight =
+            InFlight { request, pieces, pending: 0, attempt: 0, failed: false, submitted: false };
+        self.draining += usize::from(in_flight.drains());
+        let slot = &mut self.slots[request.id.0 as usize];
+        assert!(slot.is_none(), "request {:?} is in flight already", request.id);
+        *slot = Some(in_flight);
+        if self.may_pass(&request) {
+            self.submit(request.id, out);
+        } else {
+            out.messages.push(ToOwner::Need(request));
+        }
+    }
+
+    /// F3: the one function that decides whether a request needs the owner.
+    fn may_pass(&self, request: &Request) -> bool {
+        match (request.side, request.kind) {
+            (_, RequestKind::Read | RequestKind::Flush) => true,
+            (Side::Shadow(_), _) => false,
+            (Side::Master, RequestKind::Write { .. } | RequestKind::WriteZeroes { .. }) => {
+                self.geometry.chunks_of(request.range).chunks().all(|chunk| {
+                    self.maps.wpass.get(chunk.0) && self.maps.region.get(self.geometry.region_of(chunk))
+                })
+            }
+            (Side::Master, RequestKind::Discard) => self.geometry.chunks_of(request.range).chunks().all(|chunk| {
+                !self.maps.wpass.get(chunk.0) || self.maps.region.get(self.geometry.region_of(chunk))
+            }),
+        }
+    }
+
+    /// A message of the owner.
+    pub fn message(&mut self, message: ToPort, out: &mut PortOutput) {
+        match message {
+            ToPort::Go(id) => self.submit(id, out),
+            ToPort::Fail(id, error) => self.finish(id, Err(error), out),
+            ToPort::Close => {
+                assert!(!self.closed, "the gate is closed once");
+                self.closed = true;
+                self.reported = false;
+            }
+            ToPort::Open => {
+                assert!(self.closed, "an open gate is not opened");
+                self.closed = false;
+                for _ in 0..self.held_back.len() {
+                    let request = self.held_back.pop_front().expect("counted");
+                    // Judged again: the set it was for may be gone.
+                    self.request(request, out);
+                }
+            }
+            ToPort::Maps(set, maps) => {
+                assert!(self.closed, "sets come and go under the gate");
+                self.shadows[usize::from(set.0)] = maps;
+            }
+        }
+        self.report_closed(out);
+    }
+
+    fn report_closed(&mut self, out: &mut PortOutput) {
+        if self.closed && !self.reported && self.draining == 0 {
+            self.reported = true;
+            out.messages.push(ToOwner::Closed);
+        }
+    }
+
+    fn submit(&mut self, id: RequestId, out: &mut PortOutput) {
+        let mut in_flight = self.slots[id.0 as usize].take().expect("a request that is in flight");
+        assert!(!in_flight.submitted, "a request is submitted once");
+        in_flight.submitted = true;
+        let request = in_flight.request;
+        let lost = self.cut_into_pieces(&request, &mut in_flight.pieces);
+        in_flight.pending = u16::try_from(in_flight.pieces.len()).expect("requests are bounded");
+        if writes_data(request.kind) {
+            for chunk in self.geometry.chunks_of(request.range).chunks() {
+                self.maps.written.set(chunk.0);
+            }
+        }
+        let nothing_to_do = in_flight.pieces.is_empty() || lost;
+        if !nothing_to_do {
+            for piece in 0..in_flight.pieces.len() {
+                self.emit(&in_flight, piece, out);
+            }
+        }
+        self.slots[id.0 as usize] = Some(in_flight);
+        if nothing_to_do {
+            self.finish(id, if lost { Err(RequestError::Io) } else { Ok(()) }, out);
+        }
+    }
+
+    /// Fills `pieces`; true if a part can not be had.
+    fn cut_into_pieces(&self, request: &Request, pieces: &mut Vec<Piece>) -> bool {
+        pieces.clear();
+        let mut push = |range, route| pieces.push(Piece { range, route, done: false });
+        match (request.side, request.kind) {
+            (Side::Master, RequestKind::Discard) => {
+                // E16: what a set still needs, or cannot track, is acknowledged and not done.
+                let passes = |chunk: Chunk| self.maps.wpass.get(chunk.0);
+                for (range, pass) in split_by(&self.geometry, request.range, passes) {
+                    if pass {
+                        push(range, Route::Master);
+                    }
+                }
+                false
+            }
+            (Side::Master, _) => {
+                push(request.range, Route::Master);
+                false
+            }
+            (Side::Shadow(set), RequestKind::Read) => {
+                let Some(maps) = &self.shadows[usize::from(set.0)] else { return true };
+                let mut lost = maps.is_offline();
+                for (range, route) in split_by(&self.geometry, request.range, |chunk| maps.route(chunk)) {
+                    lost |= route == Route::Lost;
+                    for part in split_at(range, maps.head_bytes()) {
+                        push(part, route);
+                    }
+                }
+                lost
+            }
+            (Side::Shadow(set), RequestKind::Flush) => {
+                // Both devices of the shadow side: the shadow and, for its head, the bitmap volume (E13).
+                push(request.range, Route::Held);
+                push(request.range, Route::Held);
+                self.shadows[usize::from(set.0)].as_ref().is_none_or(|maps| maps.is_offline())
+            }
+            (Side::Shadow(set), _) => {
+                let Some(maps) = &self.shadows[usize::from(set.0)] else { return true };
+                for part in split_at(request.range, maps.head_bytes()) {
+                    push(part, Route::Held);
+                }
+                maps.is_offline()
+            }
+        }
+    }
+
+    fn emit(&self, in_flight: &InFlight, index: usize, out: &mut PortOutput) {
+        let request = in_flight.request;
+        let piece = in_flight.pieces[index];
+        let number = u16::try_from(index).expect("requests are bounded");
+        let op = OpId::Request { id: request.id, piece: number, attempt: in_flight.attempt };
+        let (mut device, mut range) = match (request.side, piece.route) {
+            (Side::Shadow(set), Route::Held) => {
+                let maps = self.shadows[usize::from(set.0)].as_ref().expect("checked when it was cut into pieces");
+                maps.locate(set, piece.range)
+            }
+            (Side::Master | Side::Shadow(_), _) => (Device::Master, piece.range),
+        };
+        let memory = Memory::Request(request.id, piece.range.start - request.range.start);
+        let (kind, memory) = match request.kind {
+            RequestKind::Read => (IoKind::Read { hash: false }, memory),
+            RequestKind::Write { fua } => (IoKind::Write { fua }, memory),
+            RequestKind::WriteZeroes { fua } => (IoKind::WriteZeroes { fua }, Memory::None),
+            RequestKind::Discard => (IoKind::Discard, Memory::None),
+            RequestKind::Flush => {
+                if let Side::Shadow(set) = request.side {
+                    device = if index == 0 { Device::Shadow(set) } else { Device::Bitmap(set) };
+                }
+                out.actions.push(Action::Flush { op, device });
+                return;
+            }
+        };
+        range.len = piece.range.len;
+        out.actions.push(Action::Io { op, device, kind, range, memory });
+    }
+
+    /// An operation of a request has ended.
+    pub fn done(&mut self, id: RequestId, piece: u16, attempt: u16, ok: bool, out: &mut PortOutput) {
+        let mut in_flight = self.slots[id.0 as usize].take().expect("completions belong to requests in flight");
+        let index = usize::from(piece);
+        assert!(!in_flight.pieces[index].done, "a piece completes once");
+        debug_assert!(attempt <= in_flight.attempt);
+        let appended = match (in_flight.request.side, in_flight.request.kind) {
+            (Side::Shadow(set), RequestKind::Read) => self.reroute(set, &mut in_flight, index),
+            (Side::Master | Side::Shadow(_), _) => None,
+        };
+        if let Some(appended) = appended {
+            in_flight.attempt += 1;
+            in_flight.pending += u16::try_from(appended.len()).expect("requests are bounded");
+            self.emit(&in_flight, index, out);
+            for more in appended {
+                self.emit(&in_flight, more, out);
+            }
+        } else {
+            in_flight.failed |= !ok;
+            in_flight.pieces[index].done = true;
+            in_flight.pending -= 1;
+        }
+        let (pending, failed) = (in_flight.pending, in_flight.failed);
+        self.slots[id.0 as usize] = Some(in_flight);
+        if pending == 0 {
+            self.finish(id, if failed { Err(RequestError::Io) } else { Ok(()) }, out);
+        }
+    }
+
+    /// E3: if a part of the piece at `index` would be read from elsewhere now, cuts it anew: the first part
+    /// takes its place, the others are appended, and their indexes returned. The request fails if a part is
+    /// lost by now.
+    fn reroute(&self, set: SetIndex, in_flight: &mut InFlight, index: usize) -> Option<Range<usize>> {
+        let Some(maps) = self.shadows[usize::from(set.0)].as_ref().filter(|maps| !maps.is_offline()) else {
+            in_flight.failed = true;
+            return None;
+        };
+        let Piece { range, route: was, .. } = in_flight.pieces[index];
+        let mut chunks = self.geometry.chunks_of(range).chunks();
+        if chunks.all(|chunk| maps.route(chunk) == was) || is_off(Rule::ReadRecheck) {
+            return None;
+        }
+        let appended = in_flight.pieces.len();
+        let parts = split_by(&self.geometry, range, |chunk| maps.route(chunk));
+        for (n, (range, route)) in parts.enumerate() {
+            in_flight.failed |= route == Route::Lost;
+            let piece = Piece { range, route, done: false };
+            if n == 0 {
+                in_flight.pieces[index] = piece;
+            } else {
+                in_flight.pieces.push(piece);
+            }
+        }
+        if in_flight.failed {
+            in_flight.pieces.truncate(appended);
+            return None;
+        }
+        Some(appended..in_flight.pieces.len())
+    }
+
+    fn finish(&mut self, id: RequestId, result: Result<(), RequestError>, out: &mut PortOutput) {
+        let mut in_flight = self.slots[id.0 as usize].take().expect("a request that is in flight");
+        self.draining -= usize::from(in_flight.drains());
+        in_flight.pieces.clear();
+        self.spare_pieces.push(in_flight.pieces);
+        out.actions.push(Action::Complete { id, result });
+        self.report_closed(out);
+    }
+}
+
+fn writes_data(kind: RequestKind) -> bool {
+    matches!(kind, RequestKind::Write { .. } | RequestKind::WriteZeroes { .. } | RequestKind::Discard)
+}
+
+/// Cuts a range where `of` changes between chunks.
+fn split_by<T: PartialEq + Copy>(
+    geometry: &Geometry,
+    range: ByteRange,
+    of: impl Fn(Chunk) -> T,
+) -> impl Iterator<Item = (ByteRange, T)> {
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        if at >= range.end() {
+            return None;
+        }
+        let start = at;
+        let value = of(geometry.chunk_at(start));
+        while at < range.end() && of(geometry.chunk_at(at)) == value {
+            at = (geometry.chunk_at(at).0 + 1) * geometry.chunk_bytes();
+        }
+        at = at.min(range.end());
+        Some((ByteRange::new(start, at - start), value))
+    })
+}
+
+/// Cuts a range in two at byte `at`, if that lies inside.
+fn split_at(range: ByteRange, at: u64) -> impl Iterator<Item = ByteRange> {
+    let middle = at.clamp(range.start, range.end());
+    [ByteRange::new(range.start, middle - range.start), ByteRange::new(middle, range.end() - middle)]
+        .into_iter()
+        .filter(|part| part.len > 0)
+}

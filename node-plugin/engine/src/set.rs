@@ -1,0 +1,308 @@
+//! A volume set as its owner holds it: planes, journal, flush tickets, superblock, checkpoint, copier.
+
+use crate::action::{CommandId, CopyId, CopyLimits, Device, Now, OpId, Place, SetIndex, SetParameters};
+use crate::bits::Plane;
+use crate::flush::Flusher;
+use crate::geometry::Geometry;
+use crate::journal::Journal;
+use crate::record::{Mode, OfflineCause, PLANES, PlaneId, SetHeader, SetState};
+use crate::shared::{MasterMaps, ShadowMaps};
+use crate::units::{Chunk, Epoch, Sequence, SuperblockGeneration};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A set as it is read from its bitmap volume, or as it is made for a new one.
+#[derive(Clone, Debug)]
+pub struct SetImage {
+    /// The engine's part of the superblock.
+    pub header: SetHeader,
+    /// Generation of the superblock that was read.
+    pub generation: SuperblockGeneration,
+    /// Planes, in the order of [`PlaneId::ALL`]; pages not dirty are on disk as they are here.
+    pub planes: Vec<Plane>,
+    /// Per plane and page, the place that holds the newer version.
+    pub places: Vec<Vec<Place>>,
+}
+
+impl SetImage {
+    /// A set that has no point in time yet.
+    pub fn prepared(geometry: &Geometry, header: SetHeader, generation: SuperblockGeneration) -> Self {
+        let planes: Vec<Plane> = PlaneId::ALL.iter().map(|id| Plane::new(id.bits(geometry), false)).collect();
+        let places = planes.iter().map(|plane| vec![Place::A; plane.pages()]).collect();
+        Self { header, generation, planes, places }
+    }
+}
+
+/// Why the superblock is committed. One at a time, in order; nothing is coalesced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Commit {
+    /// A cut, a completion, an end: the gate's header replaces ours.
+    Gate(SetHeader),
+    /// Pages up to here are written.
+    Checkpoint { upto: Sequence, merged: bool },
+    /// The set's state changes.
+    State(SetState),
+    /// The shadow was written through.
+    ShadowWritten,
+}
+
+/// Where a superblock commit is: first slot A (this is the commit), then slot B, before the next one (E10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Committing {
+    Idle,
+    Slot { place: Place, commit: Commit },
+}
+
+/// A checkpoint: dirty pages to disk, then a superblock that lets the ring's tail advance (J4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checkpoint {
+    Idle,
+    Pages { upto: Sequence, plane: usize, page: usize, outstanding: u32, merged: bool },
+    Committing,
+}
+
+/// What waits for a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durable {
+    CopyData(CopyId),
+    Block(Sequence),
+    Pages,
+    Superblock(Place),
+    /// The step of a gate.
+    Gate,
+}
+
+/// Operations on a device of the set, with the time of their submission (E11).
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    in_flight: Vec<(OpId, Now)>,
+    abandoned: Vec<OpId>,
+}
+
+impl Watch {
+    pub(crate) fn submitted(&mut self, op: OpId, now: Now) {
+        self.in_flight.push((op, now));
+    }
+
+    /// The operation has ended; false if it was given up before.
+    pub(crate) fn ended(&mut self, op: OpId) -> bool {
+        if let Some(index) = self.in_flight.iter().position(|(other, _)| *other == op) {
+            self.in_flight.swap_remove(index);
+            return true;
+        }
+        if let Some(index) = self.abandoned.iter().position(|other| *other == op) {
+            self.abandoned.swap_remove(index);
+        }
+        false
+    }
+
+    pub(crate) fn oldest(&self) -> Option<Now> {
+        self.in_flight.iter().map(|(_, since)| *since).min()
+    }
+
+    /// Gives up everything in flight.
+    pub(crate) fn abandon(&mut self) {
+        self.abandoned.extend(self.in_flight.drain(..).map(|(op, _)| op));
+    }
+
+    pub(crate) fn has_abandoned(&self) -> bool {
+        !self.abandoned.is_empty()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.abandoned.is_empty()
+    }
+}
+
+/// The background copier of an independent set.
+#[derive(Debug)]
+pub(crate) struct Copier {
+    pub(crate) limits: CopyLimits,
+    pub(crate) cursor: u64,
+    pub(crate) in_flight: u16,
+    /// Copies whose data is written and whose records wait for company.
+    pub(crate) batch: Vec<CopyId>,
+    /// Bytes that may be copied now, by the rate limit.
+    pub(crate) allowance: u64,
+    pub(crate) refilled: Now,
+    /// Bytes copied since the epoch began.
+    pub(crate) copied_bytes: u64,
+}
+
+/// The set's image is ending: what is being recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It is not.
+    No,
+    /// The superblock is about to say so.
+    Superblock(OfflineCause),
+    /// The bitmap volume cannot: state directory and label are about to (E7).
+    Elsewhere { cause: OfflineCause, since: Now, retry_at: Option<Now> },
+    /// It is recorded.
+    Recorded,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct VolumeSet {
+    pub(crate) index: SetIndex,
+    pub(crate) parameters: SetParameters,
+    pub(crate) header: SetHeader,
+    pub(crate) generation: SuperblockGeneration,
+    pub(crate) planes: Vec<Plane>,
+    pub(crate) places: Vec<Vec<Place>>,
+    pub(crate) maps: Arc<ShadowMaps>,
+    pub(crate) journal: Journal,
+    pub(crate) shadow: Flusher<Durable>,
+    pub(crate) bitmap: Flusher<Durable>,
+    pub(crate) shadow_watch: Watch,
+    pub(crate) bitmap_watch: Watch,
+    pub(crate) commits: VecDeque<Commit>,
+    pub(crate) committing: Committing,
+    /// What is being committed.
+    pub(crate) pending_header: SetHeader,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) checkpoint_wanted: bool,
+    pub(crate) page_writes: u64,
+    pub(crate) pages_in_flight: Vec<(u64, PlaneId, u32)>,
+    pub(crate) copier: Copier,
+    pub(crate) ending: Ending,
+    /// The newest image whose end is to be recorded elsewhere.
+    pub(crate) given_up_epoch: Epoch,
+    /// Waits for the state that is being committed.
+    pub(crate) state_command: Option<CommandId>,
+}
+
+impl VolumeSet {
+    pub(crate) fn new(
+        index: SetIndex,
+        geometry: &Geometry,
+        parameters: SetParameters,
+        image: SetImage,
+    ) -> Self {
+        assert_eq!(image.planes.len(), PLANES, "an image has every plane");
+        let header = image.header;
+        let maps = Arc::new(ShadowMaps::new(geometry, parameters.head_offset));
+        let mut set = Self {
+            index,
+            parameters,
+            header,
+            generation: image.generation,
+            planes: image.planes,
+            places: image.places,
+            maps,
+            journal: Journal::new(header.ring_generation, parameters.ring_blocks, header.checkpoint_upto),
+            shadow: Flusher::new(parameters.shadow_durability),
+            bitmap: Flusher::new(parameters.bitmap_durability),
+            shadow_watch: Watch::default(),
+            bitmap_watch: Watch::default(),
+            commits: VecDeque::new(),
+            committing: Committing::Idle,
+            pending_header: header,
+            checkpoint: Checkpoint::Idle,
+            checkpoint_wanted: false,
+            page_writes: 0,
+            pages_in_flight: Vec::new(),
+            copier: Copier {
+                limits: CopyLimits { bytes_per_second: None, in_flight: COPIES_IN_FLIGHT_DEFAULT },
+                cursor: 0,
+                in_flight: 0,
+                batch: Vec::new(),
+                allowance: 0,
+                refilled: Now(0),
+                copied_bytes: 0,
+            },
+            ending: if matches!(header.state, SetState::Offline(_)) { Ending::Recorded } else { Ending::No },
+            given_up_epoch: header.epoch,
+            state_command: None,
+        };
+        set.publish_maps();
+        set
+    }
+
+    /// Makes the shared maps equal to the planes. Only while every port is closed, or before there is one.
+    pub(crate) fn publish_maps(&mut self) {
+        self.maps.set_offline(!self.header.state.is_online());
+        self.maps.set_head_bytes(if self.header.head_moved { self.parameters.head_bytes } else { 0 });
+        for (plane, bits) in [(PlaneId::Held, &self.maps.held), (PlaneId::Lost, &self.maps.lost)] {
+            for index in 0..bits.words() {
+                bits.set_word(index, self.planes[plane.index()].word(index));
+            }
+        }
+    }
+
+    pub(crate) fn plane(&self, id: PlaneId) -> &Plane {
+        &self.planes[id.index()]
+    }
+
+    pub(crate) fn plane_mut(&mut self, id: PlaneId) -> &mut Plane {
+        &mut self.planes[id.index()]
+    }
+
+    /// Whether the set needs nothing more of `chunk` before the master's is overwritten (common rule 3).
+    pub(crate) fn is_satisfied(&self, chunk: Chunk) -> bool {
+        !self.is_serving()
+            || self.plane(PlaneId::Held).get(chunk.0)
+            || self.plane(PlaneId::Lost).get(chunk.0)
+    }
+
+    /// Whether the set has an image that has not ended, as far as anything durable says.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.header.state.is_online() && self.ending != Ending::Recorded
+    }
+
+    /// Whether writes are tracked in *differs* and the write-intent log.
+    pub(crate) fn is_tracking(&self) -> bool {
+        self.parameters.mode == Mode::Independent && self.is_serving()
+    }
+
+    /// Chunks that the copier has still to copy.
+    pub(crate) fn pending_chunks(&self) -> u64 {
+        let held = self.plane(PlaneId::Held);
+        let lost = self.plane(PlaneId::Lost);
+        let mut unheld = held.len() - held.ones();
+        let mut next = lost.find(0, true);
+        while let Some(chunk) = next {
+            unheld -= u64::from(!held.get(chunk));
+            next = lost.find(chunk + 1, true);
+        }
+        unheld
+    }
+
+    pub(crate) fn differs_plane(&self) -> PlaneId {
+        PlaneId::differs(self.header.tracking)
+    }
+
+    pub(crate) fn region_plane(&self) -> PlaneId {
+        PlaneId::region(self.header.tracking)
+    }
+
+    /// Adds what ports have written to *differs*.
+    pub(crate) fn fold_written(&mut self, maps: &MasterMaps) {
+        if self.parameters.mode == Mode::Independent {
+            let plane = self.differs_plane();
+            self.plane_mut(plane).or_shared(&maps.written);
+        }
+    }
+
+    /// Whether the gate may act on the set: nothing in flight, everything confirmed, superblock settled.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.journal.is_drained()
+            && self.shadow.is_idle()
+            && self.bitmap.is_idle()
+            && self.committing == Committing::Idle
+            && self.commits.is_empty()
+            && self.checkpoint == Checkpoint::Idle
+    }
+
+    pub(crate) fn watch(&mut self, device: Device) -> &mut Watch {
+        match device {
+            Device::Shadow(_) => &mut self.shadow_watch,
+            Device::Bitmap(_) => &mut self.bitmap_watch,
+            Device::Master => unreachable!("the master belongs to no set"),
+        }
+    }
+}
+
+/// Background copies in flight where nothing else is asked: 4 x 1 MiB keep a device busy (performance plan, 2.7).
+pub const COPIES_IN_FLIGHT_DEFAULT: u16 = 4;

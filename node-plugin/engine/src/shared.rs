@@ -1,0 +1,96 @@
+//! What ports and owner share: bits, and nothing else.
+
+use crate::action::{Device, Route, SetIndex};
+use crate::bits::AtomicBits;
+use crate::geometry::Geometry;
+use crate::units::{ByteRange, Chunk};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Bits of a master that its ports read.
+#[derive(Debug)]
+pub struct MasterMaps {
+    /// The chunk needs nothing for any set: a write may pass.
+    pub wpass: AtomicBits,
+    /// The region is active in the write-intent log of every set that tracks.
+    pub region: AtomicBits,
+    /// The chunk was written since the owner last folded this into *differs*.
+    pub written: AtomicBits,
+}
+
+impl MasterMaps {
+    /// Maps of a master without sets: everything passes.
+    pub fn new(geometry: &Geometry) -> Self {
+        Self {
+            wpass: AtomicBits::new(geometry.chunk_count(), true),
+            region: AtomicBits::new(geometry.region_count(), true),
+            written: AtomicBits::new(geometry.chunk_count(), false),
+        }
+    }
+}
+
+/// Bits of a shadow that ports route by.
+#[derive(Debug)]
+pub struct ShadowMaps {
+    /// The shadow side has its own copy.
+    pub held: AtomicBits,
+    /// Reading the chunk is an error.
+    pub lost: AtomicBits,
+    offline: AtomicBool,
+    head_bytes: AtomicU64,
+    head_offset: u64,
+}
+
+impl ShadowMaps {
+    /// Maps of a shadow that holds nothing; its head is kept at `head_offset` of the bitmap volume.
+    pub fn new(geometry: &Geometry, head_offset: u64) -> Self {
+        Self {
+            held: AtomicBits::new(geometry.chunk_count(), false),
+            lost: AtomicBits::new(geometry.chunk_count(), false),
+            offline: AtomicBool::new(false),
+            head_bytes: AtomicU64::new(0),
+            head_offset,
+        }
+    }
+
+    /// Where a chunk is read from. *Lost* wins over everything.
+    pub fn route(&self, chunk: Chunk) -> Route {
+        if self.lost.get(chunk.0) {
+            Route::Lost
+        } else if self.held.get(chunk.0) {
+            Route::Held
+        } else {
+            Route::Master
+        }
+    }
+
+    /// Whether the image has ended.
+    pub fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Acquire)
+    }
+
+    /// The image has ended, or a new one begins (only under the gate).
+    pub fn set_offline(&self, offline: bool) {
+        self.offline.store(offline, Ordering::Release);
+    }
+
+    /// Bytes at the start of the shadow that live on the bitmap volume now.
+    pub fn head_bytes(&self) -> u64 {
+        self.head_bytes.load(Ordering::Acquire)
+    }
+
+    /// Says where the head is. Only while every port is closed.
+    pub fn set_head_bytes(&self, bytes: u64) {
+        self.head_bytes.store(bytes, Ordering::Release);
+    }
+
+    /// The device and place of bytes that the shadow side holds. The range does not cross the end of the head.
+    pub fn locate(&self, set: SetIndex, range: ByteRange) -> (Device, ByteRange) {
+        let head = self.head_bytes();
+        if range.start < head {
+            assert!(range.end() <= head, "a piece lies on one side of the head's end");
+            (Device::Bitmap(set), ByteRange::new(self.head_offset + range.start, range.len))
+        } else {
+            (Device::Shadow(set), range)
+        }
+    }
+}
