@@ -19,13 +19,21 @@
 //! This crate knows neither ublk nor io_uring, opens no device and keeps no state.
 
 pub mod call;
+pub mod client;
+mod connection;
 pub mod error;
 pub mod id;
 pub mod map;
 pub mod platform;
+pub mod server;
+pub mod socket;
 pub mod status;
 pub mod time;
 pub mod value;
+mod wire;
 
+pub use client::{CallDeadlines, Client, ClientError};
 pub use error::PlatformError;
 pub use platform::{Platform, StatusStream};
+pub use server::serve;
+pub use socket::Socket;
