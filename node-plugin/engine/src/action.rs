@@ -231,8 +231,10 @@ pub enum Action {
         plane: PlaneId,
         /// Which page.
         page: u32,
-        /// Which of its two places: the older.
+        /// Which of its two places.
         place: Place,
+        /// Tells versions of a page apart: later checkpoints have higher stamps.
+        stamp: SuperblockGeneration,
         /// Durable on completion.
         fua: bool,
         /// Records up to here are in it.
@@ -491,4 +493,3 @@ pub enum Route {
     /// Nowhere.
     Lost,
 }
-

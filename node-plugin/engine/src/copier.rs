@@ -37,7 +37,8 @@ impl Owner {
             // Copies in the batch wait for company: they do not count as work in flight.
             let working = usize::from(copier.in_flight) - copier.batch.len();
             let room = usize::from(copier.in_flight) < BATCH + usize::from(copier.limits.in_flight);
-            if working >= usize::from(copier.limits.in_flight) || !room || self.free_copier_buffers.is_empty() {
+            if working >= usize::from(copier.limits.in_flight) || !room || self.free_copier_buffers.is_empty()
+            {
                 return;
             }
             if copier.limits.bytes_per_second.is_some() && copier.allowance < self.geometry.chunk_bytes() {

@@ -14,9 +14,7 @@
 //! Crash, for each leg: before the record is durable: unheld, the master is still old. Record without data: the
 //! hash does not match, the record is dropped for ever, the master is still old. Both: held.
 
-use crate::action::{
-    Action, CopyBuf, CopyId, Device, IoKind, Memory, OpId, RequestId, SetIndex,
-};
+use crate::action::{Action, CopyBuf, CopyId, Device, IoKind, Memory, OpId, RequestId, SetIndex};
 use crate::journal::Purpose;
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};

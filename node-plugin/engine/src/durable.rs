@@ -37,7 +37,7 @@ impl Owner {
         match item {
             Durable::CopyData(copy) => self.copy_data_durable(copy, index, out),
             Durable::Block(sequence) => self.block_durable(index, sequence, out),
-            Durable::Pages => self.pages_durable(index),
+            Durable::Pages => self.pages_durable(index, out),
             Durable::Superblock(place) => self.superblock_durable(index, place, out),
             Durable::Gate => self.gate_flushed(device, out),
         }
@@ -139,7 +139,8 @@ impl Owner {
             return;
         }
         let Some(commit) = set.commits.pop_front() else { return };
-        set.pending_header = SetHeader { confirmed_upto: set.journal.confirmed(), ..next_header(set, commit) };
+        set.pending_header =
+            SetHeader { confirmed_upto: set.journal.confirmed(), ..next_header(set, commit) };
         set.generation = set.generation.next();
         set.committing = Committing::Slot { place: Place::A, commit };
         self.write_superblock(index, Place::A, out);
@@ -208,82 +209,79 @@ impl Owner {
         let due = {
             let Some(set) = self.sets[usize::from(index.0)].as_ref() else { return };
             let asked = set.journal.wants_checkpoint() || set.header.merging || set.checkpoint_wanted;
-            set.checkpoint == Checkpoint::Idle && asked && set.ending == Ending::No && set.header.state.is_online()
+            set.checkpoint == Checkpoint::Idle
+                && asked
+                && set.ending == Ending::No
+                && set.header.state.is_online()
         };
         if due && !self.gate_is_committing() {
             let maps = std::sync::Arc::clone(&self.maps);
             let set = self.set_mut(index);
             set.fold_written(&maps);
             set.checkpoint_wanted = false;
-            set.checkpoint = Checkpoint::Pages {
-                upto: set.journal.confirmed(),
-                plane: 0,
-                page: 0,
-                outstanding: 0,
-                merged: set.header.merging,
-            };
+            let upto = set.journal.confirmed();
+            set.checkpoint = Checkpoint::Pages { upto, place: Place::A, next: 0, merged: set.header.merging };
+            let ids =
+                [PlaneId::Held, PlaneId::Lost, set.differs_plane(), set.region_plane(), PlaneId::Pending];
+            set.checkpoint_pages.clear();
+            for id in ids {
+                let mut from = 0;
+                while let Some(page) = set.plane_mut(id).take_dirty(from) {
+                    from = page + 1;
+                    set.checkpoint_pages
+                        .push((id, u32::try_from(page).expect("pages are counted in 32 bits")));
+                }
+            }
             self.write_pages(index, out);
         }
     }
 
-    /// Sends pages out until enough are in flight or none is left.
+    /// Sends pages out until enough are in flight or none is left for this place.
     fn write_pages(&mut self, index: SetIndex, out: &mut OwnerOutput) {
         let now = self.now;
         let set = self.sets[usize::from(index.0)].as_mut().expect("a set that exists");
-        let Checkpoint::Pages { upto, mut plane, mut page, mut outstanding, merged } = set.checkpoint else {
-            return;
-        };
-        let ids =
-            [PlaneId::Held, PlaneId::Lost, set.differs_plane(), set.region_plane(), PlaneId::Pending];
-        while plane < ids.len() && set.pages_in_flight.len() < PAGES_IN_FLIGHT_MAX {
-            let id = ids[plane];
-            let Some(dirty) = set.plane_mut(id).take_dirty(page) else {
-                plane += 1;
-                page = 0;
-                continue;
-            };
-            page = dirty + 1;
-            outstanding += 1;
+        let Checkpoint::Pages { upto, place, mut next, merged } = set.checkpoint else { return };
+        while set.pages_in_flight < PAGES_IN_FLIGHT_MAX
+            && let Some((plane, page)) = set.checkpoint_pages.get(next).copied()
+        {
+            next += 1;
+            set.pages_in_flight += 1;
             set.page_writes += 1;
             let op = OpId::Page(index, set.page_writes);
-            let number = u32::try_from(dirty).expect("pages are counted in 32 bits");
-            set.pages_in_flight.push((set.page_writes, id, number));
             set.bitmap_watch.submitted(op, now);
-            let place = set.places[id.index()][dirty].other();
-            let fua = set.bitmap.fua();
-            let action =
-                Action::Page { op, set: index, plane: id, page: number, place, fua, sequence: upto };
-            out.actions.push(action);
+            let (fua, stamp, sequence) = (set.bitmap.fua(), set.generation, upto);
+            out.actions.push(Action::Page { op, set: index, plane, page, place, stamp, fua, sequence });
             self.counters.pages += 1;
         }
-        if plane == ids.len() && outstanding == 0 {
+        if set.pages_in_flight == 0 {
             set.bitmap.written(Durable::Pages);
         }
-        set.checkpoint = Checkpoint::Pages { upto, plane, page, outstanding, merged };
+        set.checkpoint = Checkpoint::Pages { upto, place, next, merged };
     }
 
-    /// A page has been written to its older place, which is now its newer one.
-    pub(crate) fn page_written(&mut self, index: SetIndex, number: u64, ok: bool, out: &mut OwnerOutput) {
-        if !ok {
+    /// A page has been written to one of its places.
+    pub(crate) fn page_written(&mut self, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
+        if ok {
+            self.set_mut(index).pages_in_flight -= 1;
+            self.write_pages(index, out);
+        } else {
             self.bitmap_failed(index, out);
-            return;
         }
-        let set = self.set_mut(index);
-        let Some(at) = set.pages_in_flight.iter().position(|(other, ..)| *other == number) else { return };
-        let (_, plane, page) = set.pages_in_flight.swap_remove(at);
-        let place = &mut set.places[plane.index()][page as usize];
-        *place = place.other();
-        if let Checkpoint::Pages { outstanding, .. } = &mut set.checkpoint {
-            *outstanding -= 1;
-        }
-        self.write_pages(index, out);
     }
 
-    fn pages_durable(&mut self, index: SetIndex) {
+    /// All pages are durable at one place: now the other, then the superblock.
+    fn pages_durable(&mut self, index: SetIndex, out: &mut OwnerOutput) {
         let set = self.set_mut(index);
-        if let Checkpoint::Pages { upto, merged, .. } = set.checkpoint {
-            set.commits.push_back(Commit::Checkpoint { upto, merged });
-            set.checkpoint = Checkpoint::Committing;
+        match set.checkpoint {
+            Checkpoint::Pages { upto, place: Place::A, merged, .. } => {
+                set.checkpoint = Checkpoint::Pages { upto, place: Place::B, next: 0, merged };
+                self.write_pages(index, out);
+            }
+            Checkpoint::Pages { upto, place: Place::B, merged, .. } => {
+                set.commits.push_back(Commit::Checkpoint { upto, merged });
+                set.checkpoint = Checkpoint::Committing;
+            }
+            Checkpoint::Idle | Checkpoint::Committing => {}
         }
     }
 }

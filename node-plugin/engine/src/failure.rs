@@ -5,12 +5,12 @@
 //! Nothing that was submitted to the device may still be counted on, and nothing of it is reused before it has
 //! come back (E6).
 
+use crate::action::Now;
 use crate::action::{Action, Refusal, SetIndex, Unrecordable};
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{OfflineCause, SetState};
 use crate::set::{Checkpoint, Commit, Committing, Ending};
-use crate::action::Now;
 
 /// A record of an end that could not be written is tried again after this long, in milliseconds.
 const GIVE_UP_RETRY_MS: u64 = 1000;
@@ -40,7 +40,7 @@ impl Owner {
         let set = self.set_mut(index);
         set.bitmap_watch.abandon();
         set.bitmap.fail();
-        set.pages_in_flight.clear();
+        set.pages_in_flight = 0;
         set.checkpoint = Checkpoint::Idle;
         set.commits.clear();
         let committing = std::mem::replace(&mut set.committing, Committing::Idle);

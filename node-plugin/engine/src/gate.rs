@@ -66,8 +66,9 @@ pub(crate) struct Gate {
     command: Option<CommandId>,
     phase: Phase,
     since: Now,
+    /// When the phase began.
+    phase_since: Now,
     flush_ticket: Option<u64>,
-    ports_closed: bool,
 }
 
 impl Owner {
@@ -81,7 +82,7 @@ impl Owner {
     fn open_gate(&mut self, purpose: Purpose, command: Option<CommandId>) {
         let since = self.now;
         let phase = Phase::Preflush;
-        self.gate = Some(Gate { purpose, command, phase, since, flush_ticket: None, ports_closed: false });
+        self.gate = Some(Gate { purpose, command, phase, since, phase_since: since, flush_ticket: None });
     }
 
     pub(crate) fn gate_is_committing(&self) -> bool {
@@ -169,13 +170,17 @@ impl Owner {
             }
             Phase::Settling => {
                 let settled = |set: &VolumeSet| set.checkpoint == Checkpoint::Idle && !set.header.merging;
-                if set.is_none_or(|index| settled(self.set(index)) || !self.set(index).header.state.is_online()) {
+                if set
+                    .is_none_or(|index| settled(self.set(index)) || !self.set(index).header.state.is_online())
+                {
                     self.gate_to(Phase::Closing);
                     out.messages.push(ToPort::Close);
                 }
             }
             Phase::Draining => {
-                if self.is_drained() || is_off(Rule::DrainBeforeFlip) && set.is_some_and(|s| self.may_commit(s)) {
+                if self.is_drained()
+                    || is_off(Rule::DrainBeforeFlip) && set.is_some_and(|s| self.may_commit(s))
+                {
                     self.gate_to(Phase::SourceFlush);
                 }
             }
@@ -185,8 +190,10 @@ impl Owner {
     }
 
     fn gate_to(&mut self, phase: Phase) {
+        let now = self.now;
         if let Some(gate) = &mut self.gate {
             gate.phase = phase;
+            gate.phase_since = now;
             gate.flush_ticket = None;
         }
     }
@@ -234,7 +241,6 @@ impl Owner {
     /// The port holds everything back and has nothing in flight.
     pub(crate) fn port_closed(&mut self, _out: &mut OwnerOutput) {
         if let Some(gate) = &mut self.gate {
-            gate.ports_closed = true;
             if gate.phase == Phase::Closing {
                 self.gate_to(Phase::Draining);
             }
@@ -302,7 +308,9 @@ impl Owner {
             Purpose::Disable { .. } | Purpose::Cut { .. } => self.commit_gate(),
             Purpose::Detach => {
                 self.gate_to(Phase::Checkpointing);
-                for index in self.set_indexes().filter(|index| self.set(*index).is_serving()).collect::<Vec<_>>() {
+                for index in
+                    self.set_indexes().filter(|index| self.set(*index).is_serving()).collect::<Vec<_>>()
+                {
                     self.set_mut(index).checkpoint_wanted = true;
                 }
             }
@@ -475,6 +483,13 @@ impl Owner {
     /// A drain that takes too long voids the cut.
     pub(crate) fn gate_tick(&mut self, out: &mut OwnerOutput) {
         let Some(gate) = &self.gate else { return };
+        if gate.phase == Phase::Head
+            && let Some(index) = gate.purpose.set()
+            && self.now.0 >= gate.phase_since.0 + self.set(index).parameters.shadow_deadline_ms
+        {
+            self.shadow_failed(index, out);
+            return;
+        }
         let waits = matches!(gate.phase, Phase::Closing | Phase::Draining | Phase::SourceFlush);
         let late = self.now.0 >= gate.since.0 + self.limits.drain_deadline_ms;
         if waits && late && gate.purpose != Purpose::Detach {

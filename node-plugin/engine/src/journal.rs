@@ -49,13 +49,18 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// A journal whose next block has the number after `last`; everything up to `last` is in the pages.
-    pub(crate) fn new(ring_generation: RingGeneration, ring_blocks: u64, last: Sequence) -> Self {
+    /// A journal whose next block has the number after `last`; everything up to `checkpoint_upto` is in the pages.
+    pub(crate) fn new(
+        ring_generation: RingGeneration,
+        ring_blocks: u64,
+        checkpoint_upto: Sequence,
+        last: Sequence,
+    ) -> Self {
         Self {
             ring_generation,
             ring_blocks,
             next: last.next(),
-            checkpoint_upto: last,
+            checkpoint_upto,
             confirmed: last,
             confirmed_durably: last,
             queue: VecDeque::with_capacity(256),

@@ -52,17 +52,19 @@ mod shared;
 mod units;
 
 pub use action::{
-    Action, Command, CommandId, CopyBuf, CopyId, CopyKind, CopyLimits, Device, Done, Durability, Event, HeadMove,
-    IoKind, Memory, Now, OpId, Place, Refusal, Request, RequestError, RequestId, RequestKind, Route, SETS_MAX,
-    SetIndex, SetParameters, Side, Unrecordable,
+    Action, Command, CommandId, CopyBuf, CopyId, CopyKind, CopyLimits, Device, Done, Durability, Event,
+    HeadMove, IoKind, Memory, Now, OpId, Place, Refusal, Request, RequestError, RequestId, RequestKind,
+    Route, SETS_MAX, SetIndex, SetParameters, Side, Unrecordable,
 };
 pub use bits::{AtomicBits, PAGE_BITS, PAGE_WORDS, Plane};
-pub use geometry::{CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Geometry, GeometryError, REGION_BYTES};
+pub use geometry::{
+    CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Geometry, GeometryError, REGION_BYTES,
+};
 pub use master::{Master, SetStatus};
 pub use owner::{Counters, Limits};
 pub use record::{
-    JournalBlock, Mode, OfflineCause, PLANES, PlaneHeader, PlaneId, RECORDS_PER_BLOCK, Record, SetHeader, SetState,
-    TrackingPair,
+    JournalBlock, Mode, OfflineCause, PLANES, PlaneHeader, PlaneId, RECORDS_PER_BLOCK, Record, SetHeader,
+    SetState, TrackingPair,
 };
 pub use set::{COPIES_IN_FLIGHT_DEFAULT, SetImage};
 pub use units::{

@@ -3,7 +3,6 @@
 //! Only in builds with the feature `mutation`, which the simulator alone asks for: elsewhere the answer is a
 //! constant. Thread-local, so that simulators with different rules run side by side.
 
-
 /// A rule that can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {

@@ -182,7 +182,10 @@ impl Owner {
     pub(crate) fn self_check(&self) {
         for chunk in (0..self.geometry.chunk_count()).map(Chunk) {
             let satisfied = self.sets.iter().flatten().all(|set| set.is_satisfied(chunk));
-            assert!(!self.maps.wpass.get(chunk.0) || satisfied, "invariant 2: chunk {chunk} may pass too early");
+            assert!(
+                !self.maps.wpass.get(chunk.0) || satisfied,
+                "invariant 2: chunk {chunk} may pass too early"
+            );
         }
         for (chunk, copy) in &self.locks {
             assert!(self.copies[copy].run.contains(*chunk), "common rule 1: a lock belongs to its copy");
@@ -278,9 +281,9 @@ impl Owner {
                     self.journal_written(set, sequence, ok, out);
                 }
             }
-            OpId::Page(set, number) => {
+            OpId::Page(set, _) => {
                 if self.ended(Device::Bitmap(set), set, op) {
-                    self.page_written(set, number, ok, out);
+                    self.page_written(set, ok, out);
                 }
             }
             OpId::Superblock(set, _, place) => {
@@ -507,8 +510,12 @@ impl Owner {
             return;
         }
         match command {
-            Command::Abort { set } => self.set_copying(id, set, SetState::Copying, SetState::CopyAborted, out),
-            Command::Resume { set } => self.set_copying(id, set, SetState::CopyAborted, SetState::Copying, out),
+            Command::Abort { set } => {
+                self.set_copying(id, set, SetState::Copying, SetState::CopyAborted, out)
+            }
+            Command::Resume { set } => {
+                self.set_copying(id, set, SetState::CopyAborted, SetState::Copying, out)
+            }
             Command::SetCopyLimits { set, limits } => self.set_copy_limits(id, set, limits, out),
             Command::Cut { .. } | Command::Disable { .. } | Command::Detach => {
                 self.commands.push_back((id, command));

@@ -15,8 +15,8 @@
 //! may write or that reads through a shadow has ended, the port says `Closed`. That is the drain of a cut.
 
 use crate::action::{
-    Action, Device, IoKind, Memory, OpId, Request, RequestError, RequestId, RequestKind, Route, SETS_MAX, SetIndex,
-    Side,
+    Action, Device, IoKind, Memory, OpId, Request, RequestError, RequestId, RequestKind, Route, SETS_MAX,
+    SetIndex, Side,
 };
 use crate::geometry::Geometry;
 use crate::mutation::{Rule, is_off};
@@ -146,14 +146,14 @@ impl Port {
             return false;
         }
         let range = request.range;
-        let inside = range.start.checked_add(range.len).is_some_and(|end| end <= self.geometry.master_bytes());
+        let inside =
+            range.start.checked_add(range.len).is_some_and(|end| end <= self.geometry.master_bytes());
         request.kind == RequestKind::Flush || (range.len > 0 && inside)
     }
 
     fn admit(&mut self, request: Request, out: &mut PortOutput) {
         let pieces = self.spare_pieces.pop().expect("one list of pieces for every slot");
-        let in_flight =
-            InFlight { request, pieces, pending: 0, attempt: 0, failed: false, submitted: false };
+        let in_flight = InFlight { request, pieces, pending: 0, attempt: 0, failed: false, submitted: false };
         self.draining += usize::from(in_flight.drains());
         let slot = &mut self.slots[request.id.0 as usize];
         assert!(slot.is_none(), "request {:?} is in flight already", request.id);
@@ -175,9 +175,11 @@ impl Port {
                     self.maps.wpass.get(chunk.0) && self.maps.region.get(self.geometry.region_of(chunk))
                 })
             }
-            (Side::Master, RequestKind::Discard) => self.geometry.chunks_of(request.range).chunks().all(|chunk| {
-                !self.maps.wpass.get(chunk.0) || self.maps.region.get(self.geometry.region_of(chunk))
-            }),
+            (Side::Master, RequestKind::Discard) => {
+                self.geometry.chunks_of(request.range).chunks().all(|chunk| {
+                    !self.maps.wpass.get(chunk.0) || self.maps.region.get(self.geometry.region_of(chunk))
+                })
+            }
         }
     }
 
@@ -292,7 +294,8 @@ impl Port {
         let op = OpId::Request { id: request.id, piece: number, attempt: in_flight.attempt };
         let (mut device, mut range) = match (request.side, piece.route) {
             (Side::Shadow(set), Route::Held) => {
-                let maps = self.shadows[usize::from(set.0)].as_ref().expect("checked when it was cut into pieces");
+                let maps =
+                    self.shadows[usize::from(set.0)].as_ref().expect("checked when it was cut into pieces");
                 maps.locate(set, piece.range)
             }
             (Side::Master | Side::Shadow(_), _) => (Device::Master, piece.range),
@@ -317,7 +320,8 @@ impl Port {
 
     /// An operation of a request has ended.
     pub fn done(&mut self, id: RequestId, piece: u16, attempt: u16, ok: bool, out: &mut PortOutput) {
-        let mut in_flight = self.slots[id.0 as usize].take().expect("completions belong to requests in flight");
+        let mut in_flight =
+            self.slots[id.0 as usize].take().expect("completions belong to requests in flight");
         let index = usize::from(piece);
         assert!(!in_flight.pieces[index].done, "a piece completes once");
         debug_assert!(attempt <= in_flight.attempt);

@@ -31,15 +31,8 @@ pub enum PlaneId {
 
 impl PlaneId {
     /// All planes, in the order of their numbers.
-    pub const ALL: [Self; PLANES] = [
-        Self::Held,
-        Self::Lost,
-        Self::Differs0,
-        Self::Region0,
-        Self::Differs1,
-        Self::Region1,
-        Self::Pending,
-    ];
+    pub const ALL: [Self; PLANES] =
+        [Self::Held, Self::Lost, Self::Differs0, Self::Region0, Self::Differs1, Self::Region1, Self::Pending];
 
     /// The number on disk.
     pub const fn index(self) -> usize {

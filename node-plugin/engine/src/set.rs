@@ -18,18 +18,17 @@ pub struct SetImage {
     pub header: SetHeader,
     /// Generation of the superblock that was read.
     pub generation: SuperblockGeneration,
+    /// The newest journal block that was ever written.
+    pub last: Sequence,
     /// Planes, in the order of [`PlaneId::ALL`]; pages not dirty are on disk as they are here.
     pub planes: Vec<Plane>,
-    /// Per plane and page, the place that holds the newer version.
-    pub places: Vec<Vec<Place>>,
 }
 
 impl SetImage {
     /// A set that has no point in time yet.
     pub fn prepared(geometry: &Geometry, header: SetHeader, generation: SuperblockGeneration) -> Self {
-        let planes: Vec<Plane> = PlaneId::ALL.iter().map(|id| Plane::new(id.bits(geometry), false)).collect();
-        let places = planes.iter().map(|plane| vec![Place::A; plane.pages()]).collect();
-        Self { header, generation, planes, places }
+        let planes = PlaneId::ALL.iter().map(|id| Plane::new(id.bits(geometry), false)).collect();
+        Self { header, generation, last: header.checkpoint_upto, planes }
     }
 }
 
@@ -57,7 +56,14 @@ pub(crate) enum Committing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Checkpoint {
     Idle,
-    Pages { upto: Sequence, plane: usize, page: usize, outstanding: u32, merged: bool },
+    /// The pages are written to one place, flushed, then to the other, flushed: whatever becomes of one place
+    /// later, the other is as good.
+    Pages {
+        upto: Sequence,
+        place: Place,
+        next: usize,
+        merged: bool,
+    },
     Committing,
 }
 
@@ -150,7 +156,6 @@ pub(crate) struct VolumeSet {
     pub(crate) header: SetHeader,
     pub(crate) generation: SuperblockGeneration,
     pub(crate) planes: Vec<Plane>,
-    pub(crate) places: Vec<Vec<Place>>,
     pub(crate) maps: Arc<ShadowMaps>,
     pub(crate) journal: Journal,
     pub(crate) shadow: Flusher<Durable>,
@@ -164,7 +169,9 @@ pub(crate) struct VolumeSet {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) checkpoint_wanted: bool,
     pub(crate) page_writes: u64,
-    pub(crate) pages_in_flight: Vec<(u64, PlaneId, u32)>,
+    /// Pages of the checkpoint in progress.
+    pub(crate) checkpoint_pages: Vec<(PlaneId, u32)>,
+    pub(crate) pages_in_flight: usize,
     pub(crate) copier: Copier,
     pub(crate) ending: Ending,
     /// The newest image whose end is to be recorded elsewhere.
@@ -189,9 +196,13 @@ impl VolumeSet {
             header,
             generation: image.generation,
             planes: image.planes,
-            places: image.places,
             maps,
-            journal: Journal::new(header.ring_generation, parameters.ring_blocks, header.checkpoint_upto),
+            journal: Journal::new(
+                header.ring_generation,
+                parameters.ring_blocks,
+                header.checkpoint_upto,
+                image.last,
+            ),
             shadow: Flusher::new(parameters.shadow_durability),
             bitmap: Flusher::new(parameters.bitmap_durability),
             shadow_watch: Watch::default(),
@@ -202,7 +213,8 @@ impl VolumeSet {
             checkpoint: Checkpoint::Idle,
             checkpoint_wanted: false,
             page_writes: 0,
-            pages_in_flight: Vec::new(),
+            checkpoint_pages: Vec::new(),
+            pages_in_flight: 0,
             copier: Copier {
                 limits: CopyLimits { bytes_per_second: None, in_flight: COPIES_IN_FLIGHT_DEFAULT },
                 cursor: 0,
@@ -241,9 +253,7 @@ impl VolumeSet {
 
     /// Whether the set needs nothing more of `chunk` before the master's is overwritten (common rule 3).
     pub(crate) fn is_satisfied(&self, chunk: Chunk) -> bool {
-        !self.is_serving()
-            || self.plane(PlaneId::Held).get(chunk.0)
-            || self.plane(PlaneId::Lost).get(chunk.0)
+        !self.is_serving() || self.plane(PlaneId::Held).get(chunk.0) || self.plane(PlaneId::Lost).get(chunk.0)
     }
 
     /// Whether the set has an image that has not ended, as far as anything durable says.

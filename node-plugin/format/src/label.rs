@@ -1,0 +1,78 @@
+//! The label that stands at the start of a shadow while its head is on the bitmap volume (E7).
+//!
+//! It keeps a half copy from being mounted by its label or UUID, tells whose shadow this is when the bitmap
+//! volume is not there, and says that an image was given up when the bitmap volume could not.
+
+use crate::codec::{BLOCK_BYTES, Reader, Writer};
+use thiserror::Error;
+use umbra_engine::{Epoch, Id128};
+
+const MAGIC: [u8; 8] = *b"UMBRALBL";
+const VERSION: u32 = 1;
+const HASH_AT: usize = 16;
+const TEXT_AT: usize = 128;
+const TEXT: &str = "This volume is an Umbra shadow whose image is not complete by itself. Its first bytes are on the \
+                    set's bitmap volume. Do not format or mount it: use the device that Umbra presents.\n";
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Whose shadow.
+    pub set: Id128,
+    /// The shadow's own identity.
+    pub shadow: Id128,
+    /// The image.
+    pub epoch: Epoch,
+    /// The attach session that wrote it.
+    pub session: Id128,
+    /// The image up to this epoch has ended.
+    pub given_up: bool,
+}
+
+/// Why a block is not a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum LabelError {
+    /// Something else is there.
+    #[error("no Umbra label")]
+    Foreign,
+    /// Torn or rotten, or of a later version.
+    #[error("Umbra label is damaged or of a later version")]
+    Damaged,
+}
+
+impl Label {
+    /// Writes the label into a block.
+    pub fn encode(&self, block: &mut [u8]) {
+        let mut w = Writer::new(&mut block[..BLOCK_BYTES]);
+        w.bytes(&MAGIC);
+        w.u32(VERSION);
+        w.u32(u32::from(self.given_up));
+        w.u64(0); // hash
+        w.id(self.set);
+        w.id(self.shadow);
+        w.u64(self.epoch.0);
+        w.id(self.session);
+        w.at(TEXT_AT);
+        w.bytes(TEXT.as_bytes());
+        w.seal(HASH_AT);
+    }
+
+    /// Reads a label.
+    ///
+    /// # Errors
+    /// [`LabelError`].
+    pub fn decode(block: &[u8; BLOCK_BYTES]) -> Result<Self, LabelError> {
+        let mut r = Reader::new(block);
+        if r.array::<8>() != MAGIC {
+            return Err(LabelError::Foreign);
+        }
+        if !r.hash_matches(HASH_AT) || r.u32() != VERSION {
+            return Err(LabelError::Damaged);
+        }
+        let given_up = r.u32() & 1 != 0;
+        r.at(HASH_AT + 8);
+        let (set, shadow) = (r.id(), r.id());
+        let epoch = Epoch(r.u64());
+        Ok(Self { set, shadow, epoch, session: r.id(), given_up })
+    }
+}

@@ -1,0 +1,100 @@
+//! Where everything is on a bitmap volume.
+//!
+//! ```text
+//!  0          64 KiB      1 MiB      2 MiB
+//!  ├ slot A ──┼ reserved ─┼ slot B ──┼ journal ring ─┼ head of the shadow ─┼ planes, two places a page ─┤
+//! ```
+
+use crate::codec::BLOCK_BYTES;
+use umbra_engine::{Geometry, PAGE_BITS, Place, PlaneId, Sequence};
+
+/// Offset of slot B: a scratch or a misdirected write does not reach both (E10).
+pub const SLOT_B_OFFSET: u64 = 1 << 20;
+/// Offset of the 16 KiB kept for the hashes of used operation names.
+pub const OPERATION_NAMES_OFFSET: u64 = 64 << 10;
+/// Offset of the journal ring.
+pub const RING_OFFSET: u64 = 2 << 20;
+/// Blocks of the ring where nothing else is asked: 8 MiB.
+pub const RING_BLOCKS_DEFAULT: u64 = 2048;
+/// Fewest blocks of a ring that can still be checkpointed in time.
+pub const RING_BLOCKS_MIN: u64 = 8;
+/// Bytes of the shadow's head kept here while it is moved, at least.
+pub const HEAD_BYTES_MIN: u64 = 1 << 20;
+
+/// Offsets on one bitmap volume, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    geometry: Geometry,
+    /// Blocks of the journal ring.
+    pub ring_blocks: u64,
+    /// Bytes of the shadow's head that can be kept here.
+    pub head_bytes: u64,
+}
+
+impl Layout {
+    /// The layout for a master of `geometry`.
+    pub fn new(geometry: Geometry, ring_blocks: u64, head_bytes: u64) -> Self {
+        assert!(
+            ring_blocks >= RING_BLOCKS_MIN,
+            "a ring of {ring_blocks} blocks is too small to checkpoint in time"
+        );
+        Self { geometry, ring_blocks, head_bytes }
+    }
+
+    /// The layout that a new set gets.
+    pub fn standard(geometry: Geometry) -> Self {
+        Self::new(geometry, RING_BLOCKS_DEFAULT, Self::standard_head(&geometry))
+    }
+
+    /// Bytes of the head for a new set: the first chunk, at least 1 MiB, at most the master.
+    pub fn standard_head(geometry: &Geometry) -> u64 {
+        let whole = geometry.chunk_count() * geometry.chunk_bytes();
+        geometry.chunk_bytes().max(HEAD_BYTES_MIN).min(whole)
+    }
+
+    /// The shape of the master.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Offset of a superblock slot.
+    pub fn superblock(&self, place: Place) -> u64 {
+        match place {
+            Place::A => 0,
+            Place::B => SLOT_B_OFFSET,
+        }
+    }
+
+    /// Offset of the journal block with this number.
+    pub fn journal_block(&self, sequence: Sequence) -> u64 {
+        RING_OFFSET + sequence.0 % self.ring_blocks * BLOCK_BYTES as u64
+    }
+
+    /// Offset of the shadow's head.
+    pub fn head_offset(&self) -> u64 {
+        (RING_OFFSET + self.ring_blocks * BLOCK_BYTES as u64).next_multiple_of(1 << 20)
+    }
+
+    /// Number of pages of a plane.
+    pub fn pages(&self, plane: PlaneId) -> u64 {
+        plane.bits(&self.geometry).div_ceil(PAGE_BITS)
+    }
+
+    /// Offset of one of the two places of a page.
+    pub fn page(&self, plane: PlaneId, page: u32, place: Place) -> u64 {
+        let before: u64 = PlaneId::ALL[..plane.index()].iter().map(|id| self.pages(*id)).sum();
+        let pages = before + u64::from(page);
+        let place = u64::from(place == Place::B);
+        self.planes_offset() + (pages * 2 + place) * BLOCK_BYTES as u64
+    }
+
+    fn planes_offset(&self) -> u64 {
+        (self.head_offset() + self.head_bytes).next_multiple_of(1 << 20)
+    }
+
+    /// Bytes that the bitmap volume must have.
+    pub fn total_bytes(&self) -> u64 {
+        let pages: u64 = PlaneId::ALL.iter().map(|id| self.pages(*id)).sum();
+        (self.planes_offset() + pages * 2 * BLOCK_BYTES as u64).next_multiple_of(1 << 20)
+    }
+}

@@ -1,0 +1,340 @@
+//! The superblock: who the set is, what it is made of, and the engine's header. Two slots, one truth.
+
+use crate::codec::{BLOCK_BYTES, Reader, Writer};
+use thiserror::Error;
+use umbra_engine::{
+    Epoch, Geometry, Id128, Mode, OfflineCause, PLANES, PlaneHeader, RingGeneration, Sequence, SetHeader,
+    SetState, SuperblockGeneration, TrackingPair,
+};
+
+const MAGIC: [u8; 8] = *b"UMBRASUP";
+/// Format version that this code writes.
+pub const FORMAT_VERSION: u32 = 1;
+const HASH_AT: usize = 16;
+/// Planes that the superblock has room for: the engine's, and those of change tracking to come.
+const PLANE_ROOM: usize = 16;
+const NAMES_AT: usize = 512;
+
+/// Longest cluster or namespace name, in bytes.
+pub const SHORT_NAME_MAX: usize = 64;
+/// Longest name of a set, in bytes.
+pub const NAME_MAX: usize = 256;
+/// Longest hardware identity of a volume, in bytes.
+pub const HARDWARE_ID_MAX: usize = 192;
+
+/// What a volume was when the set was enabled.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct VolumeIdentity {
+    /// Given by Umbra.
+    pub uuid: Id128,
+    /// Bytes.
+    pub size: u64,
+    /// Hash of sampled content at the last clean detach; 0: not known.
+    pub fingerprint: u64,
+    /// WWID, serial or similar; empty if the device has none.
+    pub hardware_id: String,
+}
+
+/// The part of the superblock that the engine does not change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetIdentity {
+    /// The set.
+    pub set: Id128,
+    /// The volume with live data.
+    pub master: VolumeIdentity,
+    /// The volume that presents the image.
+    pub shadow: VolumeIdentity,
+    /// This volume.
+    pub bitmap: Id128,
+    /// Changes whenever tracking was lost: deltas do not reach across.
+    pub tracking: Id128,
+    /// The node that has the set attached; zero after a clean detach.
+    pub node: Id128,
+    /// Random for each attach.
+    pub session: Id128,
+    /// Whoever sealed the set; zero if nobody did.
+    pub seal_owner: Id128,
+    /// Dependent or independent.
+    pub mode: Mode,
+    /// Size and chunks.
+    pub geometry: Geometry,
+    /// Logical block of the presented devices, in bytes.
+    pub logical_block: u32,
+    /// Physical block of the presented devices, in bytes.
+    pub physical_block: u32,
+    /// Blocks of the journal ring.
+    pub ring_blocks: u64,
+    /// Bytes of the shadow's head kept on this volume.
+    pub head_bytes: u64,
+    /// May not be disabled or cut without being told so twice.
+    pub protected: bool,
+    /// Cluster, namespace and name of the object that the set belongs to.
+    pub cluster: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// A superblock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// Counts commits.
+    pub generation: SuperblockGeneration,
+    /// Who.
+    pub identity: SetIdentity,
+    /// The engine's part.
+    pub header: SetHeader,
+}
+
+/// Why a block is not a superblock.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SuperblockError {
+    /// The magic number is another: never written by Umbra, or overwritten.
+    #[error("not an Umbra superblock")]
+    Foreign,
+    /// Torn or rotten.
+    #[error("superblock is damaged: its hash does not match")]
+    Damaged,
+    /// A later format.
+    #[error("superblock has format version {found}; this program reads up to {FORMAT_VERSION}")]
+    Version {
+        /// What was found.
+        found: u32,
+    },
+    /// A feature that must be understood.
+    #[error("superblock needs features {0:#x} that this program does not know")]
+    Features(u64),
+    /// The hash matches, but a field makes no sense: written by a faulty program.
+    #[error("superblock field {0} is impossible")]
+    Field(&'static str),
+}
+
+const FLAG_MERGING: u32 = 1;
+const FLAG_HEAD_MOVED: u32 = 1 << 1;
+const FLAG_SHADOW_WRITTEN: u32 = 1 << 2;
+const FLAG_RECOVERED: u32 = 1 << 3;
+const FLAG_PROTECTED: u32 = 1 << 4;
+const FLAG_CLEAN: u32 = 1 << 5;
+
+impl Superblock {
+    /// Writes the superblock into a block.
+    pub fn encode(&self, block: &mut [u8]) {
+        let mut w = Writer::new(&mut block[..BLOCK_BYTES]);
+        let (identity, header) = (&self.identity, &self.header);
+        w.bytes(&MAGIC);
+        w.u32(FORMAT_VERSION);
+        w.u32(u32::try_from(BLOCK_BYTES).expect("4096"));
+        w.u64(0); // hash
+        w.u64(self.generation.0);
+        for _features in ["compatible", "read-only compatible", "incompatible"] {
+            w.u64(0);
+        }
+        for id in [
+            identity.set,
+            identity.master.uuid,
+            identity.shadow.uuid,
+            identity.bitmap,
+            identity.tracking,
+            identity.node,
+            identity.session,
+            identity.seal_owner,
+        ] {
+            w.id(id);
+        }
+        w.u64(identity.geometry.master_bytes());
+        w.u64(identity.geometry.chunk_bytes());
+        w.u32(identity.logical_block);
+        w.u32(identity.physical_block);
+        w.u64(identity.ring_blocks);
+        w.u64(identity.head_bytes);
+        w.u64(identity.shadow.size);
+        w.u64(identity.master.fingerprint);
+        w.u64(identity.shadow.fingerprint);
+        w.u8(mode_code(identity.mode));
+        w.u8(state_code(header.state));
+        w.u8(u8::from(header.tracking == TrackingPair::Second));
+        w.u8(0);
+        w.u32(flags(identity, header));
+        w.u64(header.epoch.0);
+        w.id(header.cut);
+        w.u64(header.cut_unix_ms);
+        w.u64(header.ring_generation.0);
+        w.u64(header.checkpoint_upto.0);
+        w.u64(header.confirmed_upto.0);
+        for plane in header.planes {
+            w.u64(plane.epoch.0);
+        }
+        w.at(NAMES_AT);
+        w.string(&identity.cluster, SHORT_NAME_MAX);
+        w.string(&identity.namespace, SHORT_NAME_MAX);
+        w.string(&identity.name, NAME_MAX);
+        w.string(&identity.master.hardware_id, HARDWARE_ID_MAX);
+        w.string(&identity.shadow.hardware_id, HARDWARE_ID_MAX);
+        w.seal(HASH_AT);
+    }
+
+    /// Reads a superblock.
+    ///
+    /// # Errors
+    /// [`SuperblockError`] tells a block that never was one from one that is damaged.
+    pub fn decode(block: &[u8; BLOCK_BYTES]) -> Result<Self, SuperblockError> {
+        let mut r = Reader::new(block);
+        if r.array::<8>() != MAGIC {
+            return Err(SuperblockError::Foreign);
+        }
+        if !r.hash_matches(HASH_AT) {
+            return Err(SuperblockError::Damaged);
+        }
+        let version = r.u32();
+        if version == 0 || version > FORMAT_VERSION {
+            return Err(SuperblockError::Version { found: version });
+        }
+        r.at(HASH_AT + 8);
+        let generation = SuperblockGeneration(r.u64());
+        let (_compatible, _read_only, incompatible) = (r.u64(), r.u64(), r.u64());
+        if incompatible != 0 {
+            return Err(SuperblockError::Features(incompatible));
+        }
+        decode_body(&mut r, generation)
+    }
+}
+
+fn decode_body(r: &mut Reader<'_>, generation: SuperblockGeneration) -> Result<Superblock, SuperblockError> {
+    let field = SuperblockError::Field;
+    let [set, master, shadow, bitmap, tracking_id, node, session, seal_owner]: [Id128; 8] =
+        std::array::from_fn(|_| r.id());
+    let (master_bytes, chunk_bytes) = (r.u64(), r.u64());
+    let geometry = Geometry::new(master_bytes, chunk_bytes).map_err(|_| field("geometry"))?;
+    let (logical_block, physical_block) = (r.u32(), r.u32());
+    let (ring_blocks, head_bytes, shadow_bytes) = (r.u64(), r.u64(), r.u64());
+    let (master_fingerprint, shadow_fingerprint) = (r.u64(), r.u64());
+    let mode = decode_mode(r.u8()).ok_or(field("mode"))?;
+    let state = decode_state(r.u8()).ok_or(field("state"))?;
+    let tracking = match r.u8() {
+        0 => TrackingPair::First,
+        1 => TrackingPair::Second,
+        _ => return Err(field("tracking pair")),
+    };
+    let _reserved = r.u8();
+    let flags = r.u32();
+    let epoch = Epoch(r.u64());
+    let (cut, cut_unix_ms) = (r.id(), r.u64());
+    let (ring_generation, checkpoint_upto, confirmed_upto) = (r.u64(), r.u64(), r.u64());
+    let planes: [PlaneHeader; PLANES] = std::array::from_fn(|_| PlaneHeader { epoch: Epoch(r.u64()) });
+    const { assert!(PLANES <= PLANE_ROOM) };
+    let whole = geometry.chunk_count().saturating_mul(chunk_bytes);
+    let head_fits = head_bytes.is_multiple_of(chunk_bytes) && head_bytes <= whole;
+    if !(crate::layout::RING_BLOCKS_MIN..=1 << 32).contains(&ring_blocks) || !head_fits {
+        return Err(field("ring or head"));
+    }
+    if planes.iter().any(|plane| plane.epoch > epoch) || checkpoint_upto > confirmed_upto {
+        return Err(field("epoch or sequence"));
+    }
+    r.at(NAMES_AT);
+    let mut string = |len| r.string(len).ok_or(field("name"));
+    let (cluster, namespace, name) = (string(SHORT_NAME_MAX)?, string(SHORT_NAME_MAX)?, string(NAME_MAX)?);
+    let (master_id, shadow_id) = (string(HARDWARE_ID_MAX)?, string(HARDWARE_ID_MAX)?);
+    let master = VolumeIdentity {
+        uuid: master,
+        size: master_bytes,
+        fingerprint: master_fingerprint,
+        hardware_id: master_id,
+    };
+    let shadow = VolumeIdentity {
+        uuid: shadow,
+        size: shadow_bytes,
+        fingerprint: shadow_fingerprint,
+        hardware_id: shadow_id,
+    };
+    let identity = SetIdentity {
+        set,
+        master,
+        shadow,
+        bitmap,
+        tracking: tracking_id,
+        node,
+        session,
+        seal_owner,
+        mode,
+        geometry,
+        logical_block,
+        physical_block,
+        ring_blocks,
+        head_bytes,
+        protected: flags & FLAG_PROTECTED != 0,
+        cluster,
+        namespace,
+        name,
+    };
+    let header = SetHeader {
+        epoch,
+        cut,
+        cut_unix_ms,
+        state,
+        planes,
+        tracking,
+        merging: flags & FLAG_MERGING != 0,
+        head_moved: flags & FLAG_HEAD_MOVED != 0,
+        ring_generation: RingGeneration(ring_generation),
+        checkpoint_upto: Sequence(checkpoint_upto),
+        confirmed_upto: Sequence(confirmed_upto),
+        shadow_written: flags & FLAG_SHADOW_WRITTEN != 0,
+        recovered: flags & FLAG_RECOVERED != 0,
+        clean: flags & FLAG_CLEAN != 0,
+    };
+    Ok(Superblock { generation, identity, header })
+}
+
+fn flags(identity: &SetIdentity, header: &SetHeader) -> u32 {
+    [
+        (header.merging, FLAG_MERGING),
+        (header.head_moved, FLAG_HEAD_MOVED),
+        (header.shadow_written, FLAG_SHADOW_WRITTEN),
+        (header.recovered, FLAG_RECOVERED),
+        (identity.protected, FLAG_PROTECTED),
+        (header.clean, FLAG_CLEAN),
+    ]
+    .into_iter()
+    .filter(|(on, _)| *on)
+    .fold(0, |flags, (_, flag)| flags | flag)
+}
+
+fn mode_code(mode: Mode) -> u8 {
+    match mode {
+        Mode::Independent => 1,
+        Mode::Dependent => 2,
+    }
+}
+
+fn decode_mode(code: u8) -> Option<Mode> {
+    [Mode::Independent, Mode::Dependent].into_iter().find(|mode| mode_code(*mode) == code)
+}
+
+fn state_code(state: SetState) -> u8 {
+    match state {
+        SetState::Prepared => 1,
+        SetState::Dependent => 2,
+        SetState::Copying => 3,
+        SetState::CopyAborted => 4,
+        SetState::Complete => 5,
+        SetState::Offline(OfflineCause::Shadow) => 6,
+        SetState::Offline(OfflineCause::Bitmap) => 7,
+        SetState::Disabled => 8,
+    }
+}
+
+fn decode_state(code: u8) -> Option<SetState> {
+    [
+        SetState::Prepared,
+        SetState::Dependent,
+        SetState::Copying,
+        SetState::CopyAborted,
+        SetState::Complete,
+        SetState::Offline(OfflineCause::Shadow),
+        SetState::Offline(OfflineCause::Bitmap),
+        SetState::Disabled,
+    ]
+    .into_iter()
+    .find(|state| state_code(*state) == code)
+}
