@@ -16,6 +16,7 @@
 //! --depth N         requests in flight (default 64)
 //! --write-us N      time that each write takes (default 0)
 //! --deadline-ms N   for each control command (default 10000)
+//! --patience-ms N   with --recover: how long to wait for the old server's end (default 30000)
 //! --late-ms N       offer no tag to the kernel for so long, to see START_DEV miss its deadline
 //! ```
 
@@ -24,6 +25,7 @@ use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
@@ -41,7 +43,19 @@ const NODE_PATIENCE: Duration = Duration::from_secs(5);
 const MAX_IO_BYTES: u32 = 512 << 10;
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
-fn main() -> Outcome {
+fn main() -> ExitCode {
+    let Err(error) = run() else { return ExitCode::SUCCESS };
+    eprint!("memdisk: {error}");
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        eprint!(": {source}");
+        cause = source.source();
+    }
+    eprintln!();
+    ExitCode::FAILURE
+}
+
+fn run() -> Outcome {
     let mut words = std::env::args().skip(1);
     let verb = words.next().unwrap_or_default();
     let rest: Vec<String> = words.collect();
@@ -67,7 +81,7 @@ fn probe() -> Outcome {
 fn list() -> Outcome {
     for info in Control::open(NODE_PATIENCE)?.devices()? {
         let DeviceInfo { id, state, server_pid, queues, depth, features, .. } = info;
-        println!("device {id}: {state:?}, server {server_pid}, {queues} x {depth}, {features}");
+        println!("device {id}: {state:?}, server {server_pid:?}, {queues} x {depth}, {features}");
     }
     Ok(())
 }
@@ -99,6 +113,7 @@ struct Options {
     depth: u16,
     write_time: Duration,
     deadline: Duration,
+    patience: Duration,
     late: Option<Duration>,
 }
 
@@ -126,6 +141,7 @@ impl Options {
             depth: number("--depth", 64)?.try_into()?,
             write_time: Duration::from_micros(number("--write-us", 0)?),
             deadline: Duration::from_millis(number("--deadline-ms", 10_000)?),
+            patience: Duration::from_millis(number("--patience-ms", 30_000)?),
             late: values
                 .contains_key("--late-ms")
                 .then_some(number("--late-ms", 0)?)
@@ -201,10 +217,10 @@ fn make(control: &Control, options: &Options) -> Outcome<DeviceInfo> {
 
 fn take_over(control: &Control, options: &Options) -> Outcome<DeviceInfo> {
     let id = options.id.ok_or("--recover needs --dev-id")?;
-    println!("device {id} is {:?}", control.info(id)?.state);
-    let waited = control.start_recovery(id, RecoveryWait::AtMost(Duration::from_secs(30)))?;
-    println!("took over device {id}, which was free after {waited:?}");
-    Ok(control.info(id)?)
+    let waited = control.start_recovery(id, RecoveryWait::AtMost(options.patience))?;
+    let info = control.info(id)?;
+    println!("took over device {id} ({:?}), which was free after {waited:?}", info.state);
+    Ok(info)
 }
 
 fn miss_the_deadline(control: &Control, id: DeviceId) -> Outcome {

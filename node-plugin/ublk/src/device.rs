@@ -126,9 +126,9 @@ pub struct DeviceInfo {
     pub max_io_bytes: u32,
     /// What it is doing.
     pub state: DeviceState,
-    /// The server that started or recovered it last, in the host's pid namespace. It may be dead, and its
-    /// number may by now be another process's.
-    pub server_pid: i32,
+    /// The server that started or recovered it last, in the host's pid namespace; none before the first
+    /// start and after a stop. It may be dead, and its number may by now be another process's.
+    pub server_pid: Option<u32>,
     /// What the driver granted.
     pub features: Features,
 }
@@ -141,7 +141,7 @@ impl DeviceInfo {
             depth: wire.queue_depth,
             max_io_bytes: wire.max_io_buf_bytes,
             state: DeviceState::from_wire(wire.state),
-            server_pid: wire.server_pid,
+            server_pid: u32::try_from(wire.server_pid).ok().filter(|pid| *pid != 0),
             features: Features::from_bits(wire.flags),
         }
     }
@@ -372,6 +372,14 @@ mod tests {
                 DeviceState::Unknown(9)
             ]
         );
+    }
+
+    #[test]
+    fn a_device_that_nobody_serves_has_no_pid() {
+        for (raw, pid) in [(-1, None), (0, None), (4242, Some(4242))] {
+            let info = DeviceInfo::from_wire(&DevInfo { server_pid: raw, ..DevInfo::default() });
+            assert_eq!(info.server_pid, pid, "{raw}");
+        }
     }
 
     #[test]

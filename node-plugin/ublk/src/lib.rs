@@ -28,6 +28,42 @@
 //! [`Control::end_recovery`]. Queue count, depth and parameters are those of `add_device`; read them with
 //! [`Control::info`] and [`Control::params`].
 //!
+//! # A reactor
+//! One ring carries the queue's commands and I/O on the backing device; both files are registered, so the
+//! ring's last I/O holds up a recovery.
+//!
+//! ```no_run
+//! # use std::{os::fd::AsRawFd, sync::Arc};
+//! # use umbra_ublk::*;
+//! fn serve(device: Arc<CharDevice>, backing: &std::fs::File, config: &QueueConfig) -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut ring: io_uring::IoUring =
+//!         io_uring::IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(256)?;
+//!     ring.submitter().register_files(&[device.as_raw_fd(), backing.as_raw_fd()])?;
+//!     let mut queue = Queue::new(device, config)?; // config.file: RingFile::Fixed(0)
+//!     queue.start_fetch();
+//!     while !queue.may_leave() {
+//!         while queue.push_waiting(&mut ring.submission()) > 0 {
+//!             ring.submit()?;
+//!         }
+//!         ring.submit_and_wait(1)?;
+//!         let completions: Vec<_> = ring.completion().map(|cqe| (cqe.user_data(), cqe.result())).collect();
+//!         for (user_data, result) in completions {
+//!             if RingSlot::of(user_data).is_none() {
+//!                 // Our own I/O: finish the request that it belongs to with `queue.complete`.
+//!                 continue;
+//!             }
+//!             match queue.on_cqe(user_data, result) {
+//!                 // A real server keeps the request, starts I/O for it, and completes it later.
+//!                 Some(QueueEvent::Request(request)) => queue.complete(request, Err(Errno::EIO)),
+//!                 Some(QueueEvent::Failed { tag, errno }) => eprintln!("tag {tag}: {errno}"),
+//!                 Some(QueueEvent::Refused { .. } | QueueEvent::Aborted { .. }) | None => {}
+//!             }
+//!         }
+//!     }
+//!     Ok(()) // dropping the ring ends the commands that are still with the kernel
+//! }
+//! ```
+//!
 //! # Data mode
 //! USER_COPY only: a request's bytes are read and written at a position of `/dev/ublkcN`. Zero copy
 //! (AUTO_BUF_REG) changes two places and no public type of this crate: [`Features::ASKED`], and the one
