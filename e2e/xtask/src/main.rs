@@ -1,1 +1,63 @@
-fn main() {}
+//! The project's tasks: `cargo xtask test`, `cargo xtask ci`, `cargo xtask lab`.
+//!
+//! A task installs what it needs and the machine lacks, streams what its programs say, and where it counts anything
+//! its last line is `N passed, N failed`.
+
+mod cargo;
+mod ci;
+mod lab;
+#[cfg(test)]
+mod layering;
+mod tally;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::tally::Tally;
+
+/// Tasks of the Umbra workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Runs the tests: unit, simulation, and on a real kernel in a virtual machine.
+    Test(test::Options),
+    /// Runs everything that a change must pass.
+    Ci(ci::Options),
+    /// Boots a virtual machine and runs commands in it.
+    Lab(lab::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.task {
+        Task::Test(options) => counted(test::run(&options)),
+        Task::Ci(options) => counted(ci::run(&options)),
+        Task::Lab(options) => lab::run(&options),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The closing line comes last also where a task broke off.
+fn counted(result: anyhow::Result<Tally>) -> anyhow::Result<ExitCode> {
+    let tally = result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        Tally { passed: 0, failed: 1 }
+    });
+    println!("{tally}");
+    Ok(if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,147 @@
+//! The arrows of the design, held: who may use whom, who stays pure, and who may be unsafe.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, Package, PackageId};
+use umbra_lab::binaries;
+
+/// For each crate of the product, the crates of ours it may use.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("umbra-engine", &[]),
+    ("umbra-format", &["umbra-engine"]),
+    ("umbra-store", &["umbra-engine", "umbra-format"]),
+    ("umbra-uring", &["umbra-engine", "umbra-format", "umbra-store"]),
+    ("umbra-ublk", &[]),
+    ("umbra-platform", &[]),
+    (
+        "umbra-io",
+        &["umbra-engine", "umbra-format", "umbra-store", "umbra-uring", "umbra-ublk", "umbra-platform"],
+    ),
+    ("umbra-sim", &["umbra-engine", "umbra-format", "umbra-store"]),
+];
+/// Programs, and what only serves tests: nobody else may depend on them, not even in tests.
+const ENDS: &[&str] = &["umbra-sim", "umbra-io", "umbra-e2e", "xtask"];
+/// What would tie the engine to a runtime, a wire or a kernel.
+const NEVER_IN_ENGINE: &[&str] = &["tokio", "tonic", "io-uring", "rustix", "libc"];
+/// The crates that talk to the kernel's rings.
+const MAY_BE_UNSAFE: &[&str] = &["umbra-uring", "umbra-ublk"];
+
+fn metadata() -> Metadata {
+    let mut command = MetadataCommand::new();
+    command.manifest_path(binaries::workspace().join("Cargo.toml")).features(CargoOpt::AllFeatures);
+    // Only what is built here is surely downloaded.
+    command.other_options(vec!["--filter-platform".into(), "x86_64-unknown-linux-gnu".into()]);
+    command.exec().unwrap()
+}
+
+/// Dependencies of these kinds, straight and with all that follows from them.
+fn reachable(metadata: &Metadata, from: &PackageId) -> BTreeSet<String> {
+    let resolve = metadata.resolve.as_ref().unwrap();
+    let nodes: HashMap<&PackageId, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    let mut seen = BTreeSet::new();
+    let mut todo = vec![from];
+    while let Some(id) = todo.pop() {
+        for dependency in &nodes[id].deps {
+            let normal = dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
+            if normal && seen.insert(&dependency.pkg) {
+                todo.push(&dependency.pkg);
+            }
+        }
+    }
+    seen.into_iter().map(|id| metadata[id].name.to_string()).collect()
+}
+
+fn ours<'a>(metadata: &'a Metadata, package: &'a Package) -> impl Iterator<Item = (&'a str, DependencyKind)> {
+    let names: BTreeSet<&str> =
+        metadata.workspace_packages().iter().map(|package| package.name.as_str()).collect();
+    let dependencies =
+        package.dependencies.iter().map(|dependency| (dependency.name.as_str(), dependency.kind));
+    dependencies.filter(move |(name, _)| names.contains(name))
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let metadata = metadata();
+    for package in metadata.workspace_packages() {
+        let name = package.name.as_str();
+        let of_product = package.manifest_path.starts_with(metadata.workspace_root.join("node-plugin"));
+        let allowed = MAY_USE.iter().find(|(user, _)| *user == name);
+        assert_eq!(of_product, allowed.is_some(), "{name} has no place in the layers: give it one");
+        for (used, kind) in ours(&metadata, package) {
+            assert!(!ENDS.contains(&used), "{name} uses {used}, which nobody may");
+            let Some((_, allowed)) = allowed else { continue };
+            assert!(
+                kind == DependencyKind::Development || allowed.contains(&used),
+                "{name} must not use {used}"
+            );
+            assert_ne!(used, "umbra-lab", "{name} must not use the lab");
+        }
+    }
+}
+
+#[test]
+fn the_engine_knows_no_runtime_and_no_kernel() {
+    let metadata = metadata();
+    let packages = metadata.workspace_packages();
+    let engine = packages.iter().find(|package| package.name.as_str() == "umbra-engine").unwrap();
+    let reachable = reachable(&metadata, &engine.id);
+    for never in NEVER_IN_ENGINE {
+        assert!(!reachable.contains(*never), "the engine reaches {never}");
+    }
+}
+
+#[test]
+fn only_the_kernel_facing_crates_are_unsafe() {
+    let metadata = metadata();
+    for package in metadata.workspace_packages() {
+        let manifest = fs::read_to_string(&package.manifest_path).unwrap();
+        let name = package.name.as_str();
+        if MAY_BE_UNSAFE.contains(&name) {
+            continue;
+        }
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{name} does not follow the workspace's lints"
+        );
+        for file in sources(package.manifest_path.parent().unwrap().as_std_path()) {
+            let text = fs::read_to_string(&file).unwrap();
+            for (index, line) in text.lines().enumerate() {
+                assert!(!is_unsafe(line), "{}:{}: {line}", file.display(), index + 1);
+            }
+        }
+    }
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// Whether a line of code has the keyword, or lifts the lint that forbids it; comments and strings may speak of it.
+fn is_unsafe(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or(line);
+    let code: String = code.split('"').step_by(2).collect();
+    let words: Vec<&str> =
+        code.split(|character: char| !character.is_alphanumeric() && character != '_').collect();
+    let lifted = words.iter().any(|word| ["allow", "expect", "warn"].contains(word));
+    words.contains(&"unsafe") || (lifted && words.contains(&"unsafe_code"))
+}
+
+#[test]
+fn unsafety_is_recognised() {
+    assert!(is_unsafe("    let x = unsafe { *pointer };"));
+    assert!(is_unsafe("#![allow(unsafe_code, reason = \"rings\")]"));
+    assert!(!is_unsafe("#![forbid(unsafe_code)]"));
+    assert!(!is_unsafe("// this would be unsafe"));
+    assert!(!is_unsafe("    is_unsafe(\"unsafe\")"));
+}

@@ -1,0 +1,133 @@
+//! `cargo xtask test`: the tiers, from the fastest to the most real.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::tally::Tally;
+use crate::{cargo, tally, tools};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Run only this tier; may be given several times.
+    #[arg(long, value_enum)]
+    tier: Vec<Tier>,
+    /// Seeds for the simulation tier.
+    #[arg(long, default_value_t = 2000)]
+    seeds: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    /// Unit and property tests of every crate.
+    Unit,
+    /// The simulator: seeds, and one run for each rule switched off.
+    Sim,
+    /// Scenarios on a real kernel in virtual machines.
+    Kernel,
+}
+
+impl Options {
+    /// All tiers, as a change must pass them.
+    pub(crate) fn all(seeds: u64) -> Self {
+        Self { tier: Vec::new(), seeds }
+    }
+}
+
+pub(crate) fn run(options: &Options) -> Result<Tally> {
+    tools::ensure_build_tools()?;
+    let tiers = if options.tier.is_empty() { Tier::value_variants() } else { &options.tier };
+    let mut total = Tally::default();
+    let mut lines = Vec::new();
+    for tier in tiers {
+        let begin = Instant::now();
+        let (name, tally) = match tier {
+            Tier::Unit => ("unit", unit()?),
+            Tier::Sim => ("sim", sim(options.seeds)?),
+            Tier::Kernel => ("kernel", kernel()?),
+        };
+        lines.push(format!("tier {name}: {tally} in {:.0} s", begin.elapsed().as_secs_f64()));
+        total += tally;
+    }
+    lines.iter().for_each(|line| println!("{line}"));
+    Ok(total)
+}
+
+fn unit() -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut command = cargo::command(&["test", "--workspace", "--no-fail-fast"]);
+    let success = cargo::follow(&mut command, |line| tally += tally::cargo_test(line).unwrap_or_default())?;
+    Ok(tally.closed("tier unit", success))
+}
+
+/// A simulation counts as one check, each mutant as one.
+fn sim(seeds: u64) -> Result<Tally> {
+    let run = ["run", "--release", "--quiet", "--package", "umbra-sim", "--"];
+    let seeds = seeds.to_string();
+    let mut clean = false;
+    let mut command = cargo::command(&run);
+    command.args(["run", "--seeds", &seeds]);
+    let success = cargo::follow(&mut command, |line| clean |= no_violation(line))?;
+    if success && !clean {
+        eprintln!("xtask: the simulator did not say how many violations it saw");
+    }
+    let mut tally = Tally::one(success && clean);
+    let mut mutants = Tally::default();
+    let mut command = cargo::command(&run);
+    command.arg("mutants");
+    let success = cargo::follow(&mut command, |line| mutants += mutant(line).unwrap_or_default())?;
+    tally += mutants.closed("the run of mutants", success);
+    Ok(tally)
+}
+
+fn no_violation(line: &str) -> bool {
+    let words: Vec<&str> = line.split(|character: char| !character.is_alphanumeric()).collect();
+    words.windows(2).any(|pair| pair == ["0", "violations"])
+}
+
+/// A mutant's line ends with what became of it.
+fn mutant(line: &str) -> Option<Tally> {
+    let mut words = line.split_whitespace().rev();
+    match (words.next()?, words.next()) {
+        ("caught", before) => Some(Tally::one(!matches!(before, Some("not" | "NOT")))),
+        ("missed" | "survived" | "MISSED" | "SURVIVED", _) => Some(Tally::one(false)),
+        _ => None,
+    }
+}
+
+fn kernel() -> Result<Tally> {
+    let mut lab = Tally::default();
+    let arguments =
+        ["test", "--package", "umbra-lab", "--test", "machine", "--", "--ignored", "--test-threads=1"];
+    let success = cargo::follow(&mut cargo::command(&arguments), |line| {
+        lab += tally::cargo_test(line).unwrap_or_default();
+    })?;
+    let mut tally = lab.closed("the lab's own test", success);
+    let mut scenarios = Tally::default();
+    let mut command = cargo::command(&["run", "--release", "--quiet", "--package", "umbra-e2e"]);
+    let success = cargo::follow(&mut command, |line| scenarios = tally::closing(line).unwrap_or(scenarios))?;
+    tally += scenarios.closed("tier kernel", success);
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_simulator_must_say_that_it_saw_nothing() {
+        assert!(no_violation("2000 seeds, 1,234 operations, 56 crashes, 0 violations"));
+        assert!(no_violation("violations: none; 0 violations."));
+        assert!(!no_violation("2000 seeds, 10 violations"));
+        assert!(!no_violation("2000 seeds"));
+    }
+
+    #[test]
+    fn mutants_are_told_apart() {
+        assert_eq!(mutant("E1  write before mark       caught"), Some(Tally::one(true)));
+        assert_eq!(mutant("E2  mark after write    not caught"), Some(Tally::one(false)));
+        assert_eq!(mutant("E3 …  MISSED"), Some(Tally::one(false)));
+        assert_eq!(mutant("running 9 mutants"), None);
+    }
+}

@@ -1,0 +1,48 @@
+//! Programs the tasks need beside the toolchain: installed where they are missing, so that a fresh machine will do.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use umbra_lab::{cache, host, progress};
+
+const CARGO_DENY: &str = "0.20.2";
+
+/// What it takes to build the workspace.
+pub(crate) fn ensure_build_tools() -> Result<()> {
+    host::ensure_commands(&[("protoc", "protobuf-compiler"), ("cc", "gcc")])
+}
+
+/// Components of the toolchain; `rust-toolchain.toml` names them, but a toolchain installed earlier may lack them.
+pub(crate) fn ensure_components() -> Result<()> {
+    for (tool, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        let present =
+            crate::cargo::command(&[tool, "--version"]).output().is_ok_and(|out| out.status.success());
+        if !present {
+            let add = ["component", "add", component];
+            host::run(Command::new("rustup").args(add))
+                .with_context(|| format!("cargo {tool} is missing"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The dependency checker, built once into the cache.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let folder = cache::root()?.join(format!("tools/cargo-deny-{CARGO_DENY}"));
+    let program = folder.join("bin/cargo-deny");
+    if !program.exists() {
+        let title = format!("building cargo-deny {CARGO_DENY}, some minutes, once");
+        progress::step(title, || {
+            let crate_ = format!("cargo-deny@{CARGO_DENY}");
+            let mut command = crate::cargo::command(&["install", "--locked", "--debug", &crate_, "--root"]);
+            command.arg(&folder);
+            // It runs for seconds, so time to build counts, not speed; and its own target folder would outlive it.
+            command.env("CARGO_PROFILE_DEV_DEBUG", "false").env_remove("CARGO_TARGET_DIR");
+            let status = command.status().context("cannot start cargo")?;
+            ensure!(status.success(), "cargo-deny does not build");
+            Ok(())
+        })?;
+    }
+    Ok(program)
+}
