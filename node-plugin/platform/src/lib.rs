@@ -22,6 +22,8 @@ pub mod call;
 pub mod client;
 mod connection;
 pub mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
 pub mod id;
 pub mod map;
 pub mod platform;

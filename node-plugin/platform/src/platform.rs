@@ -45,7 +45,8 @@ pub trait Platform: Send + Sync + 'static {
     fn disable_set(&self, call: DisableSet) -> impl Future<Output = Result<()>> + Send;
 
     /// Cuts one or several sets at one instant and starts their copies. Returns when the cut is durable.
-    /// Issued again after an abort, in the same direction, it goes on with what is pending.
+    /// After an abort only the same direction is allowed: to the shadow it is a new cut, over what is pending too;
+    /// to the master it goes on in the epoch that has begun.
     fn copy(&self, call: CopySets) -> impl Future<Output = Result<Copied>> + Send;
 
     /// Stops a copier. Returns when it stands.

@@ -127,10 +127,10 @@ impl Progress {
 pub enum SetState {
     /// Nothing is pending. Every command is allowed.
     Idle,
-    /// A copy to the shadow runs. Abort, wait and limits are allowed, and a new cut in the same direction.
+    /// A copy to the shadow runs. Abort, wait and limits are allowed.
     Copying(Progress),
     /// A copy to the shadow was stopped; pending chunks are still read from the master. Only a copy or update
-    /// to the shadow is allowed.
+    /// to the shadow is allowed: it takes a new cut.
     CopyAborted(Progress),
     /// A restore runs; both sides read their defined content. No set of this master is cut, enabled, reset or
     /// disabled.

@@ -453,3 +453,6 @@ impl fmt::Display for ByteRate {
         fmt::Display::fmt(&ByteCount(self.get()), f)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,14 +5,16 @@
 pub(crate) mod call;
 pub(crate) mod fault;
 pub(crate) mod status;
+#[cfg(test)]
+mod tests;
 
 use crate::status::{Mode, Role, UnrecordablePolicy};
 use crate::{call::CopyKind, call::Direction, value::InvalidValue};
 use std::str::FromStr;
 
 /// What the build made of the proto file.
-#[allow(missing_docs, clippy::all, reason = "generated")]
-#[allow(unreachable_pub, missing_debug_implementations, unused_qualifications, reason = "generated")]
+#[allow(clippy::all, clippy::allow_attributes_without_reason, clippy::too_many_lines, reason = "generated")]
+#[allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "generated")]
 pub(crate) mod pb {
     tonic::include_proto!("umbra.platform.v1alpha1");
 
