@@ -185,6 +185,7 @@ impl Owner {
                 }
             }
             Phase::Checkpointing => self.finish_detach_checkpoint(),
+            Phase::Closing if is_off(Rule::DrainBeforeFlip) => self.gate_to(Phase::Draining),
             Phase::Closing | Phase::ShadowFlush(_) | Phase::Head | Phase::Committing(_) => {}
         }
     }

@@ -4,5 +4,27 @@
 mod block_store;
 mod buf;
 
-pub use block_store::{BlockStore, Capabilities, Completion, DeviceSlot, StoreError, StoreOp, StoreOpKind, Token};
+pub use block_store::{
+    BlockStore, Capabilities, Completion, DeviceSlot, StoreError, StoreOp, StoreOpKind, Token,
+};
 pub use buf::{AlignedBuf, IoBuf, PAGE_BYTES};
+
+mod blocking;
+mod machine;
+mod recover;
+mod replay;
+mod side_jobs;
+
+pub use blocking::Blocking;
+pub use machine::{EndNote, Finished, IoCounts, Machine, Notes};
+pub use recover::{
+    RecoverError, Session, SetConfig, SetDevices, SetOptions, prepare_set, read_superblock, recover_set,
+};
+
+mod crash;
+mod file;
+mod mem;
+
+pub use crash::{Cache, Crash, Faults, Fill, SimRng, SimStore, SimWorld, Timing};
+pub use file::{FileError, FileStore};
+pub use mem::MemStore;

@@ -1,0 +1,131 @@
+//! Small jobs of several steps on a set's own volumes: moving the shadow's head, writing its label (E7).
+//!
+//! One at a time per set, in the order the engine asked for them: a label must not land after the head that
+//! replaces it.
+
+use crate::block_store::StoreOpKind;
+use crate::buf::{AlignedBuf, IoBuf};
+use crate::recover::SetConfig;
+use std::collections::VecDeque;
+use umbra_engine::{Device, Epoch, HeadMove, SetIndex};
+use umbra_format::{BLOCK_BYTES, Label};
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SideJob {
+    /// Read here, write there, flush there.
+    MoveHead(HeadMove),
+    /// Write, flush.
+    Label { epoch: Epoch, given_up: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Start,
+    Read,
+    Write,
+    Flush,
+}
+
+/// The jobs of one set.
+#[derive(Debug, Default)]
+pub(crate) struct SideJobs {
+    queue: VecDeque<SideJob>,
+    step: Option<Step>,
+    /// Records of an end that may still succeed.
+    end_records: u8,
+}
+
+type StoreStep = (Device, StoreOpKind, Option<IoBuf>);
+
+impl SideJobs {
+    /// Queues a job; true if it is the first, so that somebody must start it.
+    pub(crate) fn push(&mut self, job: SideJob) -> bool {
+        self.queue.push_back(job);
+        self.queue.len() == 1
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// The job at the front has ended.
+    pub(crate) fn finish(&mut self) -> SideJob {
+        self.step = None;
+        self.queue.pop_front().expect("a job was in progress")
+    }
+
+    /// The next operation of the job at the front; `buf` is what the last one brought.
+    pub(crate) fn next_step(
+        &mut self,
+        set: SetIndex,
+        config: &SetConfig,
+        buf: Option<IoBuf>,
+    ) -> Option<StoreStep> {
+        let job = *self.queue.front()?;
+        let step = self.step.unwrap_or(Step::Start);
+        let (next, operation) = match (job, step) {
+            (SideJob::MoveHead(to), Step::Start) => (Step::Read, read_head(to, set, config)),
+            (SideJob::MoveHead(to), Step::Read) => {
+                let (device, offset) = head_place(to, set, config, true);
+                (Step::Write, (device, StoreOpKind::Write { offset, fua: false }, buf))
+            }
+            (SideJob::Label { epoch, given_up }, Step::Start | Step::Read) => {
+                (Step::Write, write_label(set, config, epoch, given_up))
+            }
+            (SideJob::MoveHead(to), Step::Write) => {
+                (Step::Flush, (head_place(to, set, config, true).0, StoreOpKind::Flush, None))
+            }
+            (SideJob::Label { .. }, Step::Write) => {
+                (Step::Flush, (Device::Shadow(set), StoreOpKind::Flush, None))
+            }
+            (_, Step::Flush) => return None,
+        };
+        self.step = Some(next);
+        Some(operation)
+    }
+
+    /// So many records of an end are on their way; one is enough.
+    pub(crate) fn expect_end_records(&mut self, count: u8) {
+        self.end_records = count;
+    }
+
+    /// One of them has ended. Says how it all ended, once that is known.
+    pub(crate) fn end_record(&mut self, ok: bool) -> Option<bool> {
+        if self.end_records == 0 {
+            return None;
+        }
+        self.end_records -= 1;
+        if ok {
+            self.end_records = 0;
+            return Some(true);
+        }
+        (self.end_records == 0).then_some(false)
+    }
+}
+
+/// Source or destination of a head.
+fn head_place(to: HeadMove, set: SetIndex, config: &SetConfig, destination: bool) -> (Device, u64) {
+    let on_bitmap = (Device::Bitmap(set), config.layout.head_offset());
+    let on_shadow = (Device::Shadow(set), 0);
+    match (to, destination) {
+        (HeadMove::Out, true) | (HeadMove::Back, false) => on_bitmap,
+        (HeadMove::Out, false) | (HeadMove::Back, true) => on_shadow,
+    }
+}
+
+fn read_head(to: HeadMove, set: SetIndex, config: &SetConfig) -> StoreStep {
+    let len = config.identity.head_bytes.min(config.identity.geometry.master_bytes());
+    let buf = AlignedBuf::zeroed(usize::try_from(len).expect("a head fits in memory"));
+    let (device, offset) = head_place(to, set, config, false);
+    (device, StoreOpKind::Read { offset }, Some(IoBuf::whole(buf)))
+}
+
+fn write_label(set: SetIndex, config: &SetConfig, epoch: Epoch, given_up: bool) -> StoreStep {
+    let identity = &config.identity;
+    let label =
+        Label { set: identity.set, shadow: identity.shadow.uuid, epoch, session: identity.session, given_up };
+    let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
+    label.encode(&mut block);
+    (Device::Shadow(set), StoreOpKind::Write { offset: 0, fua: false }, Some(IoBuf::whole(block)))
+}
