@@ -1,0 +1,66 @@
+//! Who an entry of a shared ring belongs to: the top byte of its user data.
+
+/// Tag of one user of a ring; its completions carry it in the top byte of the user data.
+///
+/// The thread that owns the ring allots the tags: one per store, one per ublk queue, one per polled
+/// descriptor. The low 56 bits are the owner's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Owner(u8);
+
+impl Owner {
+    const SHIFT: u32 = 56;
+
+    /// Bits of the user data that are the owner's own.
+    pub const LOW_MASK: u64 = (1 << Self::SHIFT) - 1;
+
+    /// The owner with this tag.
+    pub const fn new(tag: u8) -> Self {
+        Self(tag)
+    }
+
+    /// The tag.
+    pub const fn tag(self) -> u8 {
+        self.0
+    }
+
+    /// User data of this owner.
+    ///
+    /// # Panics
+    /// If `low` needs more than 56 bits.
+    pub const fn user_data(self, low: u64) -> u64 {
+        assert!(low <= Self::LOW_MASK, "the top byte of the user data is the owner's tag");
+        ((self.0 as u64) << Self::SHIFT) | low
+    }
+
+    /// Whose completion carries `user_data`.
+    pub const fn of(user_data: u64) -> Self {
+        Self(user_data.to_be_bytes()[0])
+    }
+
+    /// The owner's own part of `user_data`.
+    pub const fn low(user_data: u64) -> u64 {
+        user_data & Self::LOW_MASK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_and_the_low_bits_come_back() {
+        for tag in [0, 1, 0x7f, 0xff] {
+            for low in [0, 1, 0x1234_5678_9abc, Owner::LOW_MASK] {
+                let user_data = Owner::new(tag).user_data(low);
+                assert_eq!(Owner::of(user_data), Owner::new(tag));
+                assert_eq!(Owner::low(user_data), low);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "top byte")]
+    fn low_bits_cannot_reach_into_the_tag() {
+        let _ = Owner::new(1).user_data(1 << 56);
+    }
+}

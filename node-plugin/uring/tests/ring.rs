@@ -1,0 +1,163 @@
+//! The ring as several users share it.
+
+mod common;
+
+use common::{Scratch, read, ring, write};
+use io_uring::opcode;
+use std::os::fd::AsFd;
+use std::time::Duration;
+use umbra_store::{BlockStore, Completion};
+use umbra_uring::{
+    Owner, Ring, RingConfig, RingError, RingFull, StoreLimits, UringStore, host_supports_io_uring,
+};
+
+const STORE: Owner = Owner::new(1);
+const OTHER: Owner = Owner::new(200);
+
+#[test]
+fn this_host_has_io_uring() {
+    host_supports_io_uring().unwrap();
+}
+
+#[expect(unsafe_code, reason = "the entries point to no memory")]
+fn push_nops(ring: &mut Ring, owner: Owner, range: std::ops::Range<u64>) -> Result<(), RingFull> {
+    for low in range {
+        let entry = opcode::Nop::new().build().user_data(owner.user_data(low));
+        // SAFETY: a no-op points to no memory and has no file.
+        unsafe { ring.push(&entry) }?;
+    }
+    Ok(())
+}
+
+#[test]
+fn pushes_beyond_the_queue_are_submitted_and_none_is_lost() {
+    let config = RingConfig { entries: 8, completions: 16, overflow: 1000, ..RingConfig::default() };
+    let mut ring = Ring::new(config).unwrap();
+    push_nops(&mut ring, OTHER, 0..500).unwrap();
+    let mut done = Vec::new();
+    while done.len() < 500 {
+        ring.submit_and_wait(1, Some(Duration::from_secs(5))).unwrap();
+        let before = done.len();
+        ring.drain_completions(&mut done);
+        assert!(done.len() > before, "progress after {before}");
+    }
+    let mut lows: Vec<_> = done.iter().map(|(user_data, _)| Owner::low(*user_data)).collect();
+    lows.sort_unstable();
+    assert_eq!(lows, (0..500).collect::<Vec<_>>());
+    assert!(done.iter().all(|&(user_data, result)| Owner::of(user_data) == OTHER && result == 0));
+}
+
+#[test]
+fn a_store_waiting_for_itself_keeps_the_completions_of_others() {
+    let scratch = Scratch::new(1 << 20);
+    let ring = ring();
+    let mut store = UringStore::new(ring.clone(), STORE, StoreLimits::default());
+    let slot = store.add_device(scratch.device()).unwrap();
+    push_nops(&mut ring.borrow_mut(), OTHER, 0..10).unwrap();
+    assert_eq!(common::run(&mut store, write(1, slot, 0, &[3; 4096], true)).result, Ok(()));
+    let mut done = Vec::new();
+    ring.borrow_mut().submit_and_wait(1, None).unwrap();
+    ring.borrow_mut().drain_completions(&mut done);
+    assert_eq!(done.len(), 10);
+    // Nothing of its own, but something of another's, is no reason to spin or to return.
+    push_nops(&mut ring.borrow_mut(), OTHER, 0..1).unwrap();
+    let mut own = Vec::new();
+    store.wait(Duration::from_millis(20), &mut own);
+    assert!(own.is_empty());
+}
+
+/// The loop that a reactor runs: two stores and a polled descriptor on one ring.
+#[test]
+fn a_reactor_serves_two_stores_and_an_event() {
+    let (one, two) = (Scratch::new(1 << 20), Scratch::new(1 << 20));
+    let ring = ring();
+    let mut stores: Vec<_> = [(1, &one), (2, &two)]
+        .map(|(tag, scratch)| {
+            let mut store = UringStore::new(ring.clone(), Owner::new(tag), StoreLimits::default());
+            let slot = store.add_device(scratch.device()).unwrap();
+            (store, slot)
+        })
+        .into();
+    let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+    let event = rustix::event::eventfd(0, flags).unwrap();
+    let event_slot = ring.borrow_mut().register_file(event.as_fd()).unwrap();
+    ring.borrow_mut().push_poll(event_slot, OTHER.user_data(5)).unwrap();
+    for (store, slot) in &mut stores {
+        for at in 0..50 {
+            store.submit(write(at, *slot, at * 4096, &[store.owner().tag(); 4096], false));
+        }
+    }
+    let (mut cqes, mut done, mut events) = (Vec::new(), Vec::<Completion>::new(), 0);
+    while done.len() < 100 || events == 0 {
+        ring.borrow_mut().submit_and_wait(1, Some(Duration::from_secs(10))).unwrap();
+        ring.borrow_mut().drain_completions(&mut cqes);
+        for (user_data, result) in cqes.drain(..) {
+            match Owner::of(user_data) {
+                OTHER => {
+                    assert_eq!(Owner::low(user_data), 5);
+                    assert!(result > 0);
+                    events += 1;
+                }
+                owner => stores[usize::from(owner.tag()) - 1].0.on_completion(user_data, result),
+            }
+        }
+        stores.iter_mut().for_each(|(store, _)| store.collect(&mut done));
+        if done.len() == 100 && events == 0 {
+            rustix::io::write(&event, &[1; 8]).unwrap();
+        }
+    }
+    assert!(done.iter().all(|completion| completion.result == Ok(())));
+    assert_eq!((one.bytes()[4096 * 49], two.bytes()[4096 * 49]), (1, 2));
+}
+
+#[test]
+fn a_completion_of_an_operation_that_is_no_more_is_counted_and_ignored() {
+    let scratch = Scratch::new(1 << 20);
+    let (mut store, slot) = common::store(scratch.device());
+    store.on_completion(STORE.user_data(0), 0);
+    store.on_completion(STORE.user_data(Owner::LOW_MASK), -5);
+    store.on_completion(OTHER.user_data(0), 0);
+    assert_eq!(store.stats().stray, 3);
+    assert_eq!(common::run(&mut store, read(1, slot, 0, 4096)).result, Ok(()));
+}
+
+#[test]
+fn a_store_goes_on_when_the_ring_is_smaller_than_its_needs() {
+    let scratch = Scratch::new(4 << 20);
+    let config = RingConfig { entries: 4, completions: 8, overflow: 1, ..RingConfig::default() };
+    let ring = Ring::shared(config).unwrap();
+    let mut store = UringStore::new(ring, STORE, StoreLimits::default());
+    let slot = store.add_device(scratch.device()).unwrap();
+    for at in 0..1000 {
+        store.submit(write(at, slot, at * 4096, &[4; 4096], false));
+    }
+    let done = common::complete(&mut store, 1000);
+    assert!(done.iter().all(|completion| completion.result == Ok(())));
+}
+
+#[test]
+fn a_dropped_store_leaves_the_ring_to_others() {
+    let scratch = Scratch::new(1 << 20);
+    let ring = ring();
+    for round in 0..3 {
+        let mut store = UringStore::new(ring.clone(), STORE, StoreLimits::default());
+        let slot = store.add_device(scratch.device()).unwrap();
+        for at in 0..100 {
+            store.submit(write(at, slot, at * 4096, &[round; 4096], false));
+        }
+        store.poll(&mut Vec::new());
+        drop(store);
+        assert_eq!(scratch.bytes()[99 * 4096], round, "what was started is finished");
+    }
+}
+
+#[test]
+fn the_file_table_has_an_end() {
+    let mut ring = Ring::new(RingConfig { files: 2, ..RingConfig::default() }).unwrap();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let first = ring.register_file(file.as_fd()).unwrap();
+    ring.register_file(file.as_fd()).unwrap();
+    assert!(matches!(ring.register_file(file.as_fd()), Err(RingError::FileTableFull { slots: 2 })));
+    ring.unregister_file(first).unwrap();
+    assert_eq!(ring.register_file(file.as_fd()).unwrap(), first);
+}
