@@ -43,6 +43,8 @@ pub(crate) struct State {
     answered: HashMap<RequestId, (String, service::Answer)>,
     /// Errors for the next calls.
     planned: VecDeque<PlatformError>,
+    /// How long each call takes before it changes anything.
+    pause: Duration,
 }
 
 #[derive(Debug)]
@@ -88,6 +90,11 @@ impl Fake {
     /// Makes the next call fail with this error; several wait in line.
     pub fn fail_next(&self, error: PlatformError) {
         self.change(|state| state.planned.push_back(error));
+    }
+
+    /// Makes every call that changes something take so long before it does.
+    pub fn slow_down(&self, pause: Duration) {
+        self.change(|state| state.pause = pause);
     }
 
     /// The workload writes these bytes of a master, whole chunks at a time.

@@ -36,12 +36,14 @@ fn bitmap_bytes(chunks: u64) -> ByteCount {
 
 impl Fake {
     /// Runs a call once per request id.
-    fn once(
+    async fn once(
         &self,
         request: RequestId,
         call: &impl Debug,
         act: impl FnOnce(&mut State) -> Result<Answer>,
     ) -> Result<Answer> {
+        let pause = self.lock().pause;
+        tokio::time::sleep(pause).await;
         self.change(|state| {
             let text = format!("{call:?}");
             if let Some((earlier, answer)) = state.answered.get(&request) {
@@ -300,23 +302,23 @@ impl State {
 
 impl Platform for Fake {
     async fn attach_master(&self, call: AttachMaster) -> Result<AttachedMaster> {
-        expect_answer!(self.once(call.request, &call, |state| state.attach(&call)), Attached)
+        expect_answer!(self.once(call.request, &call, |state| state.attach(&call)).await, Attached)
     }
 
     async fn detach_master(&self, call: DetachMaster) -> Result<()> {
-        self.once(call.request, &call, |state| state.detach(&call)).map(drop)
+        self.once(call.request, &call, |state| state.detach(&call)).await.map(drop)
     }
 
     async fn enable_set(&self, call: EnableSet) -> Result<EnabledSet> {
-        expect_answer!(self.once(call.request, &call, |state| state.enable(&call)), Enabled)
+        expect_answer!(self.once(call.request, &call, |state| state.enable(&call)).await, Enabled)
     }
 
     async fn disable_set(&self, call: DisableSet) -> Result<()> {
-        self.once(call.request, &call, |state| state.disable(&call)).map(drop)
+        self.once(call.request, &call, |state| state.disable(&call)).await.map(drop)
     }
 
     async fn copy(&self, call: CopySets) -> Result<Copied> {
-        expect_answer!(self.once(call.request, &call, |state| state.copy(&call)), Copied)
+        expect_answer!(self.once(call.request, &call, |state| state.copy(&call)).await, Copied)
     }
 
     async fn abort(&self, call: Abort) -> Result<()> {
@@ -325,7 +327,7 @@ impl Platform for Fake {
             state.sets.get_mut(&id).expect("just found").stop();
             Ok(Answer::Done)
         };
-        self.once(call.request, &call, act).map(drop)
+        self.once(call.request, &call, act).await.map(drop)
     }
 
     async fn wait(&self, call: Wait) -> Result<SetStatus> {
@@ -357,11 +359,11 @@ impl Platform for Fake {
             state.sets.get_mut(&id).expect("just found").limits = call.limits;
             Ok(Answer::Done)
         };
-        self.once(call.request, &call, act).map(drop)
+        self.once(call.request, &call, act).await.map(drop)
     }
 
     async fn reset(&self, call: Reset) -> Result<ResetDone> {
-        expect_answer!(self.once(call.request, &call, |state| state.reset(&call)), Reset)
+        expect_answer!(self.once(call.request, &call, |state| state.reset(&call)).await, Reset)
     }
 
     async fn status(&self, scope: Scope) -> Result<Status> {
