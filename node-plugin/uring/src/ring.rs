@@ -12,13 +12,13 @@
 
 use crate::limits::RingConfig;
 use crate::owner::Owner;
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry, SubmissionQueue};
 use io_uring::{IoUring, opcode, types};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 use thiserror::Error;
@@ -186,6 +186,14 @@ impl Ring {
         Ok(())
     }
 
+    /// Lends the submission queue to somebody who makes entries of his own, such as a ublk queue; pushing
+    /// into it is as unsafe as [`push`](Self::push) and is his business. Entries that wait in the overflow
+    /// keep their turn: the queue is lent only when there are none, and `None` is returned otherwise.
+    pub fn with_submission<R>(&mut self, lend: impl FnOnce(&mut SubmissionQueue<'_>) -> R) -> Option<R> {
+        self.refill();
+        self.overflow.is_empty().then(|| lend(&mut self.io.submission()))
+    }
+
     /// Asks for one completion when `file` becomes readable: with `user_data` and a positive result. Ask
     /// again after each.
     ///
@@ -335,6 +343,14 @@ impl Ring {
             }
             _ => Err(RingError::Enter(error)),
         }
+    }
+}
+
+/// Becomes readable when there are completions to be drained, or work that a call will turn into some.
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as the ring, which the result borrows.
+        unsafe { BorrowedFd::borrow_raw(self.io.as_raw_fd()) }
     }
 }
 
