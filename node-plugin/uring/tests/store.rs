@@ -2,78 +2,19 @@
 
 mod common;
 
-use common::{Random, Scratch, complete, op, read, run, store, store_with, write};
-use std::ops::Range;
+use common::oracle::run_against_oracle;
+use common::{Scratch, complete, op, read, run, store, store_with, write};
 use std::time::Duration;
 use umbra_engine::ByteRange;
-use umbra_store::{BlockStore, Completion, DeviceSlot, StoreError, StoreOp, StoreOpKind};
+use umbra_store::{BlockStore, Completion, DeviceSlot, StoreError, StoreOpKind};
 use umbra_uring::{Device, DeviceSlotError, Role, StoreLimits};
 
 const SIZE: u64 = 4 << 20;
 const BLOCK: u64 = 4096;
 
-fn usize_range(range: ByteRange) -> Range<usize> {
-    let at = |value: u64| usize::try_from(value).expect("the file is small");
-    at(range.start)..at(range.end())
-}
-
-/// A random operation on `range`, its effect on the oracle, and what a read has to return.
-fn random_op(
-    random: &mut Random,
-    slot: DeviceSlot,
-    range: ByteRange,
-    oracle: &mut [u8],
-) -> (StoreOp, Vec<u8>) {
-    let token = range.start;
-    let place = &mut oracle[usize_range(range)];
-    let fua = random.below(4) == 0;
-    match random.below(10) {
-        0..4 => {
-            let bytes = random.bytes(place.len());
-            place.copy_from_slice(&bytes);
-            (write(token, slot, range.start, &bytes, fua), bytes)
-        }
-        4..7 => (read(token, slot, range.start, place.len()), place.to_vec()),
-        7 => {
-            place.fill(0);
-            (op(token, slot, StoreOpKind::WriteZeroes { range, fua }), Vec::new())
-        }
-        // Of a file, discarded blocks read as zeros.
-        8 => {
-            place.fill(0);
-            (op(token, slot, StoreOpKind::Discard(range)), Vec::new())
-        }
-        _ => (op(token, slot, StoreOpKind::Flush), Vec::new()),
-    }
-}
-
 fn check_against_oracle(seed: u64, limits: StoreLimits) {
     let scratch = Scratch::new(SIZE);
-    let (mut store, slot) = store_with(scratch.device(), limits);
-    let mut random = Random(seed);
-    let mut oracle = vec![0u8; usize::try_from(SIZE).expect("small")];
-    for round in 0..30 {
-        // Operations in flight together may take effect in any order, so those of a round do not overlap.
-        let mut expected = Vec::new();
-        let mut at = random.below(16) * BLOCK;
-        while at < SIZE {
-            let len = ((1 + random.below(24)) * BLOCK).min(SIZE - at);
-            let (op, bytes) = random_op(&mut random, slot, ByteRange::new(at, len), &mut oracle);
-            store.submit(op);
-            expected.push((at, bytes));
-            at += len + random.below(8) * BLOCK;
-        }
-        let done = complete(&mut store, expected.len());
-        for (completion, (token, bytes)) in done.iter().zip(&expected) {
-            assert_eq!(completion.token.0, *token, "seed {seed} round {round}");
-            assert_eq!(completion.result, Ok(()), "seed {seed} round {round} at {token:#x}");
-            let got = completion.buf.as_ref().map_or(&[][..], |buf| buf.bytes());
-            assert!(got == bytes, "seed {seed} round {round} at {token:#x}: the buffer holds something else");
-        }
-    }
-    assert_eq!(store.in_flight(slot), 0);
-    assert_eq!(store.stats().stray, 0);
-    drop(store);
+    let oracle = run_against_oracle(scratch.device(), seed, limits);
     assert!(scratch.bytes() == oracle, "seed {seed}: the file holds something else");
 }
 

@@ -1,6 +1,8 @@
 //! What the tests of this crate share: scratch files, random numbers, running operations to their end.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
+pub(crate) mod oracle;
+
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
