@@ -20,13 +20,17 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     tools::ensure_build_tools()?;
     tools::ensure_components()?;
     let mut tally = Tally::default();
-    let mut check = |name: &str, passed: bool| {
+    let mut check = |name: &str, result: Result<bool>| {
+        let passed = result.unwrap_or_else(|error| {
+            eprintln!("xtask: {error:#}");
+            false
+        });
         println!("check {name}: {}", if passed { "ok" } else { "FAILED" });
         tally += Tally::one(passed);
     };
-    check("format", cargo::run(&["fmt", "--all", "--check"])?);
-    check("lints", cargo::run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?);
-    check("dependencies", dependencies()?);
+    check("format", cargo::run(&["fmt", "--all", "--check"]));
+    check("lints", cargo::run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
+    check("dependencies", dependencies());
     // The direction of dependencies is a test among the others.
     tally += test::run(&test::Options::all(options.seeds))?;
     Ok(tally)
