@@ -15,7 +15,7 @@ const MIB: usize = 1 << 20;
 const SIZE: u64 = 64 << 20;
 const OLD: u8 = 0x11;
 const NEW: u8 = 0xab;
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = common::CLAIM_WAIT;
 
 #[test]
 fn a_second_open_is_refused_and_names_the_holder() {
@@ -29,7 +29,7 @@ fn a_second_open_is_refused_and_names_the_holder() {
         assert!(error.to_string().contains(&scratch.path().display().to_string()), "{error}");
     }
     drop(first);
-    Device::open(scratch.path(), Role::ReadOnly).unwrap();
+    Device::open_claimed(scratch.path(), Role::ReadOnly, Some(LONG)).unwrap();
 }
 
 #[test]

@@ -193,3 +193,26 @@ fn a_large_write_of_zeros_is_one_operation() {
     assert_eq!(run(&mut store, op(2, slot, StoreOpKind::WriteZeroes { range, fua: true })).result, Ok(()));
     assert!(scratch.bytes().iter().all(|&byte| byte == 0));
 }
+
+/// tmpfs cannot zero a range: the zeros are written, in more pieces than one, and may be many.
+#[test]
+fn zeros_are_written_where_the_file_system_cannot_zero() {
+    let scratch = Scratch::new_in(std::path::Path::new("/dev/shm"), SIZE);
+    let device = match Device::open(scratch.path(), Role::ReadWrite) {
+        Ok(device) => device,
+        Err(error) => return eprintln!("skipped: {error}"),
+    };
+    let (mut store, slot) = store(device);
+    let all = vec![0xee; usize::try_from(SIZE).unwrap()];
+    assert_eq!(run(&mut store, write(1, slot, 0, &all, false)).result, Ok(()));
+    for token in 0..2 {
+        let range = ByteRange::new(4096, SIZE - 8192);
+        let zeroes = op(token, slot, StoreOpKind::WriteZeroes { range, fua: true });
+        assert_eq!(run(&mut store, zeroes).result, Ok(()));
+    }
+    let bytes = scratch.bytes();
+    let (end, inner) = (bytes.len() - 4096, &bytes[4096..bytes.len() - 4096]);
+    assert!(inner.iter().all(|&byte| byte == 0));
+    assert!(bytes[..4096].iter().chain(&bytes[end..]).all(|&byte| byte == 0xee));
+    eprintln!("entries beyond the first: {}", store.stats().continued);
+}

@@ -10,15 +10,23 @@ use std::time::Duration;
 use umbra_store::{AlignedBuf, BlockStore, Completion, DeviceSlot, IoBuf, StoreOp, StoreOpKind, Token};
 use umbra_uring::{Device, Owner, Ring, RingConfig, Role, SharedRing, StoreLimits, UringStore};
 
+/// Longer than any test holds a claim.
+pub(crate) const CLAIM_WAIT: Duration = Duration::from_secs(30);
+
 /// A file on a real file system, removed when dropped.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     /// A file of `size` zero bytes.
     pub(crate) fn new(size: u64) -> Self {
+        Self::new_in(Path::new(env!("CARGO_TARGET_TMPDIR")), size)
+    }
+
+    /// As `new`, in a directory of the caller's choice.
+    pub(crate) fn new_in(directory: &Path, size: u64) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("uring-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let path = directory.join(name);
         let file = File::create(&path).expect("create a scratch file");
         file.set_len(size).expect("give it a size");
         Self(path)
@@ -38,7 +46,8 @@ impl Scratch {
     }
 
     pub(crate) fn device(&self) -> Device {
-        Device::open(&self.0, Role::ReadWrite).expect("open the scratch file")
+        // Not at once: a child of another test has everything open that we have, until it executes.
+        Device::open_claimed(&self.0, Role::ReadWrite, Some(CLAIM_WAIT)).expect("open the scratch file")
     }
 }
 
