@@ -1,0 +1,282 @@
+//! The arguments, and the calls that they stand for.
+
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use std::str::FromStr;
+use umbra_platform::call::{
+    AttachMaster, Cadence, CopyKind, CopySets, Direction, EnableSet, Scope, SetTarget, SetTargets,
+};
+use umbra_platform::id::{CutId, DeviceIdentity, MasterRef, RequestId, SetName, SetRef};
+use umbra_platform::status::{Deadlines, Mode, Unrecordable, UnrecordablePolicy};
+use umbra_platform::time::{IoDeadline, Millis};
+use umbra_platform::value::{
+    ByteRate, ChunkSize, Columns, DevicePath, InFlight, InvalidValue, Label, QueueDepth, UblkId,
+};
+
+/// Ask a running interposer, or tell it what to do.
+///
+/// SET is a UUID, a name or namespace/name. Where a command changes a set, SET@EPOCH refuses unless the set is in
+/// that epoch. Sizes: 1Ti, 64Ki, 4k (powers of 1024) or bytes. Times: 250ms, 5s, 2m, 1h.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Ctl {
+    /// Socket of the interposer.
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/umbra/io.sock")]
+    pub(crate) socket: PathBuf,
+    /// Print JSON for programs, one document per line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Id of this request. The same id sent again has no second effect and gets the first answer.
+    #[arg(long, global = true, value_name = "UUID")]
+    pub(crate) request_id: Option<RequestId>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Put the interposer between a device and its users. The device's content is not touched.
+    Attach(Attach),
+    /// Take the interposer out again. Sets are kept and come back with the next attach.
+    Detach {
+        /// UUID or name.
+        master: MasterRef,
+    },
+    /// Make a volume set on a master, under load, and take its first cut.
+    Enable(Enable),
+    /// End a set. Only an independent set without pending chunks leaves a usable image.
+    Disable {
+        /// The set.
+        set: SetAt,
+    },
+    /// Cut one or several sets at one instant and copy every chunk.
+    Copy(Copy),
+    /// Cut one or several sets at one instant and copy only what may differ.
+    Update(Copy),
+    /// Stop a copy. What is pending stays pending.
+    Abort {
+        /// The set.
+        set: SetAt,
+    },
+    /// Wait until no copy of the sets runs. Fails if one did not end well.
+    Wait {
+        /// The sets.
+        #[arg(required = true)]
+        sets: Vec<SetRef>,
+        /// Give up waiting after this time; the copies go on.
+        #[arg(long, default_value = "24h")]
+        timeout: Millis,
+    },
+    /// Show or change how fast a set's copier may go.
+    Limits(Limits),
+    /// Bring an offline or given-up set back: a new point in time.
+    Reset {
+        /// The set.
+        set: SetAt,
+    },
+    /// Show what is going on.
+    Status(Status),
+    /// List masters and sets.
+    List,
+    /// Draw a set's bitmap, one character per run of chunks.
+    Map {
+        /// The set.
+        set: SetRef,
+        /// Characters to draw; without it, as many as fit a line of the terminal.
+        #[arg(long)]
+        width: Option<Columns>,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Attach {
+    /// The device with the live data.
+    device: DevicePath,
+    /// Name for the master.
+    #[arg(long)]
+    name: Label,
+    /// What the device must be recognised by, for example serial:S4EWNX0R.
+    #[arg(long, value_name = "KIND:VALUE")]
+    expect_identity: Option<DeviceIdentity>,
+    /// Take the device although nothing about it is unique.
+    #[arg(long)]
+    accept_weak_identity: bool,
+    /// Number of the ublk device; without it the kernel chooses.
+    #[arg(long, value_name = "N")]
+    ublk_id: Option<UblkId>,
+    /// Requests in flight.
+    #[arg(long, value_name = "N", default_value_t)]
+    queue_depth: QueueDepth,
+}
+
+impl Attach {
+    pub(crate) fn call(self, request: RequestId) -> AttachMaster {
+        AttachMaster {
+            request,
+            device: self.device,
+            name: self.name,
+            expected_identity: self.expect_identity,
+            accept_weak_identity: self.accept_weak_identity,
+            ublk: self.ublk_id,
+            queue_depth: self.queue_depth,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Enable {
+    /// Name for the set.
+    name: Label,
+    /// UUID or name of the master.
+    #[arg(long)]
+    master: MasterRef,
+    /// independent (a full copy in the background) or dependent (copy-on-write).
+    #[arg(long)]
+    mode: Mode,
+    /// The shadow volume.
+    #[arg(long, value_name = "DEVICE")]
+    shadow: DevicePath,
+    /// The bitmap volume.
+    #[arg(long, value_name = "DEVICE")]
+    bitmap: DevicePath,
+    /// Unit of tracking and copying, a power of two from 4Ki to 4Mi.
+    #[arg(long, value_name = "SIZE", default_value_t)]
+    chunk: ChunkSize,
+    /// Namespace of the set's object.
+    #[arg(long)]
+    namespace: Option<Label>,
+    /// Cluster that owns the set.
+    #[arg(long)]
+    cluster: Option<Label>,
+    /// How long a master write may wait for the shadow before that is given up.
+    #[arg(long, value_name = "TIME", default_value_t)]
+    shadow_deadline: IoDeadline,
+    /// How long a master write may wait for the bitmap volume before that is given up.
+    #[arg(long, value_name = "TIME", default_value_t)]
+    bitmap_deadline: IoDeadline,
+    /// What becomes of a master write when nothing can be recorded: block or fail-write.
+    #[arg(long, value_name = "POLICY", default_value = "block")]
+    unrecordable: UnrecordablePolicy,
+    /// How long such a write waits first.
+    #[arg(long, value_name = "TIME", default_value_t)]
+    unrecordable_timeout: IoDeadline,
+    /// Refuse whatever would replace the image.
+    #[arg(long)]
+    protect: bool,
+    /// Where the bitmap volume already holds this set: the epoch that it must be in.
+    #[arg(long, value_name = "EPOCH")]
+    expected_epoch: Option<umbra_platform::id::Epoch>,
+}
+
+impl Enable {
+    pub(crate) fn call(self, request: RequestId) -> EnableSet {
+        EnableSet {
+            request,
+            expected_epoch: self.expected_epoch,
+            master: self.master,
+            name: SetName { cluster: self.cluster, namespace: self.namespace, name: self.name },
+            mode: self.mode,
+            shadow: self.shadow,
+            bitmap: self.bitmap,
+            chunk: self.chunk,
+            deadlines: Deadlines { shadow: self.shadow_deadline, bitmap: self.bitmap_deadline },
+            unrecordable: Unrecordable { timeout: self.unrecordable_timeout, then: self.unrecordable },
+            protected: self.protect,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Copy {
+    /// to-shadow (a new point in time) or to-master (a restore).
+    direction: Direction,
+    /// The sets; all are cut at one instant, or none.
+    #[arg(required = true, value_name = "SET[@EPOCH]")]
+    sets: Vec<SetAt>,
+    /// Id for the cut.
+    #[arg(long, value_name = "UUID")]
+    cut: Option<CutId>,
+    /// Wait until the copies have ended.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Give up waiting after this time; the copies go on.
+    #[arg(long, default_value = "24h", requires = "wait")]
+    pub(crate) timeout: Millis,
+    /// Do not ask before a master is overwritten. Without a terminal nothing is asked.
+    #[arg(long, short = 'y')]
+    pub(crate) yes: bool,
+}
+
+impl Copy {
+    pub(crate) fn call(&self, request: RequestId, kind: CopyKind) -> Result<CopySets, InvalidValue> {
+        let sets = SetTargets::new(self.sets.iter().map(|at| at.0.clone()).collect())?;
+        Ok(CopySets { request, sets, direction: self.direction, kind, cut: self.cut })
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Limits {
+    /// The set.
+    pub(crate) set: SetAt,
+    /// Bytes per second, or none for as fast as the devices are.
+    #[arg(long, value_name = "SIZE|none")]
+    pub(crate) rate: Option<Rate>,
+    /// Copies in flight.
+    #[arg(long, value_name = "N")]
+    pub(crate) in_flight: Option<InFlight>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Status {
+    /// Show this set in full.
+    #[arg(conflicts_with = "master")]
+    set: Option<SetRef>,
+    /// Show this master and its sets.
+    #[arg(long)]
+    master: Option<MasterRef>,
+    /// Show it again whenever it changes.
+    #[arg(long, short = 'w')]
+    pub(crate) watch: bool,
+    /// Show it again at this interval, changed or not.
+    #[arg(long, value_name = "TIME", requires = "watch")]
+    interval: Option<Millis>,
+}
+
+impl Status {
+    pub(crate) fn scope(&self) -> Scope {
+        match (&self.set, &self.master) {
+            (Some(set), _) => Scope::Set(set.clone()),
+            (None, Some(master)) => Scope::Master(master.clone()),
+            (None, None) => Scope::All,
+        }
+    }
+
+    pub(crate) fn cadence(&self) -> Cadence {
+        self.interval.map_or(Cadence::OnChange, Cadence::Every)
+    }
+}
+
+/// `SET` or `SET@EPOCH`. No name holds an `@`.
+#[derive(Clone, Debug)]
+pub(crate) struct SetAt(pub(crate) SetTarget);
+
+impl FromStr for SetAt {
+    type Err = InvalidValue;
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let target = match text.split_once('@') {
+            Some((set, epoch)) => SetTarget { set: set.parse()?, expected_epoch: Some(epoch.parse()?) },
+            None => SetTarget::from(text.parse::<SetRef>()?),
+        };
+        Ok(Self(target))
+    }
+}
+
+/// A rate, or `none`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate(pub(crate) Option<ByteRate>);
+
+impl FromStr for Rate {
+    type Err = InvalidValue;
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if text == "none" { Ok(Self(None)) } else { text.parse().map(Some).map(Self) }
+    }
+}

@@ -1,0 +1,154 @@
+//! How results look: tables for people, JSON for programs. Pure.
+
+mod map;
+mod status;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use super::command::{CopyOutcome, CtlError, Output};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use table::Table;
+use umbra_platform::ClientError;
+use umbra_platform::call::ResetDone;
+use umbra_platform::status::{Listing, SetStatus};
+use umbra_platform::value::ByteCount;
+
+/// One line of JSON.
+pub(crate) fn json(output: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(output).expect("plain data with text keys");
+    line.push('\n');
+    line
+}
+
+/// A failure as one line of JSON.
+pub(crate) fn json_error(error: &CtlError) -> String {
+    #[derive(Serialize)]
+    struct Failure<'a> {
+        error: Body<'a>,
+    }
+    #[derive(Serialize)]
+    struct Body<'a> {
+        reason: &'a str,
+        message: String,
+        remedy: String,
+        /// The objects and figures of a refusal.
+        fields: BTreeMap<&'static str, String>,
+    }
+    let fields = match error {
+        CtlError::Client(ClientError::Refused(refusal)) => refusal.fields().into_iter().collect(),
+        CtlError::Client(_)
+        | CtlError::Argument(_)
+        | CtlError::NotEnded { .. }
+        | CtlError::Declined
+        | CtlError::SetMissing(_)
+        | CtlError::WatchEnded
+        | CtlError::Output(_) => BTreeMap::new(),
+    };
+    let body = Body { reason: error.reason(), message: error.to_string(), remedy: error.remedy(), fields };
+    json(&Failure { error: body })
+}
+
+/// A failure for people: what, with its objects, and what to do.
+pub(crate) fn text_error(error: &CtlError) -> String {
+    format!("error: {error}\n       {} [{}]\n", error.remedy(), error.reason())
+}
+
+/// A result for people.
+pub(crate) fn text(output: &Output) -> String {
+    match output {
+        Output::Attached(master) => format!("master {}\ndevice {}\n", master.id, master.device),
+        Output::Detached { detached } => format!("master {detached} is detached\n"),
+        Output::Enabled(set) => {
+            let (id, device, cut, epoch) = (set.id, &set.shadow_device, set.cut, set.epoch);
+            format!("set    {id}\nshadow {device}\ncut    {cut} (epoch {epoch})\n")
+        }
+        Output::Disabled { disabled } => format!("set {disabled} is disabled\n"),
+        Output::Copied(outcome) => copied(outcome),
+        Output::Aborted { aborted } => format!("no copy of set {aborted} runs\n"),
+        Output::Ended(outcome) => ended(&outcome.ended),
+        Output::Limits(outcome) => {
+            let limits = outcome.limits;
+            let rate = limits.bytes_per_second.map_or("none".to_owned(), |rate| format!("{rate}/s"));
+            format!("set {}: rate {rate}, in flight {}\n", outcome.set, limits.in_flight)
+        }
+        Output::Reset(outcome) => match outcome.reset {
+            ResetDone::NotNeeded => format!("set {} was not offline; nothing was done\n", outcome.set),
+            ResetDone::Cut { cut, epoch } => {
+                format!("set {} is back\ncut {cut} (epoch {epoch})\n", outcome.set)
+            }
+        },
+        Output::Status(all) => status::tables(all),
+        Output::Details(one) => status::details(one),
+        Output::Listing(all) => listing(all),
+        Output::Map(map) => map::draw(map),
+    }
+}
+
+fn copied(outcome: &CopyOutcome) -> String {
+    let mut text = format!("cut {}\n", outcome.copied.cut);
+    for set in &outcome.copied.sets {
+        writeln!(text, "set {} is in epoch {}", set.name, set.epoch).expect("text takes everything");
+    }
+    text + &ended(outcome.ended.as_deref().unwrap_or_default())
+}
+
+fn ended(sets: &[SetStatus]) -> String {
+    sets.iter().map(|set| format!("set {}: nothing is pending\n", set.name)).collect()
+}
+
+fn listing(all: &Listing) -> String {
+    let mut masters = Table::new(&["MASTER", "DEVICE", "PRESENTED AS"]);
+    for master in &all.masters {
+        masters.row([master.name.to_string(), master.device.to_string(), master.presented.to_string()]);
+    }
+    let mut sets = Table::new(&["SET", "MASTER", "MODE", "SHADOW", "BITMAP", "UUID"]);
+    for set in &all.sets {
+        let master = all.masters.iter().find(|master| master.id == set.master);
+        sets.row([
+            set.name.to_string(),
+            master.map_or_else(|| set.master.to_string(), |master| master.name.to_string()),
+            set.mode.to_string(),
+            set.paths.shadow.to_string(),
+            set.paths.bitmap.to_string(),
+            set.id.to_string(),
+        ]);
+    }
+    format!("{masters}\n{sets}")
+}
+
+/// A size with one decimal where it is not exact: `1.5Gi`, `64Ki`.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    let exact = ByteCount(bytes).to_string();
+    let shift = (63 - bytes.max(1).leading_zeros()) / 10 * 10;
+    if exact.len() <= 6 || shift == 0 {
+        return exact;
+    }
+    let tenths = (u128::from(bytes) * 10) >> shift;
+    let suffix = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][usize::try_from(shift / 10).expect("at most 6")];
+    format!("{}.{}{suffix}", tenths / 10, tenths % 10)
+}
+
+/// Seconds as hours, minutes and seconds.
+pub(crate) fn human_time(seconds: u64) -> String {
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest:02}s"),
+        (_, _) => format!("{hours}h{minutes:02}m"),
+    }
+}
+
+/// A share in percent. Shows nothing as none and something as all only where it is so.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    if part == 0 || whole == 0 {
+        return "0%".into();
+    }
+    if part == whole {
+        return "100%".into();
+    }
+    let tenths = (u128::from(part) * 1000 / u128::from(whole)).clamp(1, 999);
+    format!("{}.{}%", tenths / 10, tenths % 10)
+}
