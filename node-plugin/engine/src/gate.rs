@@ -1,9 +1,9 @@
 //! Everything that is done under the closed gate: a cut, the completion of a copy, disable, detach.
 //!
 //! ```text
-//!  Preflush ─> Settling ─> Closing ─> Draining ─> SourceFlush ─> Head ─> Committing ─> (flip) open
-//!  source       merge and   ports      copies,     again (E5)    out or   superblock:
-//!  once         checkpoint  closed     records                   back     the instant
+//!  Preflush ─> Settling ─> Closing ─> Draining ─> SourceFlush ─> Checkpointing ─> Head ─> Committing ─> (flip) open
+//!  source       merge and   ports      copies,     again (E5)    pages of an     out or   superblock:
+//!  once         checkpoint  closed     records                   update          back     the instant
 //! ```
 //!
 //! The first flush only shortens the second. Until the superblock is written nothing durable has changed: any
@@ -14,7 +14,6 @@
 use crate::action::{
     Action, Command, CommandId, CopyKind, Device, Done, HeadMove, Now, OpId, Refusal, SetIndex,
 };
-use crate::geometry::Geometry;
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::port::ToPort;
@@ -169,7 +168,9 @@ impl Owner {
                 }
             }
             Phase::Settling => {
-                let settled = |set: &VolumeSet| set.checkpoint == Checkpoint::Idle && !set.header.merging;
+                let settled = |set: &VolumeSet| {
+                    set.checkpoint == Checkpoint::Idle && !set.checkpoint_wanted && !set.header.merging
+                };
                 if set
                     .is_none_or(|index| settled(self.set(index)) || !self.set(index).header.state.is_online())
                 {
@@ -184,7 +185,7 @@ impl Owner {
                     self.gate_to(Phase::SourceFlush);
                 }
             }
-            Phase::Checkpointing => self.finish_detach_checkpoint(),
+            Phase::Checkpointing => self.finish_checkpoint(out),
             Phase::Closing if is_off(Rule::DrainBeforeFlip) => self.gate_to(Phase::Draining),
             Phase::Closing | Phase::ShadowFlush(_) | Phase::Head | Phase::Committing(_) => {}
         }
@@ -233,6 +234,12 @@ impl Owner {
         if !ok && gate.purpose != Purpose::Detach {
             self.void(Refusal::SourceFlush, out);
         } else if gate.phase == Phase::Preflush {
+            // What is in the pages before the gate closes need not be written behind it.
+            if let Purpose::Cut { set, kind: CopyKind::Update, .. } = gate.purpose
+                && self.set(set).is_tracking()
+            {
+                self.set_mut(set).checkpoint_wanted = true;
+            }
             self.gate_to(Phase::Settling);
         } else {
             self.source_flushed(out);
@@ -241,26 +248,23 @@ impl Owner {
 
     /// The port holds everything back and has nothing in flight.
     pub(crate) fn port_closed(&mut self, _out: &mut OwnerOutput) {
-        if let Some(gate) = &mut self.gate {
-            if gate.phase == Phase::Closing {
+        if let Some(gate) = &mut self.gate
+            && gate.phase == Phase::Closing {
                 self.gate_to(Phase::Draining);
             }
-        }
     }
 
     /// The source is durable: what comes next depends on what the gate is closed for.
     fn source_flushed(&mut self, out: &mut OwnerOutput) {
         let gate = self.gate.as_ref().expect("a gate in progress");
         match gate.purpose.clone() {
-            Purpose::Cut { set, kind, .. } => {
-                let leaves_head = self.set(set).header.state == SetState::Complete;
-                if leaves_head && kind == CopyKind::Update {
-                    self.gate_to(Phase::Head);
-                    out.actions.push(Action::MoveHead { set, to: HeadMove::Out });
-                } else {
-                    self.commit_gate();
-                }
+            Purpose::Cut { set: index, kind: CopyKind::Update, .. }
+                if self.set(index).is_tracking() && !is_off(Rule::RegionsPendingAtCut) =>
+            {
+                self.gate_to(Phase::Checkpointing);
+                self.set_mut(index).checkpoint_wanted = true;
             }
+            Purpose::Cut { .. } => self.move_head_out(out),
             Purpose::Complete { set } => self.flush_sets(&[set], out),
             Purpose::Disable { set } => {
                 if self.set(set).is_serving() {
@@ -278,6 +282,18 @@ impl Owner {
                     self.flush_sets(&serving, out);
                 }
             }
+        }
+    }
+
+    /// An update of a complete shadow leaves chunks in place that the label is going to cover.
+    fn move_head_out(&mut self, out: &mut OwnerOutput) {
+        let gate = self.gate.as_ref().expect("a gate in progress");
+        match gate.purpose {
+            Purpose::Cut { set, kind: CopyKind::Update, .. } if !self.set(set).header.head_moved => {
+                self.gate_to(Phase::Head);
+                out.actions.push(Action::MoveHead { set, to: HeadMove::Out });
+            }
+            _ => self.commit_gate(),
         }
     }
 
@@ -328,13 +344,13 @@ impl Owner {
         }
     }
 
-    /// Detach: when every set's pages are complete, nothing is left for a replay and no region is active.
-    fn finish_detach_checkpoint(&mut self) {
+    /// The pages are complete: nothing is left for a replay, and no region need count as differing (E2).
+    fn finish_checkpoint(&mut self, out: &mut OwnerOutput) {
         let ready = |set: &VolumeSet| {
             !set.checkpoint_wanted && set.checkpoint == Checkpoint::Idle && set.committing == Committing::Idle
         };
         if self.sets.iter().flatten().filter(|set| set.is_serving()).all(ready) {
-            self.commit_gate();
+            self.move_head_out(out);
         }
     }
 
@@ -395,7 +411,6 @@ impl Owner {
     /// The cut in memory.
     fn flip(&mut self, index: SetIndex, kind: CopyKind, out: &mut OwnerOutput) {
         self.counters.cuts += 1;
-        let geometry = self.geometry;
         let maps = std::sync::Arc::clone(&self.maps);
         // What ports wrote belongs to the past of every set.
         for set in self.sets.iter_mut().flatten() {
@@ -405,7 +420,7 @@ impl Owner {
         }
         let set = self.set_mut(index);
         if set.parameters.mode == Mode::Independent && kind == CopyKind::Update {
-            subtract_differing(set, &geometry, &maps);
+            subtract_differing(set, &maps);
         } else {
             clear_plane(set, PlaneId::Held);
         }
@@ -507,22 +522,11 @@ fn clear_plane(set: &mut VolumeSet, id: PlaneId) {
 }
 
 /// Held := held less everything that may differ, in memory exactly as recovery would compute it (E2).
-fn subtract_differing(set: &mut VolumeSet, geometry: &Geometry, maps: &crate::shared::MasterMaps) {
+fn subtract_differing(set: &mut VolumeSet, maps: &crate::shared::MasterMaps) {
     // The header has flipped already: what tracked until now is the other pair.
     let frozen = set.header.tracking.other();
     let differs = PlaneId::differs(frozen);
     set.plane_mut(differs).or_shared(&maps.written);
-    if !is_off(Rule::RegionsPendingAtCut) {
-        let regions = PlaneId::region(frozen);
-        let mut next = set.plane(regions).find(0, true);
-        while let Some(region) = next {
-            let first = region * geometry.region_chunks();
-            for chunk in first..(first + geometry.region_chunks()).min(geometry.chunk_count()) {
-                set.plane_mut(PlaneId::Held).put(chunk, false);
-            }
-            next = set.plane(regions).find(region + 1, true);
-        }
-    }
     let mut next = set.plane(differs).find(0, true);
     while let Some(chunk) = next {
         set.plane_mut(PlaneId::Held).put(chunk, false);

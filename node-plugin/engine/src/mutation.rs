@@ -8,7 +8,7 @@
 pub enum Rule {
     /// E1: a shadow chunk is written in place only after its record is confirmed durably.
     ConfirmBeforeInPlace,
-    /// E2: at a cut every chunk of an active region counts as pending, in memory as well.
+    /// E2: *differs* is complete in its pages before an update flips, so that recovery says no less than memory.
     RegionsPendingAtCut,
     /// E3: a routed read looks at the route again when it completes.
     ReadRecheck,

@@ -91,7 +91,7 @@ pub(crate) struct Activation {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Owner {
+pub(crate) struct Owner {
     pub(crate) geometry: Geometry,
     pub(crate) limits: Limits,
     pub(crate) maps: Arc<MasterMaps>,
@@ -120,7 +120,7 @@ pub struct Owner {
 
 /// Output of the owner, in order.
 #[derive(Debug, Default)]
-pub struct OwnerOutput {
+pub(crate) struct OwnerOutput {
     /// For the shell.
     pub actions: Vec<Action>,
     /// For the port.
@@ -129,7 +129,7 @@ pub struct OwnerOutput {
 
 impl Owner {
     /// An owner of a master without sets.
-    pub fn new(geometry: Geometry, limits: Limits, maps: Arc<MasterMaps>) -> Self {
+    pub(crate) fn new(geometry: Geometry, limits: Limits, maps: Arc<MasterMaps>) -> Self {
         assert!(limits.write_buffer_bytes >= geometry.chunk_bytes(), "a copy buffer holds a chunk");
         assert!(limits.copier_buffer_bytes >= geometry.chunk_bytes(), "a copy buffer holds a chunk");
         let write = (0..limits.write_buffers).map(CopyBuf);
@@ -162,7 +162,7 @@ impl Owner {
 
     /// Adds a set: a prepared one, or one that was read from its bitmap volume. Before the first request, or
     /// for a prepared set, whose first cut brings it to life, at any time.
-    pub fn add_set(&mut self, index: SetIndex, parameters: SetParameters, image: SetImage) {
+    pub(crate) fn add_set(&mut self, index: SetIndex, parameters: SetParameters, image: SetImage) {
         assert!(self.sets[usize::from(index.0)].is_none(), "a set index is used once");
         let set = VolumeSet::new(index, &self.geometry, parameters, image);
         let serving = set.is_serving();
@@ -197,7 +197,7 @@ impl Owner {
     }
 
     /// The maps that a port needs of a set.
-    pub fn shadow_maps(&self, index: SetIndex) -> Option<Arc<crate::shared::ShadowMaps>> {
+    pub(crate) fn shadow_maps(&self, index: SetIndex) -> Option<Arc<crate::shared::ShadowMaps>> {
         self.sets[usize::from(index.0)].as_ref().map(|set| Arc::clone(&set.maps))
     }
 
@@ -238,7 +238,7 @@ impl Owner {
     }
 
     /// A message of the port.
-    pub fn message(&mut self, now: Now, message: ToOwner, out: &mut OwnerOutput) {
+    pub(crate) fn message(&mut self, now: Now, message: ToOwner, out: &mut OwnerOutput) {
         self.now = now;
         match message {
             ToOwner::Need(request) => {
@@ -253,7 +253,7 @@ impl Owner {
     }
 
     /// An event of the shell, other than a request and its I/O.
-    pub fn event(&mut self, now: Now, event: Event, out: &mut OwnerOutput) {
+    pub(crate) fn event(&mut self, now: Now, event: Event, out: &mut OwnerOutput) {
         self.now = now;
         match event {
             Event::Request(_) => unreachable!("requests enter through a port"),
@@ -300,7 +300,7 @@ impl Owner {
     }
 
     /// The end of a turn of the shell's loop: what was collected goes out together.
-    pub fn end_turn(&mut self, now: Now, out: &mut OwnerOutput) {
+    pub(crate) fn end_turn(&mut self, now: Now, out: &mut OwnerOutput) {
         self.now = now;
         loop {
             self.settle(out);

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 /// From a port to the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ToOwner {
+pub(crate) enum ToOwner {
     /// The request cannot go on by itself.
     Need(Request),
     /// Nothing that may write, and no shadow read, is in flight.
@@ -37,7 +37,7 @@ pub enum ToOwner {
 
 /// From the owner to a port.
 #[derive(Clone, Debug)]
-pub enum ToPort {
+pub(crate) enum ToPort {
     /// What the request needed is there.
     Go(RequestId),
     /// It cannot be had.
@@ -81,7 +81,7 @@ fn passes_gate(request: &Request) -> bool {
 
 /// Output of a port, in order.
 #[derive(Debug, Default)]
-pub struct PortOutput {
+pub(crate) struct PortOutput {
     /// For the shell.
     pub actions: Vec<Action>,
     /// For the owner.
@@ -90,7 +90,7 @@ pub struct PortOutput {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Port {
+pub(crate) struct Port {
     geometry: Geometry,
     maps: Arc<MasterMaps>,
     shadows: [Option<Arc<ShadowMaps>>; SETS_MAX],
@@ -104,7 +104,7 @@ pub struct Port {
 
 impl Port {
     /// A port for at most `requests` requests at a time, numbered from 0; its gate is open.
-    pub fn new(geometry: Geometry, maps: Arc<MasterMaps>, requests: usize) -> Self {
+    pub(crate) fn new(geometry: Geometry, maps: Arc<MasterMaps>, requests: usize) -> Self {
         Self {
             geometry,
             maps,
@@ -118,18 +118,13 @@ impl Port {
         }
     }
 
-    /// Whether nothing is in flight and nothing waits.
-    pub fn is_idle(&self) -> bool {
-        self.held_back.is_empty() && self.slots.iter().all(Option::is_none)
-    }
-
     /// Requests in flight or held back.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.held_back.len() + self.slots.iter().flatten().count()
     }
 
     /// Takes a request.
-    pub fn request(&mut self, request: Request, out: &mut PortOutput) {
+    pub(crate) fn request(&mut self, request: Request, out: &mut PortOutput) {
         if !self.is_valid(&request) {
             out.actions.push(Action::Complete { id: request.id, result: Err(RequestError::Invalid) });
         } else if self.closed && !passes_gate(&request) {
@@ -184,7 +179,7 @@ impl Port {
     }
 
     /// A message of the owner.
-    pub fn message(&mut self, message: ToPort, out: &mut PortOutput) {
+    pub(crate) fn message(&mut self, message: ToPort, out: &mut PortOutput) {
         match message {
             ToPort::Go(id) => self.submit(id, out),
             ToPort::Fail(id, error) => self.finish(id, Err(error), out),
@@ -319,7 +314,7 @@ impl Port {
     }
 
     /// An operation of a request has ended.
-    pub fn done(&mut self, id: RequestId, piece: u16, attempt: u16, ok: bool, out: &mut PortOutput) {
+    pub(crate) fn done(&mut self, id: RequestId, piece: u16, attempt: u16, ok: bool, out: &mut PortOutput) {
         let mut in_flight =
             self.slots[id.0 as usize].take().expect("completions belong to requests in flight");
         let index = usize::from(piece);

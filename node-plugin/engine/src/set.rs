@@ -114,10 +114,6 @@ impl Watch {
     pub(crate) fn has_abandoned(&self) -> bool {
         !self.abandoned.is_empty()
     }
-
-    pub(crate) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.abandoned.is_empty()
-    }
 }
 
 /// The background copier of an independent set.

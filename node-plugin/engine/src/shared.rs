@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bits of a master that its ports read.
 #[derive(Debug)]
-pub struct MasterMaps {
+pub(crate) struct MasterMaps {
     /// The chunk needs nothing for any set: a write may pass.
     pub wpass: AtomicBits,
     /// The region is active in the write-intent log of every set that tracks.
@@ -19,7 +19,7 @@ pub struct MasterMaps {
 
 impl MasterMaps {
     /// Maps of a master without sets: everything passes.
-    pub fn new(geometry: &Geometry) -> Self {
+    pub(crate) fn new(geometry: &Geometry) -> Self {
         Self {
             wpass: AtomicBits::new(geometry.chunk_count(), true),
             region: AtomicBits::new(geometry.region_count(), true),
@@ -30,7 +30,7 @@ impl MasterMaps {
 
 /// Bits of a shadow that ports route by.
 #[derive(Debug)]
-pub struct ShadowMaps {
+pub(crate) struct ShadowMaps {
     /// The shadow side has its own copy.
     pub held: AtomicBits,
     /// Reading the chunk is an error.
@@ -42,7 +42,7 @@ pub struct ShadowMaps {
 
 impl ShadowMaps {
     /// Maps of a shadow that holds nothing; its head is kept at `head_offset` of the bitmap volume.
-    pub fn new(geometry: &Geometry, head_offset: u64) -> Self {
+    pub(crate) fn new(geometry: &Geometry, head_offset: u64) -> Self {
         Self {
             held: AtomicBits::new(geometry.chunk_count(), false),
             lost: AtomicBits::new(geometry.chunk_count(), false),
@@ -53,7 +53,7 @@ impl ShadowMaps {
     }
 
     /// Where a chunk is read from. *Lost* wins over everything.
-    pub fn route(&self, chunk: Chunk) -> Route {
+    pub(crate) fn route(&self, chunk: Chunk) -> Route {
         if self.lost.get(chunk.0) {
             Route::Lost
         } else if self.held.get(chunk.0) {
@@ -64,27 +64,27 @@ impl ShadowMaps {
     }
 
     /// Whether the image has ended.
-    pub fn is_offline(&self) -> bool {
+    pub(crate) fn is_offline(&self) -> bool {
         self.offline.load(Ordering::Acquire)
     }
 
     /// The image has ended, or a new one begins (only under the gate).
-    pub fn set_offline(&self, offline: bool) {
+    pub(crate) fn set_offline(&self, offline: bool) {
         self.offline.store(offline, Ordering::Release);
     }
 
     /// Bytes at the start of the shadow that live on the bitmap volume now.
-    pub fn head_bytes(&self) -> u64 {
+    pub(crate) fn head_bytes(&self) -> u64 {
         self.head_bytes.load(Ordering::Acquire)
     }
 
     /// Says where the head is. Only while every port is closed.
-    pub fn set_head_bytes(&self, bytes: u64) {
+    pub(crate) fn set_head_bytes(&self, bytes: u64) {
         self.head_bytes.store(bytes, Ordering::Release);
     }
 
     /// The device and place of bytes that the shadow side holds. The range does not cross the end of the head.
-    pub fn locate(&self, set: SetIndex, range: ByteRange) -> (Device, ByteRange) {
+    pub(crate) fn locate(&self, set: SetIndex, range: ByteRange) -> (Device, ByteRange) {
         let head = self.head_bytes();
         if range.start < head {
             assert!(range.end() <= head, "a piece lies on one side of the head's end");

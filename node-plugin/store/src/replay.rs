@@ -191,11 +191,11 @@ impl Replay {
         }
     }
 
-    /// E2: pages of *held* that are older than the flip lack what the frozen pair says.
+    /// E2: pages of *held* that are older than the flip lack what the frozen pair says. Its regions do not count:
+    /// *differs* was complete in its pages before the flip.
     fn merge_frozen(&mut self) {
         let frozen = self.header.tracking.other();
         let differs = self.planes[PlaneId::differs(frozen).index()].clone();
-        let regions = self.planes[PlaneId::region(frozen).index()].clone();
         for page in 0..self.planes[PlaneId::Held.index()].pages() {
             let merged = match &self.bases[PlaneId::Held.index()][page] {
                 Base::Page(base) => base.header.epoch >= self.header.epoch,
@@ -204,7 +204,7 @@ impl Replay {
             self.plane(PlaneId::Held).mark_dirty(page);
             let first = page as u64 * PAGE_BITS;
             for chunk in first..(first + PAGE_BITS).min(self.geometry.chunk_count()) {
-                if !merged && (differs.get(chunk) || regions.get(chunk / self.geometry.region_chunks())) {
+                if !merged && differs.get(chunk) {
                     self.plane(PlaneId::Held).put(chunk, false);
                 }
             }
