@@ -18,12 +18,23 @@ pub struct RingConfig {
     /// *thread*, so a device that hangs must not be able to use it up: at least the sum of
     /// [`StoreLimits::blocking_per_device`] over the devices of the thread.
     pub blocking_workers: u32,
+    /// The thread also sleeps elsewhere than in this ring: in `poll(2)` on the ring's descriptor, or in
+    /// another ring that polls it. Without this, completions are run only when the thread enters *this*
+    /// ring (`DEFER_TASKRUN`), which is cheapest, and the descriptor does **not** become readable.
+    pub polled: bool,
 }
 
 impl Default for RingConfig {
     fn default() -> Self {
         // 4 devices x (128 + 4) operations and a ublk queue of depth 128 fit the completion queue twice.
-        Self { entries: 256, completions: 2048, overflow: 1024, files: 64, blocking_workers: 64 }
+        Self {
+            entries: 256,
+            completions: 2048,
+            overflow: 1024,
+            files: 64,
+            blocking_workers: 64,
+            polled: true,
+        }
     }
 }
 

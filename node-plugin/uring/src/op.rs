@@ -173,7 +173,9 @@ impl Op {
 
     /// What the result of the last entry means.
     pub(crate) fn advance(&mut self, result: i32, target: &mut Target) -> Next {
-        if matches!(-result, libc::EINTR | libc::EAGAIN) && self.retries < RETRIES_MAX {
+        // Never a flush: one that failed may have lost what the next one would call durable (E8).
+        let may_repeat = self.step != Step::Sync && self.retries < RETRIES_MAX;
+        if may_repeat && matches!(-result, libc::EINTR | libc::EAGAIN) {
             self.retries += 1;
             return Next::Submit;
         }
@@ -287,7 +289,7 @@ mod tests {
     #[test]
     fn an_interrupted_operation_is_repeated_but_not_for_ever() {
         let mut target = target();
-        let mut op = begin(StoreOpKind::Flush, None, &target);
+        let mut op = begin(StoreOpKind::Read { offset: 0 }, Some(4096), &target);
         for _ in 0..RETRIES_MAX {
             assert_eq!(op.advance(-libc::EINTR, &mut target), Next::Submit);
         }
@@ -299,8 +301,10 @@ mod tests {
     fn a_failed_flush_is_never_repeated() {
         let mut target = target();
         let mut op = begin(StoreOpKind::Flush, None, &target);
-        let error = StoreError::Device(libc::EIO);
-        assert_eq!(op.advance(-libc::EIO, &mut target), Next::Finish(Err(error)));
+        for errno in [libc::EIO, libc::EINTR, libc::EAGAIN] {
+            let error = StoreError::Device(errno);
+            assert_eq!(op.advance(-errno, &mut target), Next::Finish(Err(error)));
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub type RingCompletion = (u64, i32);
 /// Slot of an empty entry of the fixed file table.
 const NO_FILE: RawFd = -1;
 
+const POLL_IN: u32 = libc::POLLIN as u32;
+
 /// A slot of the ring's fixed file table that holds a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FixedFile(u32);
@@ -200,9 +202,23 @@ impl Ring {
     /// # Errors
     /// [`RingFull`].
     pub fn push_poll(&mut self, file: FixedFile, user_data: u64) -> Result<(), RingFull> {
-        let events = u32::from(libc::POLLIN.cast_unsigned());
-        let entry = opcode::PollAdd::new(file.entry(), events).build().user_data(user_data);
+        let entry = opcode::PollAdd::new(file.entry(), POLL_IN).build().user_data(user_data);
         // SAFETY: the entry points to no memory, and its file is a slot of the table.
+        unsafe { self.push(&entry) }
+    }
+
+    /// As [`push_poll`](Self::push_poll), for a descriptor outside the table: the kernel takes no io_uring
+    /// into it, and a thread with several rings waits in one of them for the others (which must be
+    /// [polled](RingConfig::polled) ones). Keep `file` open until
+    /// the entry has been submitted, or something else may be polled.
+    ///
+    /// # Errors
+    /// [`RingFull`].
+    pub fn push_poll_descriptor(&mut self, file: BorrowedFd<'_>, user_data: u64) -> Result<(), RingFull> {
+        let file = types::Fd(file.as_raw_fd());
+        let entry = opcode::PollAdd::new(file, POLL_IN).build().user_data(user_data);
+        // SAFETY: the entry points to no memory. Should the descriptor be closed too early, the wrong file
+        // is polled, which reads and writes nothing.
         unsafe { self.push(&entry) }
     }
 
@@ -346,7 +362,8 @@ impl Ring {
     }
 }
 
-/// Becomes readable when there are completions to be drained, or work that a call will turn into some.
+/// Becomes readable when there are completions to be drained, if the ring was made to be
+/// [polled](RingConfig::polled).
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor is open as long as the ring, which the result borrows.
@@ -365,8 +382,9 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// The cheapest way of completion that the kernel knows: run when we ask for it (6.1), at the next entry
-/// into the kernel (5.19, single issuer 6.0), by interrupting us.
+/// The cheapest way of completion that serves the ring's use and that the kernel knows: run when the
+/// thread enters this ring (6.1), at its next return from any wait in the kernel (5.19, single issuer 6.0),
+/// by interrupting it.
 fn build(config: RingConfig) -> Result<IoUring, RingError> {
     let mut deferred = IoUring::builder();
     deferred.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
@@ -374,7 +392,9 @@ fn build(config: RingConfig) -> Result<IoUring, RingError> {
     cooperative.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
     let mut plain = IoUring::builder();
     let mut last = io::Error::from_raw_os_error(libc::EINVAL);
-    for builder in [&mut deferred, &mut cooperative, &mut plain] {
+    // Deferred completions do not wake who polls the descriptor: seen on 6.18, poll(2) slept through them.
+    let first = usize::from(config.polled);
+    for builder in &mut [&mut deferred, &mut cooperative, &mut plain][first..] {
         match builder.dontfork().setup_clamp().setup_cqsize(config.completions).build(config.entries) {
             Ok(io) => return Ok(io),
             Err(error) => last = error,

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Scratch, read, ring, write};
 use io_uring::opcode;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd;
 use std::time::Duration;
 use umbra_store::{BlockStore, Completion};
@@ -12,7 +13,7 @@ use umbra_uring::{
 };
 
 const STORE: Owner = Owner::new(1);
-const OTHER: Owner = Owner::new(200);
+const OTHER: Owner = Owner::new(100);
 
 #[test]
 fn this_host_has_io_uring() {
@@ -110,6 +111,32 @@ fn a_reactor_serves_two_stores_and_an_event() {
     assert_eq!((one.bytes()[4096 * 49], two.bytes()[4096 * 49]), (1, 2));
 }
 
+/// Master I/O and shadow I/O have rings of their own (E6); their thread sleeps in one of them.
+#[test]
+fn a_thread_waits_in_one_ring_for_the_completions_of_another() {
+    let scratch = Scratch::new(1 << 20);
+    let (first, second) = (ring(), ring());
+    let mut store = UringStore::new(second.clone(), STORE, StoreLimits::default());
+    let slot = store.add_device(scratch.device()).unwrap();
+    for round in 0..20 {
+        first.borrow_mut().push_poll_descriptor(second.borrow().as_fd(), OTHER.user_data(0)).unwrap();
+        // A flush ends in a worker of the kernel, some time after its submission.
+        store.submit(common::op(round, slot, umbra_store::StoreOpKind::Flush));
+        second.borrow_mut().submit_and_wait(0, None).unwrap();
+        let mut cqes = Vec::new();
+        let start = std::time::Instant::now();
+        while cqes.is_empty() && start.elapsed() < Duration::from_secs(10) {
+            first.borrow_mut().submit_and_wait(1, Some(Duration::from_secs(10))).unwrap();
+            first.borrow_mut().drain_completions(&mut cqes);
+        }
+        assert!(matches!(cqes[..], [(_, events)] if events > 0), "round {round}: {cqes:?}");
+        let mut done = Vec::new();
+        store.poll(&mut done);
+        assert_eq!(done.len(), 1, "round {round}");
+        assert!(start.elapsed() < Duration::from_secs(5), "it was woken, not timed out");
+    }
+}
+
 #[test]
 fn a_completion_of_an_operation_that_is_no_more_is_counted_and_ignored() {
     let scratch = Scratch::new(1 << 20);
@@ -160,4 +187,41 @@ fn the_file_table_has_an_end() {
     assert!(matches!(ring.register_file(file.as_fd()), Err(RingError::FileTableFull { slots: 2 })));
     ring.unregister_file(first).unwrap();
     assert_eq!(ring.register_file(file.as_fd()).unwrap(), first);
+}
+
+#[test]
+fn a_thread_waits_in_poll_for_the_completions_of_a_ring() {
+    let scratch = Scratch::new(1 << 20);
+    let ring = ring();
+    let mut store = UringStore::new(ring.clone(), STORE, StoreLimits::default());
+    let slot = store.add_device(scratch.device()).unwrap();
+    for round in 0..20 {
+        store.submit(common::op(round, slot, umbra_store::StoreOpKind::Flush));
+        ring.borrow_mut().submit_and_wait(0, None).unwrap();
+        let start = std::time::Instant::now();
+        let ready = |ring: &Ring| {
+            let mut polled = [PollFd::new(ring, PollFlags::IN)];
+            poll(&mut polled, Some(&Timespec { tv_sec: 10, tv_nsec: 0 }))
+        };
+        while ready(&ring.borrow()) == Err(rustix::io::Errno::INTR) {}
+        assert!(start.elapsed() < Duration::from_secs(5), "it was woken, not timed out");
+        let mut done = Vec::new();
+        store.poll(&mut done);
+        assert_eq!(done.len(), 1, "round {round}");
+    }
+}
+
+/// A ring that only its own waits serve completes the same.
+#[test]
+fn a_ring_that_is_not_polled_serves_a_store() {
+    let scratch = Scratch::new(1 << 20);
+    let ring = Ring::shared(RingConfig { polled: false, ..RingConfig::default() }).unwrap();
+    let mut store = UringStore::new(ring, STORE, StoreLimits::default());
+    let slot = store.add_device(scratch.device()).unwrap();
+    for at in 0..200 {
+        store.submit(write(at, slot, at * 4096, &[4; 4096], at % 3 == 0));
+        store.submit(common::op(1000 + at, slot, umbra_store::StoreOpKind::Flush));
+    }
+    let done = common::complete(&mut store, 400);
+    assert!(done.iter().all(|completion| completion.result == Ok(())));
 }
