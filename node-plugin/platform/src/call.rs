@@ -253,7 +253,7 @@ pub struct Reset {
 
 /// Answer to [`Reset`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", tag = "kind")]
 pub enum ResetDone {
     /// Nothing was offline; nothing was done.
     NotNeeded,

@@ -57,15 +57,51 @@ trait Field: Sized {
     fn read(text: &str) -> Result<Self, String>;
 }
 
-impl<T: ToString + FromStr<Err = E>, E: std::error::Error> Field for T {
-    fn write(&self) -> String {
-        self.to_string()
-    }
+/// Fields with one text form everywhere.
+macro_rules! text_fields {
+    ($($ty:ty),+) => {
+        $(impl Field for $ty {
+            fn write(&self) -> String {
+                self.to_string()
+            }
 
-    fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|e: E| e.to_string())
-    }
+            fn read(text: &str) -> Result<Self, String> {
+                text.parse().map_err(|e: <$ty as FromStr>::Err| e.to_string())
+            }
+        })+
+    };
 }
+
+text_fields!(
+    u64,
+    CutId,
+    Detail,
+    DeviceIdentity,
+    DevicePath,
+    Direction,
+    Epoch,
+    MasterRef,
+    ObjectKind,
+    RequestId
+);
+text_fields!(Role, SetRef);
+
+/// Sizes and times are plain numbers here, bytes and milliseconds: the readers are programs.
+macro_rules! number_fields {
+    ($($ty:ident),+) => {
+        $(impl Field for $ty {
+            fn write(&self) -> String {
+                self.0.to_string()
+            }
+
+            fn read(text: &str) -> Result<Self, String> {
+                text.parse().map($ty).map_err(|e: std::num::ParseIntError| e.to_string())
+            }
+        })+
+    };
+}
+
+number_fields!(ByteCount, Millis);
 
 fn field<T: Field>(
     fields: &HashMap<String, String>,
@@ -201,8 +237,8 @@ platform_errors! {
     }
 
     /// The shadow is smaller than the master.
-    #[error("shadow {shadow} has {actual} bytes, the master needs {needed}")]
-    ShadowTooSmall = "SHADOW_TOO_SMALL", FailedPrecondition, "use a shadow of at least {needed} bytes" {
+    #[error("shadow {shadow} has {actual}, the master needs {needed}")]
+    ShadowTooSmall = "SHADOW_TOO_SMALL", FailedPrecondition, "use a shadow of at least {needed}" {
         /// The shadow.
         shadow: DevicePath,
         /// Its size.
@@ -212,8 +248,8 @@ platform_errors! {
     }
 
     /// The bitmap volume cannot hold the set's state.
-    #[error("bitmap volume {bitmap} has {actual} bytes, this set needs {needed}")]
-    BitmapTooSmall = "BITMAP_TOO_SMALL", FailedPrecondition, "use a bitmap volume of at least {needed} bytes, or larger chunks" {
+    #[error("bitmap volume {bitmap} has {actual}, this set needs {needed}")]
+    BitmapTooSmall = "BITMAP_TOO_SMALL", FailedPrecondition, "use a bitmap volume of at least {needed}, or larger chunks" {
         /// The bitmap volume.
         bitmap: DevicePath,
         /// Its size.
@@ -232,8 +268,8 @@ platform_errors! {
     }
 
     /// A volume's logical block is larger than the master's, or than a chunk (E17).
-    #[error("{device} has blocks of {block} bytes, at most {allowed} are possible here")]
-    BlockSizeMismatch = "BLOCK_SIZE_MISMATCH", FailedPrecondition, "use a device with logical blocks of at most {allowed} bytes" {
+    #[error("{device} has blocks of {block}, at most {allowed} is possible here")]
+    BlockSizeMismatch = "BLOCK_SIZE_MISMATCH", FailedPrecondition, "use a device with logical blocks of at most {allowed}" {
         /// The device.
         device: DevicePath,
         /// Its logical block.
@@ -301,8 +337,8 @@ platform_errors! {
     }
 
     /// The device has another size than it had.
-    #[error("{device} has {found} bytes now, it had {expected}")]
-    SizeChanged = "SIZE_CHANGED", FailedPrecondition, "give {device} back its {expected} bytes" {
+    #[error("{device} has {found} now, it had {expected}")]
+    SizeChanged = "SIZE_CHANGED", FailedPrecondition, "give {device} its {expected} back" {
         /// The device.
         device: DevicePath,
         /// The size that it had.

@@ -15,6 +15,7 @@ pub struct ChunkMap {
     /// The epoch that the counts are of.
     pub epoch: Epoch,
     /// Unit of tracking, in bytes.
+    #[serde(rename = "chunkBytes")]
     pub chunk: ChunkSize,
     /// Counts of each run, in order of the chunks; together they cover every chunk once.
     pub columns: Vec<ChunkCounts>,

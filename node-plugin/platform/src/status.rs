@@ -36,8 +36,10 @@ words! {
 #[serde(rename_all = "camelCase")]
 pub struct Deadlines {
     /// For the shadow volume, in milliseconds.
+    #[serde(rename = "shadowMs")]
     pub shadow: IoDeadline,
     /// For the bitmap volume, in milliseconds.
+    #[serde(rename = "bitmapMs")]
     pub bitmap: IoDeadline,
 }
 
@@ -47,6 +49,7 @@ pub struct Deadlines {
 #[serde(rename_all = "camelCase")]
 pub struct Unrecordable {
     /// How long the write waits for one of them to come back, in milliseconds.
+    #[serde(rename = "timeoutMs")]
     pub timeout: IoDeadline,
     /// What follows.
     pub then: UnrecordablePolicy,
@@ -267,8 +270,10 @@ pub struct Waits {
     /// Requests that waited: for memory, for a copy, for a record.
     pub count: u64,
     /// Time waited in all, in milliseconds.
+    #[serde(rename = "totalMs")]
     pub total: Millis,
     /// The longest wait, in milliseconds.
+    #[serde(rename = "longestMs")]
     pub longest: Millis,
 }
 
@@ -293,6 +298,7 @@ pub struct SetStatus {
     /// The last cut; none before the first.
     pub last_cut: Option<LastCut>,
     /// Unit of tracking, in bytes.
+    #[serde(rename = "chunkBytes")]
     pub chunk: ChunkSize,
     /// Chunks by kind.
     pub chunks: ChunkCounts,
@@ -380,8 +386,10 @@ pub struct MasterStatus {
     /// The presented device.
     pub presented: DevicePath,
     /// Its size in bytes.
+    #[serde(rename = "sizeBytes")]
     pub size: ByteCount,
     /// Its logical block in bytes.
+    #[serde(rename = "blockBytes")]
     pub block: ByteCount,
     /// The ublk device that presents it, where one does.
     pub ublk: Option<UblkId>,

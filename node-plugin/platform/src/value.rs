@@ -229,7 +229,7 @@ impl fmt::Display for Detail {
     }
 }
 
-/// A number of bytes. Text form: `1Ti`, `64Ki`, `4k`, `512`.
+/// A number of bytes. Text form: `1Ti`, `64Ki`, `4k`, `512B`, `512`.
 ///
 /// Suffixes of either case, with or without `i` and `B`, are powers of 1024: chunks and devices come in them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -261,14 +261,14 @@ impl FromStr for ByteCount {
 }
 
 impl fmt::Display for ByteCount {
-    /// Exact: the largest suffix that divides the number.
+    /// Exact: the largest suffix that divides the number, or `B`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (suffix, shift) in BYTE_SUFFIXES {
             if self.0 != 0 && self.0.is_multiple_of(1 << shift) {
                 return write!(f, "{}{suffix}", self.0 >> shift);
             }
         }
-        write!(f, "{}", self.0)
+        write!(f, "{}B", self.0)
     }
 }
 
