@@ -13,11 +13,15 @@ use umbra_platform::value::{
     ByteRate, ChunkSize, Columns, DevicePath, InFlight, InvalidValue, Label, QueueDepth, UblkId,
 };
 
-/// Ask a running interposer, or tell it what to do.
-///
-/// SET is a UUID, a name or namespace/name. Where a command changes a set, SET@EPOCH refuses unless the set is in
-/// that epoch. Sizes: 1Ti, 64Ki, 4k (powers of 1024) or bytes. Times: 250ms, 5s, 2m, 1h.
+/// What the short forms of the arguments mean; the same for every verb.
+const FORMS: &str = "\
+A SET is a UUID, a name or namespace/name. Where a command changes a set, SET@EPOCH is refused unless the
+set is in that epoch. Sizes: 1Ti, 64Ki, 4k (powers of 1024) or bytes. Times: 250ms, 5s, 2m, 1h.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage.";
+
+/// What is asked, of whom, and how the answer is to look.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = FORMS)]
 pub(crate) struct Ctl {
     /// Socket of the interposer.
     #[arg(long, global = true, value_name = "PATH", default_value = "/run/umbra/io.sock")]

@@ -11,12 +11,13 @@ pub(crate) fn needed(call: &CopySets) -> bool {
 /// What is asked.
 pub(crate) fn question(call: &CopySets) -> String {
     let names: Vec<String> = call.sets.as_slice().iter().map(|target| target.set.to_string()).collect();
-    let what = match call.kind {
+    let chunks = match call.kind {
         CopyKind::Full => "every chunk",
         CopyKind::Update => "the chunks that may differ",
     };
-    let masters = if names.len() == 1 { "the master" } else { "the masters" };
-    format!("Overwrite {masters} of {} with {what} of the shadow? [y/N] ", names.join(", "))
+    let (masters, shadows) =
+        if names.len() == 1 { ("master", "its shadow") } else { ("masters", "their shadows") };
+    format!("Overwrite {chunks} of the {masters} of {} from {shadows}? [y/N] ", names.join(", "))
 }
 
 /// Asks, and reads a line. Everything but `y` and `yes` is no.
@@ -31,6 +32,26 @@ pub(crate) fn ask(question: &str, answers: &mut impl BufRead, to: &mut impl Writ
 #[cfg(test)]
 mod tests {
     use super::*;
+    use umbra_platform::call::SetTargets;
+    use umbra_platform::id::{RequestId, SetRef};
+
+    #[test]
+    fn only_a_restore_is_asked_about_by_name() {
+        let sets = ["prod/pg-1", "pg-2"].map(|set| set.parse::<SetRef>().expect("a name").into());
+        let sets = SetTargets::new(sets.into()).expect("two");
+        let call = |direction, kind| CopySets {
+            request: RequestId::random(),
+            sets: sets.clone(),
+            direction,
+            kind,
+            cut: None,
+        };
+        assert!(!needed(&call(Direction::ToShadow, CopyKind::Full)));
+        let restore = call(Direction::ToMaster, CopyKind::Update);
+        assert!(needed(&restore));
+        let asked = "Overwrite the chunks that may differ of the masters of prod/pg-1, pg-2 from their shadows? [y/N] ";
+        assert_eq!(question(&restore), asked);
+    }
 
     #[test]
     fn only_yes_is_yes() {

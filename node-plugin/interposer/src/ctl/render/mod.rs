@@ -39,9 +39,11 @@ pub(crate) fn json_error(error: &CtlError) -> String {
     }
     let fields = match error {
         CtlError::Client(ClientError::Refused(refusal)) => refusal.fields().into_iter().collect(),
+        CtlError::NotEnded { set, state, .. } => {
+            [("set", set.to_string()), ("state", (*state).to_owned())].into()
+        }
         CtlError::Client(_)
         | CtlError::Argument(_)
-        | CtlError::NotEnded { .. }
         | CtlError::Declined
         | CtlError::SetMissing(_)
         | CtlError::WatchEnded
