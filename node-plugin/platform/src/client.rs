@@ -25,6 +25,9 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Largest headers and trailers of an answer: they carry an error with its objects.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
 
+/// Longest deadline, a year: what a person may type is longer than the header for it can say.
+const DEADLINE_MAX: Millis = Millis(365 * 24 * 3_600_000);
+
 /// How long calls may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallDeadlines {
@@ -280,7 +283,7 @@ struct Ask {
 
 impl Ask {
     fn new(call: &'static str, limit: Millis) -> Self {
-        Self { call, limit }
+        Self { call, limit: limit.min(DEADLINE_MAX) }
     }
 
     /// Sends a call and reads the answer.

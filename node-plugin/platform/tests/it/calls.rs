@@ -89,6 +89,11 @@ async fn an_independent_copy_can_be_limited_aborted_and_waited_for() {
 
     assert_eq!(reason(node.client.copy(copy("pg-1", Direction::ToShadow, CopyKind::Full)).await), "COPYING");
     assert_eq!(reason(node.client.disable_set(disable("pg-1")).await), "COPYING");
+    let endless = Wait { set: set.id.into(), timeout: Millis(u64::MAX) };
+    let some_time = std::time::Duration::from_millis(30);
+    tokio::time::timeout(some_time, node.client.wait(endless))
+        .await
+        .expect_err("it waits, and does not panic");
     let hasty = Wait { set: set.id.into(), timeout: Millis(30) };
     assert_eq!(reason(node.client.wait(hasty).await), "DEADLINE");
 
