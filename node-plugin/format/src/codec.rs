@@ -1,5 +1,7 @@
 //! Reading and writing fields of fixed blocks, little-endian, and the hash that every block carries.
 
+use std::fmt;
+use std::ops::Range;
 use umbra_engine::Id128;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -18,6 +20,28 @@ pub(crate) fn block_hash(block: &[u8], at: usize) -> u64 {
 /// XXH3-64 of data, as in the records of copies.
 pub fn data_hash(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+/// As [`data_hash`], of data that comes in pieces.
+#[derive(Clone, Default)]
+pub struct DataHasher(Xxh3);
+
+impl DataHasher {
+    /// The next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all pieces.
+    pub fn finish(&self) -> u64 {
+        self.0.digest()
+    }
+}
+
+impl fmt::Debug for DataHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DataHasher({:#x})", self.finish())
+    }
 }
 
 /// Writes fields one after the other into a block that is zero elsewhere.
@@ -64,8 +88,10 @@ impl<'a> Writer<'a> {
         self.bytes(&id.0);
     }
 
-    /// A string in a field of `len` bytes, padded with zeros.
+    /// A string in a field of `len` bytes, padded with zeros. It ends before a zero of its own: what is written
+    /// can be read.
     pub(crate) fn string(&mut self, text: &str, len: usize) {
+        let text = text.split('\0').next().unwrap_or_default();
         assert!(text.len() <= len, "names are checked before they get here");
         self.bytes(text.as_bytes());
         self.at += len - text.len();
@@ -79,7 +105,7 @@ impl<'a> Writer<'a> {
 }
 
 /// Reads fields one after the other. The block is long enough by its type.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reader<'a> {
     block: &'a [u8; BLOCK_BYTES],
     at: usize,
@@ -121,12 +147,18 @@ impl<'a> Reader<'a> {
         Id128(self.array())
     }
 
-    /// A zero-padded string of at most `len` bytes; none if it is not UTF-8.
+    /// Whether an area holds nothing.
+    pub(crate) fn is_zero(&self, area: Range<usize>) -> bool {
+        self.block[area].iter().all(|byte| *byte == 0)
+    }
+
+    /// A zero-padded string of at most `len` bytes; none if it is not UTF-8 or not padded with zeros.
     pub(crate) fn string(&mut self, len: usize) -> Option<String> {
         let field = &self.block[self.at..self.at + len];
         self.at += len;
         let end = field.iter().position(|byte| *byte == 0).unwrap_or(len);
-        std::str::from_utf8(&field[..end]).ok().map(str::to_owned)
+        let padded = field[end..].iter().all(|byte| *byte == 0);
+        std::str::from_utf8(&field[..end]).ok().filter(|_| padded).map(str::to_owned)
     }
 
     /// Whether the hash at `at` is the block's.

@@ -10,6 +10,7 @@ use umbra_engine::{Epoch, Id128};
 const MAGIC: [u8; 8] = *b"UMBRALBL";
 const VERSION: u32 = 1;
 const HASH_AT: usize = 16;
+const SET_AT: usize = 24;
 const TEXT_AT: usize = 128;
 const TEXT: &str = "This volume is an Umbra shadow whose image is not complete by itself. Its first bytes are on the \
                     set's bitmap volume. Do not format or mount it: use the device that Umbra presents.\n";
@@ -40,6 +41,9 @@ pub enum LabelError {
     Damaged,
 }
 
+// What a reader needs lies in the first sector: a torn label is one of two labels, or none at all.
+const _: () = assert!(SET_AT + 16 + 16 + 8 + 16 <= TEXT_AT && TEXT_AT + TEXT.len() <= 512);
+
 impl Label {
     /// Writes the label into a block.
     pub fn encode(&self, block: &mut [u8]) {
@@ -47,7 +51,7 @@ impl Label {
         w.bytes(&MAGIC);
         w.u32(VERSION);
         w.u32(u32::from(self.given_up));
-        w.u64(0); // hash
+        w.at(SET_AT);
         w.id(self.set);
         w.id(self.shadow);
         w.u64(self.epoch.0);
@@ -69,8 +73,12 @@ impl Label {
         if !r.hash_matches(HASH_AT) || r.u32() != VERSION {
             return Err(LabelError::Damaged);
         }
-        let given_up = r.u32() & 1 != 0;
-        r.at(HASH_AT + 8);
+        let given_up = match r.u32() {
+            0 => false,
+            1 => true,
+            _ => return Err(LabelError::Damaged),
+        };
+        r.at(SET_AT);
         let (set, shadow) = (r.id(), r.id());
         let epoch = Epoch(r.u64());
         Ok(Self { set, shadow, epoch, session: r.id(), given_up })

@@ -6,20 +6,29 @@
 //! ```
 
 use crate::codec::BLOCK_BYTES;
-use umbra_engine::{Geometry, PAGE_BITS, Place, PlaneId, Sequence};
+use umbra_engine::{CHUNK_BYTES_MAX, Geometry, PAGE_BITS, Place, PlaneId, Sequence};
 
 /// Offset of slot B: a scratch or a misdirected write does not reach both (E10).
 pub const SLOT_B_OFFSET: u64 = 1 << 20;
-/// Offset of the 16 KiB kept for the hashes of used operation names.
+/// Offset of the room for the hashes of used operation names.
 pub const OPERATION_NAMES_OFFSET: u64 = 64 << 10;
+/// Blocks of it: 256 hashes of 8 bytes in each, behind a header of 64 bytes.
+pub const OPERATION_NAMES_BLOCKS: u64 = 4;
 /// Offset of the journal ring.
 pub const RING_OFFSET: u64 = 2 << 20;
 /// Blocks of the ring where nothing else is asked: 8 MiB.
 pub const RING_BLOCKS_DEFAULT: u64 = 2048;
 /// Fewest blocks of a ring that can still be checkpointed in time.
 pub const RING_BLOCKS_MIN: u64 = 8;
+/// Most blocks of a ring, 256 MiB: recovery holds them in memory.
+pub const RING_BLOCKS_MAX: u64 = 1 << 16;
 /// Bytes of the shadow's head kept here while it is moved, at least.
 pub const HEAD_BYTES_MIN: u64 = 1 << 20;
+/// Most bytes of a head, one chunk of the largest size: it is moved through memory.
+pub const HEAD_BYTES_MAX: u64 = CHUNK_BYTES_MAX;
+
+const _: () = assert!(OPERATION_NAMES_OFFSET + OPERATION_NAMES_BLOCKS * BLOCK_BYTES as u64 <= SLOT_B_OFFSET);
+const _: () = assert!(SLOT_B_OFFSET + BLOCK_BYTES as u64 <= RING_OFFSET && HEAD_BYTES_MIN <= HEAD_BYTES_MAX);
 
 /// Offsets on one bitmap volume, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +42,15 @@ pub struct Layout {
 
 impl Layout {
     /// The layout for a master of `geometry`.
+    ///
+    /// # Panics
+    /// If ring or head are out of bounds: decoded ones were checked, and nobody may ask for such.
     pub fn new(geometry: Geometry, ring_blocks: u64, head_bytes: u64) -> Self {
         assert!(
-            ring_blocks >= RING_BLOCKS_MIN,
-            "a ring of {ring_blocks} blocks is too small to checkpoint in time"
+            (RING_BLOCKS_MIN..=RING_BLOCKS_MAX).contains(&ring_blocks),
+            "a ring of {ring_blocks} blocks is too small to checkpoint in time, or too large to recover"
         );
+        assert!(head_bytes <= HEAD_BYTES_MAX, "a head of {head_bytes} bytes is more than one chunk");
         Self { geometry, ring_blocks, head_bytes }
     }
 
@@ -88,7 +101,8 @@ impl Layout {
         self.planes_offset() + (pages * 2 + place) * BLOCK_BYTES as u64
     }
 
-    fn planes_offset(&self) -> u64 {
+    /// Offset of the first place of the first page.
+    pub fn planes_offset(&self) -> u64 {
         (self.head_offset() + self.head_bytes).next_multiple_of(1 << 20)
     }
 

@@ -5,21 +5,28 @@
 #![forbid(unsafe_code)]
 
 mod codec;
+mod features;
 mod journal;
 mod label;
 mod layout;
 mod page;
 mod superblock;
 
-pub use codec::{BLOCK_BYTES, data_hash};
+pub use codec::{BLOCK_BYTES, DataHasher, data_hash};
+pub use features::{
+    COMPATIBLE_OPERATION_RESULTS, Features, INCOMPATIBLE_CHAIN, INCOMPATIBLE_COMPACT, INCOMPATIBLE_EXPORT,
+    INCOMPATIBLE_IN_DOUBT, INCOMPATIBLE_LARGE_BLOCKS, INCOMPATIBLE_PARTIAL_CHUNKS, READ_ONLY_CHANGE_TRACKING,
+    READ_ONLY_OPERATION_NAMES,
+};
 pub use journal::{JournalError, decode_journal, encode_journal};
 pub use label::{Label, LabelError};
 pub use layout::{
-    HEAD_BYTES_MIN, Layout, OPERATION_NAMES_OFFSET, RING_BLOCKS_DEFAULT, RING_BLOCKS_MIN, RING_OFFSET,
-    SLOT_B_OFFSET,
+    HEAD_BYTES_MAX, HEAD_BYTES_MIN, Layout, OPERATION_NAMES_BLOCKS, OPERATION_NAMES_OFFSET,
+    RING_BLOCKS_DEFAULT, RING_BLOCKS_MAX, RING_BLOCKS_MIN, RING_OFFSET, SLOT_B_OFFSET,
 };
 pub use page::{Page, PageError, PageHeader, decode_page, encode_page};
 pub use superblock::{
-    FORMAT_VERSION, HARDWARE_ID_MAX, NAME_MAX, SHORT_NAME_MAX, SetIdentity, Superblock, SuperblockError,
-    VolumeIdentity,
+    COUNTER_MAX, EXPORT_AT, EXPORT_BYTES, FAMILY_AT, FAMILY_ENTRY_BYTES, FAMILY_ROOM, FORMAT_VERSION,
+    HARDWARE_ID_MAX, IN_DOUBT_AT, IN_DOUBT_BYTES, NAME_MAX, OPERATION_ENTRY_BYTES, OPERATIONS_AT,
+    OPERATIONS_ROOM, PLANE_ROOM, SHORT_NAME_MAX, SetIdentity, Superblock, SuperblockError, VolumeIdentity,
 };

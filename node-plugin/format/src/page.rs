@@ -1,13 +1,18 @@
 //! A page of a plane: 4,032 bytes of bits behind a 64-byte header, written to two places in turn.
 
 use crate::codec::{BLOCK_BYTES, Reader, Writer};
+use crate::superblock::COUNTER_MAX;
 use thiserror::Error;
 use umbra_engine::{Epoch, Id128, PAGE_WORDS, PlaneId, Sequence, SuperblockGeneration};
 
 const MAGIC: [u8; 4] = *b"UPAG";
 const VERSION: u16 = 1;
 const HASH_AT: usize = 8;
+const RESERVED_BYTE_AT: usize = 7;
+const SET_AT: usize = 16;
 const PAYLOAD_AT: usize = 64;
+const _: () =
+    assert!(SET_AT + 16 + 2 * 8 + 2 * 4 + 8 == PAYLOAD_AT && PAYLOAD_AT + PAGE_WORDS * 8 == BLOCK_BYTES);
 
 /// What a page says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +51,9 @@ pub enum PageError {
     /// Torn or rotten.
     #[error("page is damaged: its hash does not match")]
     Damaged,
+    /// The hash matches, but a field makes no sense: written by a faulty program.
+    #[error("page has an impossible {0}")]
+    Field(&'static str),
 }
 
 /// Writes a page.
@@ -56,8 +64,7 @@ pub fn encode_page(header: &PageHeader, words: &[u64], block: &mut [u8]) {
     w.bytes(&MAGIC);
     w.u16(VERSION);
     w.u8(u8::try_from(header.plane.index()).expect("few planes"));
-    w.u8(0);
-    w.u64(0); // hash
+    w.at(SET_AT);
     w.id(header.set);
     w.u64(header.epoch.0);
     w.u64(header.sequence.0);
@@ -88,14 +95,23 @@ pub fn decode_page(block: &[u8; BLOCK_BYTES]) -> Result<Page, PageError> {
     }
     let plane = usize::from(r.u8());
     let plane = *PlaneId::ALL.get(plane).ok_or(PageError::Foreign)?;
-    r.at(HASH_AT + 8);
+    if !r.is_zero(RESERVED_BYTE_AT..HASH_AT) {
+        return Err(PageError::Field("reserved byte"));
+    }
+    r.at(SET_AT);
     let set = r.id();
     let epoch = Epoch(r.u64());
     let sequence = Sequence(r.u64());
     let index = r.u32();
     let ones = r.u32();
     let stamp = SuperblockGeneration(r.u64());
+    if [epoch.0, sequence.0, stamp.0].iter().any(|counter| *counter > COUNTER_MAX) {
+        return Err(PageError::Field("counter"));
+    }
     r.at(PAYLOAD_AT);
-    let words = (0..PAGE_WORDS).map(|_| r.u64()).collect();
+    let words: Vec<u64> = (0..PAGE_WORDS).map(|_| r.u64()).collect();
+    if words.iter().map(|word| word.count_ones()).sum::<u32>() != ones {
+        return Err(PageError::Field("count of its bits"));
+    }
     Ok(Page { header: PageHeader { set, plane, index, epoch, sequence, stamp }, ones, words })
 }

@@ -27,8 +27,8 @@ use umbra_engine::{
     mutation::{Rule, is_off},
 };
 use umbra_format::{
-    BLOCK_BYTES, JournalError, Label, Layout, PageHeader, RING_OFFSET, SetIdentity, Superblock,
-    SuperblockError, data_hash, decode_journal, decode_page, encode_page,
+    BLOCK_BYTES, DataHasher, Label, Layout, PageHeader, RING_OFFSET, SetIdentity, Superblock,
+    SuperblockError, decode_journal, decode_page, encode_page,
 };
 
 /// Where a set's volumes are in a store.
@@ -101,6 +101,17 @@ pub enum RecoverError {
         /// Slot B.
         b: SuperblockError,
     },
+    /// A slot is whole, but not for this program: the other one may be older and must not be taken instead (E10).
+    #[error("superblock slot {slot:?}: {source}")]
+    Unusable {
+        /// Which.
+        slot: Place,
+        /// Why.
+        source: SuperblockError,
+    },
+    /// What is to be written could not be read again.
+    #[error("the set cannot be described on a bitmap volume: {0}")]
+    Indescribable(SuperblockError),
     /// The two slots are of two sets.
     #[error("the superblock slots name two sets, {a} and {b}: an enable was interrupted; enable again")]
     TwoSets {
@@ -238,6 +249,9 @@ pub fn prepare_set<S: BlockStore>(
 ) -> Result<(SetConfig, SetImage), RecoverError> {
     check_sizes(store, devices, &identity)?;
     let config = config(store, devices, identity, options);
+    let header = prepared_header();
+    let image = SetImage::prepared(&config.identity.geometry, header, SuperblockGeneration(1));
+    check_describable(&config, &image)?;
     let mut io = Blocking::new(store);
     if !force {
         refuse_live(&mut io, devices.bitmap)?;
@@ -248,7 +262,17 @@ pub fn prepare_set<S: BlockStore>(
         io.write(devices.bitmap, config.layout.superblock(place), block).map_err(bitmap_error)?;
     }
     io.flush(devices.bitmap).map_err(bitmap_error)?;
-    let header = SetHeader {
+    let mut image = image;
+    for plane in &mut image.planes {
+        plane.mark_all(true);
+    }
+    write_pages(&mut io, &config, &mut image, SuperblockGeneration(0))?;
+    write_superblocks(&mut io, &config, &image)?;
+    Ok((config, image))
+}
+
+fn prepared_header() -> SetHeader {
+    SetHeader {
         epoch: Epoch(0),
         cut: Id128::default(),
         cut_unix_ms: 0,
@@ -263,25 +287,49 @@ pub fn prepare_set<S: BlockStore>(
         shadow_written: false,
         recovered: false,
         clean: false,
-    };
-    let geometry = config.identity.geometry;
-    let mut image = SetImage::prepared(&geometry, header, SuperblockGeneration(1));
-    for plane in &mut image.planes {
-        plane.mark_all(true);
     }
-    write_pages(&mut io, &config, &mut image, SuperblockGeneration(0))?;
-    write_superblocks(&mut io, &config, &image)?;
-    Ok((config, image))
 }
 
+/// A set that no later start could read is not made.
+fn check_describable(config: &SetConfig, image: &SetImage) -> Result<(), RecoverError> {
+    let mut block = [0; BLOCK_BYTES];
+    superblock_of(config, image).encode(&mut block);
+    Superblock::decode(&block).map(drop).map_err(RecoverError::Indescribable)
+}
+
+/// A volume is free if no slot says otherwise, and none may say so. A damaged slot beside one that was never
+/// written is an enable that was interrupted: that clears both first.
 fn refuse_live<S: BlockStore>(io: &mut Blocking<'_, S>, bitmap: DeviceSlot) -> Result<(), RecoverError> {
-    for offset in [0, umbra_format::SLOT_B_OFFSET] {
-        let block = io.read_block(bitmap, offset).map_err(bitmap_error)?;
-        if let Ok(superblock) = Superblock::decode(&block)
-            && !matches!(superblock.header.state, SetState::Disabled | SetState::Prepared)
-        {
-            let identity = superblock.identity;
+    let slots = read_slots(io, bitmap)?;
+    for superblock in slots.iter().flatten() {
+        if !matches!(superblock.header.state, SetState::Disabled | SetState::Prepared) {
+            let identity = superblock.identity.clone();
             return Err(RecoverError::InUse { set: identity.set, name: identity.name });
+        }
+    }
+    match slots {
+        [Err(a @ SuperblockError::Damaged), Err(b @ SuperblockError::Damaged)] => {
+            Err(RecoverError::Damaged { a, b })
+        }
+        slots => refuse_unusable(&slots),
+    }
+}
+
+type Slots = [Result<Superblock, SuperblockError>; 2];
+
+fn read_slots<S: BlockStore>(io: &mut Blocking<'_, S>, bitmap: DeviceSlot) -> Result<Slots, RecoverError> {
+    let mut read = |offset| -> Result<_, RecoverError> {
+        Ok(Superblock::decode(&io.read_block(bitmap, offset).map_err(bitmap_error)?))
+    };
+    Ok([read(0)?, read(umbra_format::SLOT_B_OFFSET)?])
+}
+
+fn refuse_unusable(slots: &Slots) -> Result<(), RecoverError> {
+    for (slot, found) in [Place::A, Place::B].into_iter().zip(slots) {
+        if let Err(error) = found
+            && error.is_whole()
+        {
+            return Err(RecoverError::Unusable { slot, source: error.clone() });
         }
     }
     Ok(())
@@ -299,10 +347,10 @@ fn choose_superblock<S: BlockStore>(
     io: &mut Blocking<'_, S>,
     bitmap: DeviceSlot,
 ) -> Result<Superblock, RecoverError> {
-    let mut read = |offset| -> Result<_, RecoverError> {
-        Ok(Superblock::decode(&io.read_block(bitmap, offset).map_err(bitmap_error)?))
-    };
-    match (read(0)?, read(umbra_format::SLOT_B_OFFSET)?) {
+    let slots = read_slots(io, bitmap)?;
+    refuse_unusable(&slots)?;
+    let [a, b] = slots;
+    match (a, b) {
         (Ok(a), Ok(b)) if a.identity.set != b.identity.set => {
             Err(RecoverError::TwoSets { a: a.identity.set, b: b.identity.set })
         }
@@ -347,10 +395,10 @@ pub fn recover_set<S: BlockStore>(
     if over && header.state != SetState::Prepared {
         header.state = SetState::Offline(OfflineCause::Bitmap);
     }
-    let bases = read_pages(&mut io, &config, &header)?;
-    let blocks = read_ring(&mut io, &config, &header)?;
-    let mut replay = Replay::new(&config.identity, header, bases, blocks);
-    if replay.is_damaged() {
+    let bases = read_pages(&mut io, &config, &header, superblock.generation)?;
+    let ring = read_ring(&mut io, &config, &header)?;
+    let mut replay = Replay::new(&config.identity, header, bases, ring.blocks);
+    if ring.unknown || replay.is_damaged() {
         replay.give_up();
     } else {
         let accepted = check_hashes(&mut io, &config, &replay)?;
@@ -394,6 +442,7 @@ fn read_pages<S: BlockStore>(
     io: &mut Blocking<'_, S>,
     config: &SetConfig,
     header: &SetHeader,
+    generation: SuperblockGeneration,
 ) -> Result<Vec<Vec<Base>>, RecoverError> {
     let layout = &config.layout;
     let first = layout.page(PlaneId::Held, 0, Place::A);
@@ -406,12 +455,15 @@ fn read_pages<S: BlockStore>(
             let block: &[u8; BLOCK_BYTES] = block.try_into().expect("exact chunks");
             let Ok(page) = decode_page(block) else { continue };
             let at = offset + (n * BLOCK_BYTES) as u64;
-            let places =
-                [Place::A, Place::B].map(|place| layout.page(page.header.plane, page.header.index, place));
-            if page.header.set != config.identity.set || !places.contains(&at) {
+            let (plane, index) = (page.header.plane, page.header.index);
+            let places = [Place::A, Place::B].map(|place| layout.page(plane, index, place));
+            // Behind its plane's end a page would stand where one of the next plane belongs.
+            let exists = u64::from(index) < layout.pages(plane);
+            if page.header.set != config.identity.set || !exists || !places.contains(&at) {
                 continue;
             }
-            stale |= page.header.epoch > header.epoch;
+            // Pages are stamped with the generation at hand, while a commit is on its way with the next.
+            stale |= page.header.epoch > header.epoch || page.header.stamp > generation.next();
             let slot = usize::try_from((at - first) / (2 * BLOCK_BYTES as u64)).expect("within the scan");
             if found[slot].stamp().is_none_or(|stamp| stamp < page.header.stamp) {
                 found[slot] = Base::Page(page);
@@ -427,13 +479,21 @@ fn read_pages<S: BlockStore>(
     Ok(PlaneId::ALL.iter().map(|plane| found.by_ref().take(count(*plane)).collect()).collect())
 }
 
+/// What the journal ring holds behind the checkpoint.
+struct Ring {
+    blocks: Vec<JournalBlock>,
+    /// A block of this set is whole and makes no sense: nobody knows what was relied upon.
+    unknown: bool,
+}
+
 fn read_ring<S: BlockStore>(
     io: &mut Blocking<'_, S>,
     config: &SetConfig,
     header: &SetHeader,
-) -> Result<Vec<JournalBlock>, RecoverError> {
+) -> Result<Ring, RecoverError> {
     let layout = &config.layout;
     let mut blocks: Vec<JournalBlock> = Vec::new();
+    let mut unknown = false;
     let mut stale = false;
     let range = ByteRange::new(RING_OFFSET, layout.ring_blocks * BLOCK_BYTES as u64);
     io.scan(config.devices.bitmap, range, |offset, bytes| {
@@ -441,7 +501,10 @@ fn read_ring<S: BlockStore>(
             let block: &[u8; BLOCK_BYTES] = block.try_into().expect("exact chunks");
             let journal = match decode_journal(config.identity.set, block) {
                 Ok(journal) => journal,
-                Err(JournalError::Foreign | JournalError::Damaged | JournalError::Record(_)) => continue,
+                Err(error) => {
+                    unknown |= error.is_whole();
+                    continue;
+                }
             };
             let in_place = layout.journal_block(journal.sequence) == offset + (n * BLOCK_BYTES) as u64;
             stale |= journal.ring_generation > header.ring_generation;
@@ -454,7 +517,7 @@ fn read_ring<S: BlockStore>(
     })
     .map_err(bitmap_error)?;
     blocks.sort_unstable_by_key(|block| block.sequence);
-    if stale { Err(RecoverError::Stale) } else { Ok(blocks) }
+    if stale { Err(RecoverError::Stale) } else { Ok(Ring { blocks, unknown }) }
 }
 
 /// For every record that needs it, whether the shadow's bytes have its hash.
@@ -470,18 +533,30 @@ fn check_hashes<S: BlockStore>(
             accepted.push(false);
             continue;
         }
-        let bytes = geometry.bytes_of(run);
-        let len = usize::try_from(bytes.len).expect("a run fits a buffer");
-        let in_head = replay.head_moved() && bytes.start < config.identity.head_bytes;
-        let read = if in_head {
-            io.read(config.devices.bitmap, config.layout.head_offset() + bytes.start, len)
-                .map_err(bitmap_error)?
-        } else {
-            io.read(config.devices.shadow, bytes.start, len).map_err(shadow_error)?
-        };
-        accepted.push(data_hash(&read) == hash);
+        let range = geometry.bytes_of(run);
+        accepted.push(range.len <= HASHED_BYTES_MAX && hash_shadow(io, config, replay, range)? == hash);
     }
     Ok(accepted)
+}
+
+/// Longest run that is copied at once, with room to spare: a record of more was not written by a copy.
+const HASHED_BYTES_MAX: u64 = 64 << 20;
+
+/// Hash of what the shadow presents, its head wherever that is.
+fn hash_shadow<S: BlockStore>(
+    io: &mut Blocking<'_, S>,
+    config: &SetConfig,
+    replay: &Replay,
+    range: ByteRange,
+) -> Result<u64, RecoverError> {
+    let head_bytes = if replay.head_moved() { config.identity.head_bytes } else { 0 };
+    let head_end = head_bytes.clamp(range.start, range.end());
+    let head = ByteRange::new(config.layout.head_offset() + range.start, head_end - range.start);
+    let rest = ByteRange::new(head_end, range.end() - head_end);
+    let mut hasher = DataHasher::default();
+    io.scan(config.devices.bitmap, head, |_, bytes| hasher.update(bytes)).map_err(bitmap_error)?;
+    io.scan(config.devices.shadow, rest, |_, bytes| hasher.update(bytes)).map_err(shadow_error)?;
+    Ok(hasher.finish())
 }
 
 /// Writes every dirty page to both places, the second after the first is durable.
@@ -537,13 +612,16 @@ fn write_planes<S: BlockStore>(
     Ok(())
 }
 
+fn superblock_of(config: &SetConfig, image: &SetImage) -> Superblock {
+    Superblock { generation: image.generation, identity: config.identity.clone(), header: image.header }
+}
+
 fn write_superblocks<S: BlockStore>(
     io: &mut Blocking<'_, S>,
     config: &SetConfig,
     image: &SetImage,
 ) -> Result<(), RecoverError> {
-    let superblock =
-        Superblock { generation: image.generation, identity: config.identity.clone(), header: image.header };
+    let superblock = superblock_of(config, image);
     for place in [Place::A, Place::B] {
         let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
         superblock.encode(&mut block);

@@ -131,11 +131,22 @@ impl Replay {
                         let words = base.words.clone();
                         self.plane(id).load_page(page, &words);
                     }
-                    Base::Page(_) => {}
-                    Base::Damaged => self.guess_page(id, page),
+                    Base::Page(_) | Base::Damaged => {}
                 }
             }
         }
+        // Last: a guess about one plane is a bit of another, which that one's own page must not take back.
+        for id in PlaneId::ALL {
+            for page in 0..self.planes[id.index()].pages() {
+                if self.is_page_damaged(id, page) {
+                    self.guess_page(id, page);
+                }
+            }
+        }
+    }
+
+    fn is_page_damaged(&self, id: PlaneId, page: usize) -> bool {
+        matches!(self.bases[id.index()][page], Base::Damaged)
     }
 
     /// E2: an unreadable page of an exact plane makes its chunks lost; of the others, it says too much.
@@ -172,7 +183,7 @@ impl Replay {
             return;
         }
         let len = self.planes[id.index()].len();
-        for bit in run.chunks().map(|chunk| chunk.0).filter(|bit| *bit < len) {
+        for bit in run.first.0..run.end().0.min(len) {
             let page = usize::try_from(bit / PAGE_BITS).expect("planes fit in memory");
             if !self.is_in_page(id, page, block) {
                 self.plane(id).put(bit, value);
@@ -203,9 +214,12 @@ impl Replay {
             };
             self.plane(PlaneId::Held).mark_dirty(page);
             let first = page as u64 * PAGE_BITS;
+            // Here *differs* is part of what is exact: a chunk taken for pending would be copied over its image.
+            let unknown = self.is_page_damaged(PlaneId::differs(frozen), page);
+            let target = if unknown { (PlaneId::Lost, true) } else { (PlaneId::Held, false) };
             for chunk in first..(first + PAGE_BITS).min(self.geometry.chunk_count()) {
                 if !merged && differs.get(chunk) {
-                    self.plane(PlaneId::Held).put(chunk, false);
+                    self.plane(target.0).put(chunk, target.1);
                 }
             }
         }
