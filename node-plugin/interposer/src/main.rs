@@ -3,7 +3,20 @@
 //!
 //! Each subcommand is a module with its arguments as a clap type and one function that runs it.
 
+mod by_id;
 mod ctl;
+mod front;
+mod logging;
+mod masters;
+mod notes;
+mod once;
+mod present;
+mod reactor;
+mod report;
+mod run;
+mod service;
+mod state_dir;
+mod volumes;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -20,10 +33,13 @@ struct Cli {
 enum Command {
     /// Ask a running interposer, or tell it what to do.
     Ctl(ctl::Ctl),
+    /// Be the interposer: serve masters and their sets until told to stop.
+    Run(run::Run),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Ctl(ctl) => ctl::main(&ctl),
+        Command::Run(run) => run::main(&run),
     }
 }

@@ -1,0 +1,472 @@
+//! The reactor: one thread per master that serves its presented devices.
+//!
+//! ```text
+//!   calls (channel + eventfd) ─┐
+//!   ring A: master I/O and the master's ublk queue ─┼─ poll ─> Machine ─> rings
+//!   ring B: shadows, bitmap volumes, shadow queues ─┘
+//! ```
+//!
+//! Ring A has the master's character device among its files: the kernel keeps a new process from taking over
+//! until the I/O of this ring has landed (E6). Ring B has not, so that a hung shadow does not hold that up.
+
+use crate::front::{BufferPool, Front, FrontCounters, FrontSpec, MAX_IO_BYTES};
+use crate::notes::StateNotes;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use umbra_engine::{
+    Chunk, Command, CommandId, Counters, Done, Geometry, Limits, Now, Refusal, SETS_MAX, SetImage, SetIndex,
+    SetStatus, Side,
+};
+use umbra_store::{Completion, DeviceSlot, Finished, IoCounts, Machine, SetConfig, SetDevices};
+use umbra_ublk::{RingFile, RingSlot};
+use umbra_uring::{Device, Owner, Ring, RingConfig, SharedRing, StoreLimits, UringStore};
+
+/// Time between ticks, in milliseconds: the precision of deadlines and rate limits.
+const TICK_MS: u64 = 100;
+/// Memory for first writes, in bytes; for chunks larger than a buffer's share, at least two buffers.
+const WRITE_BUFFERS_BYTES: u64 = 8 << 20;
+/// Largest run copied for a first write, in bytes.
+const WRITE_RUN_BYTES: u64 = 256 << 10;
+/// Largest run of the background copier, in bytes.
+const COPIER_RUN_BYTES: u64 = 1 << 20;
+/// Buffers of the background copier.
+const COPIER_BUFFERS: u16 = 4;
+/// A cut whose drain takes longer is void, in milliseconds.
+const DRAIN_DEADLINE_MS: u64 = 10_000;
+
+/// A set's volumes, claimed.
+#[derive(Debug)]
+pub(crate) struct SetVolumes {
+    /// The shadow.
+    pub shadow: Device,
+    /// The bitmap volume.
+    pub bitmap: Device,
+}
+
+/// A set that is ready to be served.
+#[derive(Debug)]
+pub(crate) struct ReadySet {
+    /// Its place.
+    pub index: SetIndex,
+    /// What was prepared or recovered; the device slots in it are replaced.
+    pub config: SetConfig,
+    /// The planes.
+    pub image: SetImage,
+    /// The volumes.
+    pub volumes: SetVolumes,
+}
+
+/// What the reactor knows, for status.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    /// Per set.
+    pub sets: Vec<(SetIndex, SetStatus)>,
+    /// Of the engine.
+    pub counters: Counters,
+    /// Of the executor.
+    pub io: IoCounts,
+    /// Of the presented master.
+    pub master: FrontCounters,
+    /// Of the presented shadows.
+    pub shadows: Vec<(SetIndex, FrontCounters)>,
+}
+
+/// Answer to whoever called.
+pub(crate) type Reply<T> = oneshot::Sender<T>;
+
+/// What a reactor can be asked.
+#[derive(Debug)]
+pub(crate) enum Call {
+    /// Take a prepared set.
+    AddSet(Box<ReadySet>, Reply<Result<(), String>>),
+    /// Forget a set without an image and give its volumes back.
+    RemoveSet(SetIndex, Reply<Result<(), String>>),
+    /// Tell the engine.
+    Command(Command, Reply<Result<Done, Refusal>>),
+    /// Serve a presented device.
+    Serve(FrontSpec, Reply<Result<(), umbra_ublk::Error>>),
+    /// Stop serving one that the kernel has ended.
+    Leave(Side, Reply<()>),
+    /// Tell what is going on.
+    Snapshot(Reply<Snapshot>),
+    /// Counts of *held*, *lost* and *differs* for runs of chunks.
+    Map(SetIndex, Vec<Range<u64>>, Reply<Option<Vec<[u64; 3]>>>),
+    /// End the thread.
+    Stop(Reply<()>),
+}
+
+/// A handle to a reactor thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Reactor {
+    calls: mpsc::Sender<Call>,
+    wake: Arc<OwnedFd>,
+}
+
+/// Wakes a reactor that sleeps.
+pub(crate) fn wake(descriptor: &OwnedFd) {
+    // Full means that it is awake already.
+    let _ = rustix::io::write(descriptor, &1u64.to_ne_bytes());
+}
+
+/// The reactor has ended; whatever it was asked is not known to have happened.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the master's thread has ended")]
+pub(crate) struct ReactorGone;
+
+impl Reactor {
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`ReactorGone`].
+    pub(crate) async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, ReactorGone> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send(call(reply)).map_err(|_| ReactorGone)?;
+        wake(&self.wake);
+        answer.await.map_err(|_| ReactorGone)
+    }
+}
+
+/// What a reactor is started with. The closure runs on the reactor's thread, where the stores must be made.
+pub(crate) struct Setup {
+    /// Name of the thread and in logs.
+    pub name: String,
+    /// The master, claimed.
+    pub master: Device,
+    /// Size and chunks.
+    pub geometry: Geometry,
+    /// Requests that the presented master may have in flight.
+    pub depth: u16,
+    /// Sets that were recovered.
+    pub sets: Vec<ReadySet>,
+    /// Writes the ends of images; is given the reactor's wake-up.
+    pub notes: Box<dyn FnOnce(Arc<OwnedFd>) -> StateNotes + Send>,
+}
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Starts a reactor.
+///
+/// # Errors
+/// A text that says what could not be made.
+pub(crate) async fn start(setup: Setup) -> Result<Reactor, String> {
+    let (calls, inbox) = mpsc::channel();
+    let descriptor =
+        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| error.to_string())?;
+    let wake = Arc::new(descriptor);
+    let (ready, started) = oneshot::channel();
+    let reactor = Reactor { calls, wake: Arc::clone(&wake) };
+    std::thread::Builder::new()
+        .name(setup.name.clone())
+        .stack_size(1 << 20)
+        .spawn(move || match Loop::new(setup, inbox, wake) {
+            Ok(mut reactor) => {
+                let _ = ready.send(Ok(()));
+                reactor.run();
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        })
+        .map_err(|error| error.to_string())?;
+    started.await.map_err(|_| "the master's thread died while it started".to_owned())??;
+    Ok(reactor)
+}
+
+fn limits(geometry: &Geometry, requests: usize) -> Limits {
+    let chunk = geometry.chunk_bytes();
+    let write_buffer_bytes = chunk.max(WRITE_RUN_BYTES);
+    let write_buffers = (WRITE_BUFFERS_BYTES / write_buffer_bytes).max(2);
+    Limits {
+        requests,
+        write_buffers: u16::try_from(write_buffers).expect("a few dozen"),
+        copier_buffers: COPIER_BUFFERS,
+        write_buffer_bytes,
+        copier_buffer_bytes: chunk.max(COPIER_RUN_BYTES),
+        drain_deadline_ms: DRAIN_DEADLINE_MS,
+    }
+}
+
+struct Loop {
+    ring_master: SharedRing,
+    ring_sides: SharedRing,
+    machine: Machine<UringStore, StateNotes>,
+    set_slots: HashMap<SetIndex, SetDevices>,
+    fronts: Vec<Front>,
+    next_slot: u16,
+    pool: BufferPool,
+    inbox: mpsc::Receiver<Call>,
+    wake: Arc<OwnedFd>,
+    commands: HashMap<CommandId, Reply<Result<Done, Refusal>>>,
+    next_command: u64,
+    started: Instant,
+    last_tick: Now,
+    depth: u16,
+    cqes: Vec<(u64, i32)>,
+    finished: Vec<Finished>,
+    stopped: bool,
+}
+
+impl Loop {
+    fn new(setup: Setup, inbox: mpsc::Receiver<Call>, wake: Arc<OwnedFd>) -> Result<Self, String> {
+        let ring = || Ring::shared(RingConfig::default()).map_err(|error| error.to_string());
+        let (ring_master, ring_sides) = (ring()?, ring()?);
+        let one = StoreLimits { devices: 1, ..StoreLimits::default() };
+        let mut master_store = UringStore::new(ring_master.clone(), Owner::new(1), one);
+        let slot = master_store.add_device(setup.master).map_err(|error| error.to_string())?;
+        let many = StoreLimits { devices: 8, transfers_per_device: 64, ..StoreLimits::default() };
+        let mut sides = UringStore::new(ring_sides.clone(), Owner::new(1), many);
+        let mut ready = Vec::new();
+        for set in setup.sets {
+            let devices = add_volumes(&mut sides, set.volumes)?;
+            ready.push((set.index, SetConfig { devices, ..set.config }, set.image));
+        }
+        let requests = usize::from(setup.depth) * (1 + SETS_MAX);
+        let notes = (setup.notes)(Arc::clone(&wake));
+        let master = (master_store, slot);
+        let mut machine =
+            Machine::new(setup.geometry, limits(&setup.geometry, requests), master, sides, notes);
+        let mut set_slots = HashMap::new();
+        for (index, config, image) in ready {
+            set_slots.insert(index, config.devices);
+            machine.add_set(index, config, image);
+        }
+        Ok(Self {
+            ring_master,
+            ring_sides,
+            machine,
+            set_slots,
+            fronts: Vec::new(),
+            next_slot: 0,
+            pool: BufferPool::new(usize::from(setup.depth), 32),
+            inbox,
+            wake,
+            commands: HashMap::new(),
+            next_command: 0,
+            started: Instant::now(),
+            last_tick: Now(0),
+            depth: setup.depth,
+            cqes: Vec::with_capacity(4096),
+            finished: Vec::with_capacity(256),
+            stopped: false,
+        })
+    }
+
+    fn now(&self) -> Now {
+        Now(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn run(&mut self) {
+        while !self.stopped {
+            let mut moved = self.exchange();
+            moved |= self.take_calls();
+            let now = self.now();
+            if now.0 >= self.last_tick.0 + TICK_MS {
+                self.last_tick = now;
+                self.machine.tick(now);
+            }
+            moved |= self.machine.turn(now);
+            moved |= self.answer();
+            if !moved && !self.fronts.iter().any(Front::has_waiting) {
+                self.sleep();
+            }
+        }
+    }
+
+    /// Hands commands of the queues to the rings, and takes in what has completed.
+    fn exchange(&mut self) -> bool {
+        let mut moved = false;
+        for front in &mut self.fronts {
+            let ring = if front.side() == Side::Master { &self.ring_master } else { &self.ring_sides };
+            ring.borrow_mut().with_submission(|sq| front.push(sq));
+        }
+        for (ring, is_master) in [(&self.ring_master, true), (&self.ring_sides, false)] {
+            ring.borrow_mut().submit_and_wait(0, None).expect("a ring of this thread works");
+            ring.borrow_mut().drain_completions(&mut self.cqes);
+            for (user_data, result) in self.cqes.drain(..) {
+                moved = true;
+                let Some(slot) = RingSlot::of(user_data) else {
+                    let store = if is_master { self.machine.master_store() } else { self.machine.sides() };
+                    store.on_completion(user_data, result);
+                    continue;
+                };
+                let on_slot = |front: &&mut Front| front.slot() == slot;
+                let Some(front) = self.fronts.iter_mut().find(on_slot) else { continue };
+                if let Some((request, buf)) = front.on_cqe(user_data, result, &mut self.pool) {
+                    let now = Now(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+                    self.machine.request(now, request, buf);
+                }
+            }
+        }
+        moved
+    }
+
+    /// Hands back what the engine has ended.
+    fn answer(&mut self) -> bool {
+        self.machine.finished(&mut self.finished);
+        let mut moved = !self.finished.is_empty();
+        for finished in self.finished.drain(..) {
+            let owns = |front: &&mut Front| front.owns(finished.id);
+            let front =
+                self.fronts.iter_mut().find(owns).expect("a request's front end stays until it is done");
+            front.finish(finished, &mut self.pool);
+        }
+        let mut answers = Vec::new();
+        self.machine.answers(&mut answers);
+        moved |= !answers.is_empty();
+        for (id, result) in answers {
+            if let Some(reply) = self.commands.remove(&id) {
+                let _ = reply.send(result);
+            }
+        }
+        moved
+    }
+
+    fn sleep(&self) {
+        let (master, sides) = (self.ring_master.borrow(), self.ring_sides.borrow());
+        let (master, sides, calls) = (master.as_fd(), sides.as_fd(), self.wake.as_fd());
+        let mut fds = [master, sides, calls].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let timeout =
+            Timespec { tv_sec: 0, tv_nsec: i64::try_from(TICK_MS * 1_000_000).expect("a tenth of a second") };
+        // Interrupted is as good as woken.
+        let _ = poll(&mut fds, Some(&timeout));
+    }
+
+    fn take_calls(&mut self) -> bool {
+        let mut moved = false;
+        let mut counter = [0; 8];
+        let _ = rustix::io::read(&*self.wake, &mut counter);
+        while let Ok(call) = self.inbox.try_recv() {
+            moved = true;
+            self.call(call);
+        }
+        moved
+    }
+
+    // An answer that nobody waits for any more is dropped: the call has had its effect.
+    fn call(&mut self, call: Call) {
+        match call {
+            Call::AddSet(set, reply) => {
+                let outcome = self.add_set(*set);
+                let _ = reply.send(outcome);
+            }
+            Call::RemoveSet(index, reply) => {
+                let outcome = self.remove_set(index);
+                let _ = reply.send(outcome);
+            }
+            Call::Command(command, reply) => {
+                let id = CommandId(self.next_command);
+                self.next_command += 1;
+                self.commands.insert(id, reply);
+                let now = self.now();
+                self.machine.command(now, id, command);
+            }
+            Call::Serve(spec, reply) => {
+                let outcome = self.serve(&spec);
+                let _ = reply.send(outcome);
+            }
+            Call::Leave(side, reply) => {
+                while let Some(at) = self.fronts.iter().position(|front| front.side() == side) {
+                    self.fronts.swap_remove(at).leave();
+                }
+                let _ = reply.send(());
+            }
+            Call::Snapshot(reply) => {
+                let _ = reply.send(self.snapshot());
+            }
+            Call::Map(index, runs, reply) => {
+                let count =
+                    |run: &Range<u64>| self.machine.master().count(index, Chunk(run.start), Chunk(run.end));
+                let _ = reply.send(runs.iter().map(count).collect());
+            }
+            Call::Stop(reply) => {
+                self.stopped = true;
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn add_set(&mut self, set: ReadySet) -> Result<(), String> {
+        let devices = add_volumes(self.machine.sides(), set.volumes)?;
+        self.set_slots.insert(set.index, devices);
+        self.machine.add_set(set.index, SetConfig { devices, ..set.config }, set.image);
+        Ok(())
+    }
+
+    fn remove_set(&mut self, index: SetIndex) -> Result<(), String> {
+        let Some(devices) = self.set_slots.get(&index).copied() else { return Err("no such set".to_owned()) };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        for slot in [devices.shadow, devices.bitmap] {
+            // Late completions must be taken in before the volumes can be let go.
+            let mut done: Vec<Completion> = Vec::new();
+            while self.machine.sides().in_flight(slot) > 0 && Instant::now() < deadline {
+                let now = self.now();
+                self.machine.turn(now);
+                std::thread::sleep(Duration::from_millis(1));
+                done.clear();
+            }
+            self.machine.sides().remove_device(slot).map_err(|error| error.to_string())?;
+        }
+        self.machine.remove_set(index);
+        self.set_slots.remove(&index);
+        Ok(())
+    }
+
+    fn serve(&mut self, spec: &FrontSpec) -> Result<(), umbra_ublk::Error> {
+        let first_id = match spec.side {
+            Side::Master => 0,
+            Side::Shadow(set) => (u32::from(set.0) + 1) * u32::from(self.depth),
+        };
+        let slot = RingSlot::new(self.next_slot);
+        self.next_slot = self.next_slot.wrapping_add(1);
+        let ring = if spec.side == Side::Master { &self.ring_master } else { &self.ring_sides };
+        // A shadow's ring carries no master I/O, so its node need not be held by the ring.
+        let file = match spec.side {
+            Side::Master => match ring.borrow_mut().register_file(spec.device.as_fd()) {
+                Ok(fixed) => RingFile::Fixed(fixed.index()),
+                Err(error) => {
+                    tracing::warn!(%error, "the ring cannot hold the character device; claims alone guard the master");
+                    RingFile::Descriptor
+                }
+            },
+            Side::Shadow(_) => RingFile::Descriptor,
+        };
+        self.fronts.push(Front::new(spec, file, slot, first_id)?);
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let master = self.machine.master();
+        let indexes = (0..u8::try_from(SETS_MAX).expect("16")).map(SetIndex);
+        let counters = |side: Side| {
+            self.fronts.iter().find(|front| front.side() == side).map(Front::counters).unwrap_or_default()
+        };
+        let sets: Vec<(SetIndex, SetStatus)> =
+            indexes.filter_map(|index| Some((index, master.status(index)?))).collect();
+        Snapshot {
+            shadows: sets.iter().map(|(index, _)| (*index, counters(Side::Shadow(*index)))).collect(),
+            sets,
+            counters: master.counters(),
+            io: self.machine.io_counts(),
+            master: counters(Side::Master),
+        }
+    }
+}
+
+fn add_volumes(sides: &mut UringStore, volumes: SetVolumes) -> Result<SetDevices, String> {
+    let mut add = |device: Device| -> Result<DeviceSlot, String> {
+        sides.add_device(device).map_err(|error| error.to_string())
+    };
+    Ok(SetDevices { shadow: add(volumes.shadow)?, bitmap: add(volumes.bitmap)? })
+}
+
+const _: () = assert!(MAX_IO_BYTES as u64 <= 1 << 20, "a request fits the executor's bounds");

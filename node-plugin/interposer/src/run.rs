@@ -1,0 +1,98 @@
+//! `umbra-io run`: the data plane. Everything is wired here, in the order it must start.
+
+use crate::masters::Host;
+use crate::service::Service;
+use crate::state_dir::StateDir;
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use umbra_engine::Id128;
+use umbra_platform::{Socket, serve};
+use umbra_ublk::Control;
+
+/// Longest that a control command of the driver may take. Stopping a device waits for its last writers.
+const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Options of the data plane.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Run {
+    /// Where the configuration of masters and the ends of images are kept; never on an Umbra device.
+    #[arg(long, default_value = "/var/lib/umbra")]
+    pub state_dir: PathBuf,
+    /// Socket of the platform API.
+    #[arg(long, default_value = "/run/umbra/io.sock")]
+    pub socket: PathBuf,
+    /// Where devices appear by UUID.
+    #[arg(long, default_value = "/dev/umbra/by-id")]
+    pub by_id: PathBuf,
+    /// Text or JSON.
+    #[arg(long, default_value = "text")]
+    pub log_format: crate::logging::LogFormat,
+}
+
+/// Runs until it is told to stop. Presented devices stay: their requests wait for the next start.
+pub(crate) fn main(run: &Run) -> ExitCode {
+    crate::logging::init(run.log_format);
+    match start(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            eprintln!("umbra-io: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(run: &Run) -> anyhow::Result<()> {
+    let ublk = umbra_ublk::Host::probe()?;
+    for warning in &ublk.warnings {
+        tracing::warn!(?warning, "this kernel is known to have a fault");
+    }
+    umbra_uring::host_supports_io_uring()?;
+    // Before any thread starts: the mark is inherited, and memory is populated before requests need it.
+    umbra_ublk::become_io_flusher()?;
+    umbra_ublk::lock_memory()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(1 << 20)
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve_all(run))?;
+    // Threads that serve devices end with the process; what is parked in the kernel waits for the next one.
+    std::process::exit(0)
+}
+
+async fn serve_all(run: &Run) -> anyhow::Result<()> {
+    let state = Arc::new(StateDir::open(&run.state_dir)?);
+    if let Some(parent) = run.socket.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let socket = Socket::bind(&run.socket).await?;
+    let host = Arc::new(Host {
+        node: Id128(state.node_id()),
+        state,
+        control: Control::open(CONTROL_DEADLINE)?,
+        by_id: run.by_id.clone(),
+    });
+    let masters = Arc::new(Mutex::new(Vec::new()));
+    let resumed = host.resume(&masters);
+    let service = Arc::new(Service::new(host, masters));
+    tracing::info!(socket = %run.socket.display(), masters = resumed.len(), "serving");
+    serve(socket, service, stop_signal()).await?;
+    Ok(())
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
