@@ -27,6 +27,7 @@ impl Run {
     pub(crate) fn new(name: &str) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        sweep();
         // Short, for the path of a socket may have 107 bytes only.
         let folder = env::temp_dir().join(format!("umbra-{}-{number}", process::id()));
         fs::create_dir_all(folder.join("logs")).with_context(|| folder.display().to_string())?;
@@ -77,6 +78,20 @@ impl Run {
         let what = if env::var_os("UMBRA_KEEP_DISKS").is_some() { self.folder.clone() } else { self.logs() };
         crate::host::run(process::Command::new("cp").args(["-r", "--sparse=always"]).arg(what).arg(&target))?;
         Ok(target)
+    }
+}
+
+/// Removes what processes that were killed have left: their disks can be large.
+fn sweep() {
+    for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix("umbra-")?.split_once('-'));
+        let owner =
+            owner.and_then(|(owner, number)| number.parse::<u32>().ok().and(owner.parse::<u32>().ok()));
+        if owner.is_some_and(|owner| !Path::new("/proc").join(owner.to_string()).exists()) {
+            // Another process may be sweeping too.
+            fs::remove_dir_all(entry.path()).ok();
+        }
     }
 }
 

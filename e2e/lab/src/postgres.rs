@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::vm::Vm;
 use crate::{cache, host, progress, rootfs};
 
-/// Where [`START`] expects the file system.
+/// Where the disk was mounted when it was made, and may be again.
 pub const MOUNT: &str = "/srv/pg";
 /// The folder of the cluster, relative to the file system.
 pub const DATA: &str = "data";

@@ -17,7 +17,7 @@ use crate::host::tail;
 use crate::kernel::Kernel;
 use crate::qemu::{self, Hardware};
 use crate::toolbox::Toolbox;
-use crate::{initrd, rootfs, serial};
+use crate::{initrd, progress, rootfs, serial};
 
 /// Under emulation, on a busy host, beside another machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
@@ -266,12 +266,14 @@ impl Vm {
         Step::new(self.guest.clone(), argv.iter().map(|&word| word.to_owned()).collect())
     }
 
-    /// Starts a shell command in the background.
+    /// Starts a shell script in the background. The shell becomes its last command, so the job's process is that of
+    /// a script of one command.
     ///
     /// # Errors
     /// A command that cannot start; a machine that hangs or is gone.
     pub fn spawn(&self, script: &str) -> Result<Job> {
-        self.sh(&format!("exec {script}")).spawn()
+        // Debian's sh would stay as the parent.
+        self.cmd(&["bash", "-euc", script]).spawn()
     }
 
     /// Puts a file of the host into the machine, with its permissions. A file there is replaced, not written over, so
@@ -357,7 +359,8 @@ impl Vm {
     pub fn shut_down(mut self) -> Result<VmBuilder> {
         let script = "sync; umount -a -t ext4,xfs 2>/dev/null; sync; echo o > /proc/sysrq-trigger";
         // The answer may or may not make it out.
-        self.sh(script).spawn().ok();
+        // Debian's sh would stay as the parent.
+        self.cmd(&["bash", "-euc", script]).spawn().ok();
         let deadline = Instant::now() + STEP_TIMEOUT;
         while self.emulator.child.try_wait()?.is_none() {
             ensure!(Instant::now() < deadline, "the machine does not switch off");
@@ -385,6 +388,9 @@ impl Vm {
 
     fn rescue(&self) {
         let Some(off) = &self.off else { return };
+        if let Err(error) = self.check_kernel() {
+            progress::say(format_args!("{}: {error}", off.name));
+        }
         for path in &off.kept {
             let name = path.trim_start_matches('/').replace('/', "-");
             let target = lock(&self.run).logs().join(name);

@@ -31,6 +31,9 @@ fn commands_jobs_and_files() -> Result<()> {
     job.kill(Signal::KILL)?;
     assert_eq!(job.wait(SECOND * 20)?.status.signal, 9);
 
+    let alone = vm.spawn("sleep 300")?;
+    let name = format!("sleep 1; cat /proc/{}/comm", alone.pid());
+    assert_eq!(vm.sh(&name).run()?.text(), "sleep");
     let daemon = vm.sh("sleep 300 & echo started").run()?;
     assert_eq!(daemon.text(), "started", "a daemon that keeps the output open does not keep the step open");
 
