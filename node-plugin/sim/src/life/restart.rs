@@ -1,0 +1,200 @@
+//! Crashes, starts, and the set's enable.
+
+use super::{DEADLINE_MS, DRAIN_MS, Life, REQUESTS, Running, SET, Set, UNRECORDABLE_MS};
+use crate::oracle::Verdict;
+use crate::plan::Disk;
+use umbra_engine::{Id128, Limits, SetState, Unrecordable};
+use umbra_format::{SetIdentity, VolumeIdentity};
+use umbra_store::{
+    Crash, Machine, RecoverError, Session, SetDevices, SetOptions, StoreError, prepare_set, recover_set,
+};
+
+/// The one node.
+const NODE: Id128 = Id128([0xab; 16]);
+
+/// How a start ended.
+enum Start {
+    Up,
+    /// The machine crashed again.
+    Down,
+}
+
+impl Life {
+    /// The machine has crashed: everybody learns what they learn, and it is started until it stays up.
+    pub(super) fn crashed(&mut self) -> Verdict {
+        let disabling = self.commands.values().any(|running| *running == Running::Disable);
+        while let Some(crash) = self.world.crashed() {
+            self.tally.crashes += 1;
+            self.log(|| format!("crashed: {crash:?}"));
+            let power_cut = crash != Crash::Kill;
+            self.machine = None;
+            self.commands.clear();
+            self.notes.crash();
+            self.oracle.crash(power_cut);
+            if power_cut {
+                self.outstanding.clear();
+            }
+            if !self.calm && self.rng.chance(self.plan.crash_in_recovery) {
+                let again = if self.rng.chance(500) { crash } else { Crash::Kill };
+                let at = self.world.operations() + 1 + self.rng.below(50);
+                self.world.crash_at(Some((at, again)));
+            }
+            if let Start::Down = self.start(disabling)? {
+                continue;
+            }
+        }
+        if self.rng.chance(self.plan.read_after_recovery) {
+            self.read_out()?;
+        }
+        Ok(())
+    }
+
+    /// Starts the machine after it was closed in order.
+    pub(super) fn restart(&mut self) -> Verdict {
+        self.machine = None;
+        match self.start(false)? {
+            Start::Up => Ok(()),
+            Start::Down => self.crashed(),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let chunk = self.plan.geometry.chunk_bytes();
+        Limits {
+            requests: REQUESTS as usize,
+            write_buffers: self.plan.write_buffers,
+            copier_buffers: self.plan.copier_buffers,
+            write_buffer_bytes: chunk * self.plan.buffer_chunks.min(4),
+            copier_buffer_bytes: chunk * self.plan.buffer_chunks,
+            drain_deadline_ms: DRAIN_MS,
+        }
+    }
+
+    fn options(&self) -> SetOptions {
+        let unrecordable = match self.plan.fail_write {
+            true => Unrecordable::FailWrite(UNRECORDABLE_MS),
+            false => Unrecordable::Block,
+        };
+        SetOptions { shadow_deadline_ms: DEADLINE_MS, bitmap_deadline_ms: DEADLINE_MS, unrecordable }
+    }
+
+    fn set_devices(&self) -> SetDevices {
+        SetDevices { shadow: self.disk(Disk::Shadow), bitmap: self.disk(Disk::Bitmap) }
+    }
+
+    fn start(&mut self, disabling: bool) -> Result<Start, String> {
+        let master = (self.world.claim(), self.disk(Disk::Master));
+        let sides = self.world.claim();
+        let notes = self.notes.clone();
+        self.machine = Some(Machine::new(self.plan.geometry, self.limits(), master, sides, notes));
+        if self.set.is_some()
+            && let Start::Down = self.recover(disabling)?
+        {
+            return Ok(Start::Down);
+        }
+        let again: Vec<u32> = self.outstanding.keys().copied().collect();
+        for id in again {
+            self.submit(id);
+        }
+        Ok(Start::Up)
+    }
+
+    fn recover(&mut self, disabling: bool) -> Result<Start, String> {
+        for attempt in 0..2 {
+            let Some(set) = self.set.clone() else { break };
+            let session = Session { node: NODE, session: self.fresh_id() };
+            let ended = self.notes.ended(set.identity.set);
+            let mut store = self.world.claim();
+            let faults = self.faults();
+            let recovered = recover_set(&mut store, self.set_devices(), session, ended, self.options());
+            match recovered {
+                Ok((config, image)) => {
+                    let (epoch, state) = (image.header.epoch, image.header.state);
+                    self.log(|| format!("recovered: epoch {epoch}, {state:?}"));
+                    self.oracle.recovered(epoch.0)?;
+                    self.machine().add_set(SET, config, image);
+                    return Ok(Start::Up);
+                }
+                Err(RecoverError::Device { source: StoreError::Crashed, .. }) => return Ok(Start::Down),
+                Err(RecoverError::Disabled(_)) if disabling => {
+                    self.set = None;
+                    self.oracle.forget_image();
+                    return Ok(Start::Up);
+                }
+                Err(error) => {
+                    self.log(|| format!("recovery failed: {error}"));
+                    let injected = self.faults() > faults;
+                    let bitmap = self.world.injected(self.disk(Disk::Bitmap)) > set.bitmap_faults_before;
+                    if !injected && !bitmap {
+                        return Err(format!("recovery failed without a fault: {error}"));
+                    }
+                    if attempt == 0 {
+                        self.heal();
+                    }
+                }
+            }
+        }
+        // The bitmap volume was damaged by its faults: the operator gives the shadow up.
+        self.tally.given_up += 1;
+        self.set = None;
+        self.bitmap_used = true;
+        self.oracle.forget_image();
+        Ok(Start::Up)
+    }
+
+    fn identity(&mut self) -> SetIdentity {
+        let size = self.plan.geometry.master_bytes();
+        let volume =
+            |uuid| VolumeIdentity { uuid, size, fingerprint: 0, hardware_id: String::new() };
+        SetIdentity {
+            set: self.fresh_id(),
+            master: volume(self.fresh_id()),
+            shadow: volume(self.fresh_id()),
+            bitmap: self.fresh_id(),
+            tracking: self.fresh_id(),
+            node: NODE,
+            session: self.fresh_id(),
+            seal_owner: Id128::default(),
+            mode: self.plan.mode,
+            geometry: self.plan.geometry,
+            logical_block: 512,
+            physical_block: 4096,
+            ring_blocks: self.plan.ring_blocks,
+            head_bytes: self.plan.head_bytes,
+            protected: false,
+            cluster: "sim".to_owned(),
+            namespace: "sim".to_owned(),
+            name: "set".to_owned(),
+        }
+    }
+
+    /// Prepares a set, if there is none. Its first cut is a step of its own.
+    pub(super) fn enable(&mut self) -> Verdict {
+        if self.set.is_some() || self.commands.values().any(|running| *running == Running::Detach) {
+            return Ok(());
+        }
+        let (faults_before, disk) = (self.faults(), self.disk(Disk::Bitmap));
+        let bitmap_faults_before = self.world.injected(disk);
+        let identity = self.identity();
+        let mut store = self.world.claim();
+        let force = std::mem::take(&mut self.bitmap_used);
+        match prepare_set(&mut store, self.set_devices(), identity.clone(), self.options(), force) {
+            Ok((config, image)) => {
+                assert_eq!(image.header.state, SetState::Prepared);
+                self.set = Some(Set { identity, faults_before, bitmap_faults_before });
+                self.machine().add_set(SET, config, image);
+                if self.world.crashed().is_some() { self.crashed() } else { Ok(()) }
+            }
+            Err(RecoverError::Device { source: StoreError::Crashed, .. }) => {
+                self.bitmap_used = true;
+                self.crashed()
+            }
+            Err(error) if self.faults() > faults_before => {
+                self.log(|| format!("preparing failed: {error}"));
+                self.bitmap_used = true;
+                Ok(())
+            }
+            Err(error) => Err(format!("preparing a set failed without a fault: {error}")),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What the workload and the operator do.
+
+use super::{Life, Outstanding, REQUESTS, Running, SET};
+use crate::oracle::{Side, Verdict};
+use crate::plan::{Ask, Disk, Step};
+use umbra_engine::{Command, CommandId, CopyKind, CopyLimits, Now, SetState};
+use umbra_store::{Crash, Faults};
+
+impl Life {
+    /// Issues a request, if there is somebody who may.
+    pub(super) fn ask(&mut self, side: Side, ask: Ask, first: u64, count: u64) -> Verdict {
+        let closing =
+            |running: &Running| matches!(running, Running::Cut { .. } | Running::Disable | Running::Detach);
+        let commanded = self.commands.values().any(closing);
+        let absent = side == Side::Shadow && (self.oracle.image.is_none() || commanded);
+        if absent || self.commands.values().any(|running| *running == Running::Detach) {
+            return Ok(());
+        }
+        if self.outstanding.len() >= REQUESTS as usize
+            && !self.turn_until(500, |life| life.outstanding.len() < REQUESTS as usize)?
+        {
+            return Ok(());
+        }
+        let writes = matches!(ask, Ask::Write { .. } | Ask::Zeroes { .. } | Ask::Discard);
+        let Some(volume) = self.oracle.volume(side) else { return Ok(()) };
+        if writes && !self.plan.overlaps && volume.is_writing(first, count) {
+            return Ok(());
+        }
+        self.issue(side, ask, first, count, false);
+        Ok(())
+    }
+
+    /// Issues a request.
+    pub(super) fn issue(&mut self, side: Side, ask: Ask, first: u64, count: u64, reads_out: bool) {
+        let id = (0..REQUESTS).find(|id| !self.outstanding.contains_key(id)).expect("there was room");
+        let master_faults = self.world.injected(self.disk(Disk::Master));
+        let values = match ask {
+            Ask::Write { .. } => self.oracle.fresh_values(count),
+            Ask::Zeroes { .. } => vec![0; usize::try_from(count).expect("small requests")],
+            Ask::Discard => self.oracle.master.unknown_values(count),
+            Ask::Read | Ask::Flush => Vec::new(),
+        };
+        let fua = matches!(ask, Ask::Write { fua: true } | Ask::Zeroes { fua: true });
+        let issued = self.oracle.now();
+        if !values.is_empty()
+            && let Some(volume) = self.oracle.volume(side)
+        {
+            volume.issue(id, first, &values, fua, issued);
+        }
+        if ask == Ask::Read
+            && let Some(volume) = self.oracle.volume(side)
+        {
+            volume.look(issued);
+        }
+        if !reads_out {
+            let stamps = values.first().copied();
+            self.log(|| format!("request {id}: {side:?} {ask:?} {first}+{count} from w{stamps:?}"));
+        }
+        self.tally.requests += 1;
+        let submitted_ms = self.now_ms;
+        let request =
+            Outstanding { side, ask, first, count, values, issued, submitted_ms, master_faults, reads_out };
+        self.outstanding.insert(id, request);
+        self.submit(id);
+    }
+
+    pub(super) fn command(&mut self, running: Running, command: Command) {
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.commands.insert(id, running);
+        let now = Now(self.now_ms);
+        self.machine().command(now, id, command);
+    }
+
+    /// Waits for the last command of the operator; false if it takes too long.
+    fn commands_done(&mut self) -> Result<bool, String> {
+        self.turn_until(4000, |life| life.commands.is_empty())
+    }
+
+    /// Waits until nobody has the shadow open.
+    fn close_shadow(&mut self) -> Result<bool, String> {
+        let open = |life: &Self| life.outstanding.values().any(|request| request.side == Side::Shadow);
+        self.turn_until(600, |life| !open(life))
+    }
+
+    pub(super) fn cut(&mut self, update: bool) -> Verdict {
+        if !self.commands_done()? || !self.close_shadow()? {
+            return Ok(());
+        }
+        let (Some(set), Some(state)) = (&self.set, self.state()) else { return Ok(()) };
+        let before = match state {
+            SetState::Prepared => set.faults_before,
+            _ => self.faults(),
+        };
+        let cut = self.fresh_id();
+        let kind = if update { CopyKind::Update } else { CopyKind::Full };
+        let reset = matches!(state, SetState::Offline(_));
+        self.oracle.cut_begins(before);
+        let unix_ms = self.now_ms;
+        self.command(Running::Cut { cut }, Command::Cut { set: SET, kind, cut, unix_ms, reset });
+        Ok(())
+    }
+
+    pub(super) fn steer_copier(&mut self, step: Step) -> Verdict {
+        if self.set.is_none() {
+            return Ok(());
+        }
+        let chunk = self.plan.geometry.chunk_bytes();
+        let command = match step {
+            Step::Abort => Command::Abort { set: SET },
+            Step::Resume => Command::Resume { set: SET },
+            Step::Limit(chunks) => {
+                let bytes_per_second = chunks.map(|chunks| chunks * chunk * 10);
+                Command::SetCopyLimits { set: SET, limits: CopyLimits { bytes_per_second, in_flight: 2 } }
+            }
+            _ => return Ok(()),
+        };
+        self.command(Running::Minor, command);
+        Ok(())
+    }
+
+    pub(super) fn disable(&mut self, force: bool) -> Verdict {
+        if self.set.is_some() && self.commands_done()? && self.close_shadow()? && self.set.is_some() {
+            self.command(Running::Disable, Command::Disable { set: SET, force });
+        }
+        Ok(())
+    }
+
+    /// Closes everything in order, sometimes loses the power, and starts again.
+    pub(super) fn detach(&mut self) -> Verdict {
+        if !self.settle(1000)? {
+            return Ok(());
+        }
+        self.command(Running::Detach, Command::Detach);
+        let crashes = self.tally.crashes;
+        if !self.turn_until(4000, |life| life.commands.is_empty())? {
+            return Err("a detach did not end".to_owned());
+        }
+        if self.tally.crashes > crashes {
+            return Ok(());
+        }
+        if !self.machine().master().is_detached() {
+            return Err("a detach was answered but the master is attached".to_owned());
+        }
+        self.check_raw()?;
+        if self.rng.chance(300) {
+            self.world.crash(Crash::PowerCut { granule: 512 });
+            return self.crashed();
+        }
+        // The label of the last cut may still be on its way.
+        while self.world.in_flight() > self.world.hanging() {
+            self.turn()?;
+        }
+        self.restart()
+    }
+
+    pub(super) fn arm(&mut self, after: u64, crash: Crash) -> Verdict {
+        if after == 0 {
+            self.world.crash(crash);
+            return self.crashed();
+        }
+        self.world.crash_at(Some((self.world.operations() + after, crash)));
+        Ok(())
+    }
+
+    pub(super) fn heal(&mut self) {
+        for disk in Disk::ALL {
+            self.world.set_faults(self.disk(disk), Faults::default());
+        }
+        self.healthy = [true; 3];
+        self.notes.set_failing(0);
+        self.world.release();
+    }
+}

@@ -1,0 +1,111 @@
+//! A state directory that takes its time, fails on demand and survives what its machine does not.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use umbra_engine::{Epoch, Id128};
+use umbra_store::{EndNote, Notes, SimRng, SimWorld};
+
+#[derive(Debug)]
+struct Directory {
+    rng: SimRng,
+    durable: HashMap<Id128, Epoch>,
+    /// With the polls until each is written.
+    writing: Vec<(EndNote, u64)>,
+    failing: u32,
+    failures: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct SimNotes {
+    world: SimWorld,
+    directory: Rc<RefCell<Directory>>,
+}
+
+impl SimNotes {
+    /// An empty directory on the machine of `world`.
+    pub fn new(world: SimWorld, seed: u64) -> Self {
+        let directory = Directory {
+            rng: SimRng::new(seed),
+            durable: HashMap::new(),
+            writing: Vec::new(),
+            failing: 0,
+            failures: 0,
+        };
+        Self { world, directory: Rc::new(RefCell::new(directory)) }
+    }
+
+    /// The newest image of a set that the directory says has ended.
+    pub fn ended(&self, set: Id128) -> Option<Epoch> {
+        self.directory.borrow().durable.get(&set).copied()
+    }
+
+    /// So many of 1000 writes fail from now on.
+    pub fn set_failing(&self, per_mille: u32) {
+        self.directory.borrow_mut().failing = per_mille;
+    }
+
+    /// Whether writes may fail now.
+    pub fn is_failing(&self) -> bool {
+        self.directory.borrow().failing > 0
+    }
+
+    /// Writes that failed so far.
+    pub fn failures(&self) -> u64 {
+        self.directory.borrow().failures
+    }
+
+    /// Notes on their way.
+    pub fn in_flight(&self) -> usize {
+        self.directory.borrow().writing.len()
+    }
+
+    /// The machine has crashed: what was being written is there or not.
+    pub fn crash(&self) {
+        let mut directory = self.directory.borrow_mut();
+        for (note, _) in std::mem::take(&mut directory.writing) {
+            if directory.rng.chance(500) {
+                directory.keep(note);
+            }
+        }
+    }
+}
+
+impl Directory {
+    fn keep(&mut self, note: EndNote) {
+        let newest = self.durable.entry(note.set).or_default();
+        *newest = (*newest).max(note.epoch);
+    }
+}
+
+impl Notes for SimNotes {
+    fn submit(&mut self, note: EndNote) {
+        if self.world.crashed().is_none() {
+            let mut directory = self.directory.borrow_mut();
+            let polls = directory.rng.range(1, 12);
+            directory.writing.push((note, polls));
+        }
+    }
+
+    fn poll(&mut self, done: &mut Vec<(EndNote, bool)>) {
+        if self.world.crashed().is_some() {
+            return;
+        }
+        let mut directory = self.directory.borrow_mut();
+        for (_, polls) in &mut directory.writing {
+            *polls -= 1;
+        }
+        while let Some(at) = directory.writing.iter().position(|(_, polls)| *polls == 0) {
+            let (note, _) = directory.writing.remove(at);
+            let failing = directory.failing;
+            let ok = !directory.rng.chance(failing);
+            if ok {
+                directory.keep(note);
+            } else {
+                directory.failures += 1;
+            }
+            done.push((note, ok));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What a workload may see, worked out without knowing how the engine works.
+//!
+//! The oracle only hears what the workload and the operator hear: requests issued and ended, cuts asked for and
+//! answered, crashes. From that it keeps, per sector, everything that a read may return (see [`Volume`]).
+
+mod volume;
+
+use crate::stamp::Value;
+use std::collections::BTreeSet;
+pub use volume::{Request, Time, Verdict, Volume};
+
+/// The device that a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The logical master.
+    Master,
+    /// The shadow.
+    Shadow,
+}
+
+/// What the shadow presents since a cut.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Counts cuts.
+    pub epoch: u64,
+    /// Its sectors.
+    pub volume: Volume,
+    /// Sectors that were found lost: they never come back (invariant 7).
+    lost: BTreeSet<u64>,
+    /// Faults injected before the cut began: only a later one excuses an error.
+    pub faults_before: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Cut {
+    from: Time,
+    faults_before: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Oracle {
+    clock: Time,
+    next_value: Value,
+    shadow_write_through: bool,
+    /// The logical master.
+    pub master: Volume,
+    /// The shadow's image, if it has one.
+    pub image: Option<Image>,
+    cut: Option<Cut>,
+    /// The image of a cut whose outcome only the bitmap volume knows.
+    in_doubt: Option<Image>,
+}
+
+impl Oracle {
+    /// Before anything has happened. The arguments say whether completed writes are durable by themselves.
+    pub fn new(master_write_through: bool, shadow_write_through: bool) -> Self {
+        Self {
+            clock: 1,
+            next_value: 1,
+            shadow_write_through,
+            master: Volume::master(master_write_through),
+            image: None,
+            cut: None,
+            in_doubt: None,
+        }
+    }
+
+    /// A new instant.
+    pub fn now(&mut self) -> Time {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// Values that were never written before.
+    pub fn fresh_values(&mut self, count: u64) -> Vec<Value> {
+        let first = self.next_value;
+        self.next_value += count;
+        (first..first + count).collect()
+    }
+
+    /// The sectors of a side, if it is there.
+    pub fn volume(&mut self, side: Side) -> Option<&mut Volume> {
+        match side {
+            Side::Master => Some(&mut self.master),
+            Side::Shadow => self.image.as_mut().map(|image| &mut image.volume),
+        }
+    }
+
+    /// A read of `values` from sector `first`, issued at `from`, has succeeded.
+    ///
+    /// # Errors
+    /// The first sector that may not read so.
+    pub fn read(&mut self, side: Side, first: u64, values: &[Option<Value>], from: Time) -> Verdict {
+        let to = self.now();
+        for (number, value) in (first..).zip(values) {
+            if side == Side::Shadow
+                && let Some(image) = &self.image
+                && image.lost.contains(&number)
+            {
+                return Err(format!("invariant 7: lost shadow sector {number} reads data again"));
+            }
+            let volume = self.volume(side).ok_or("a shadow without an image was read")?;
+            volume.read(number, *value, from, to)?;
+        }
+        Ok(())
+    }
+
+    /// These sectors could not be read although no fault is active: they are lost.
+    pub fn lost(&mut self, first: u64, count: u64) {
+        if let Some(image) = &mut self.image {
+            image.lost.extend(first..first + count);
+        }
+    }
+
+    /// A cut was asked for.
+    pub fn cut_begins(&mut self, faults_before: u64) {
+        let from = self.now();
+        self.master.look(from);
+        self.cut = Some(Cut { from, faults_before });
+    }
+
+    fn image_of_cut(&mut self) -> Option<Image> {
+        let Cut { from, faults_before } = self.cut.take()?;
+        let to = self.now();
+        self.master.looked(from);
+        let epoch = self.image.as_ref().map_or(0, |image| image.epoch) + 1;
+        let volume = self.master.image(from, to, self.shadow_write_through);
+        Some(Image { epoch, volume, lost: BTreeSet::new(), faults_before })
+    }
+
+    /// The cut was answered with this epoch.
+    ///
+    /// # Errors
+    /// If it is not the next one.
+    pub fn cut_done(&mut self, epoch: u64) -> Verdict {
+        let mut image = self.image_of_cut().ok_or("a cut was answered that nobody asked for")?;
+        if epoch <= self.image.as_ref().map_or(0, |image| image.epoch) {
+            return Err(format!("the cut was answered with epoch {epoch}, which is not a new one"));
+        }
+        image.epoch = epoch;
+        self.image = Some(image);
+        self.in_doubt = None;
+        Ok(())
+    }
+
+    /// The cut was refused. `void`: nothing may have changed; otherwise the bitmap volume may say that it happened.
+    pub fn cut_refused(&mut self, void: bool) {
+        let image = self.image_of_cut();
+        if !void {
+            self.in_doubt = image;
+        }
+    }
+
+    /// The machine has crashed.
+    pub fn crash(&mut self, power_cut: bool) {
+        if let Some(image) = self.image_of_cut() {
+            self.in_doubt = Some(image);
+        }
+        if power_cut {
+            let now = self.now();
+            self.master.power_cut(now);
+            if let Some(image) = &mut self.image {
+                image.volume.power_cut(now);
+            }
+        }
+    }
+
+    /// The set was recovered, in this epoch.
+    ///
+    /// # Errors
+    /// If it can be in no such epoch.
+    pub fn recovered(&mut self, epoch: u64) -> Verdict {
+        let current = self.image.as_ref().map_or(0, |image| image.epoch);
+        match &self.in_doubt {
+            Some(image) if epoch > current && image.epoch <= epoch => {
+                self.image = self.in_doubt.take();
+                if let Some(image) = &mut self.image {
+                    image.epoch = epoch;
+                }
+            }
+            _ if epoch == current => {}
+            _ => return Err(format!("the set is in epoch {epoch} after recovery; it was in {current}")),
+        }
+        self.in_doubt = None;
+        Ok(())
+    }
+
+    /// The set has ended or was given up: there is no image any more.
+    pub fn forget_image(&mut self) {
+        self.image = None;
+        self.in_doubt = None;
+        self.cut = None;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! The oracle must allow what may happen and refuse what must not: each rule from both sides.
+
+use super::*;
+use crate::stamp::original;
+
+fn issue(oracle: &mut Oracle, request: Request, first: u64, fua: bool) -> Value {
+    let values = oracle.fresh_values(1);
+    let now = oracle.now();
+    oracle.master.issue(request, first, &values, fua, now);
+    values[0]
+}
+
+fn end(oracle: &mut Oracle, request: Request, ok: bool) {
+    let now = oracle.now();
+    oracle.master.end(request, ok, now);
+}
+
+fn write(oracle: &mut Oracle, first: u64) -> Value {
+    let value = issue(oracle, 0, first, false);
+    end(oracle, 0, true);
+    value
+}
+
+fn flush(oracle: &mut Oracle) {
+    let issued = oracle.now();
+    oracle.master.flushed(issued);
+}
+
+fn reads(oracle: &mut Oracle, side: Side, first: u64, value: Value) -> bool {
+    let from = oracle.now();
+    oracle.read(side, first, &[Some(value)], from).is_ok()
+}
+
+fn oracle() -> Oracle {
+    Oracle::new(false, false)
+}
+
+#[test]
+fn an_acknowledged_write_is_read_and_what_it_overwrote_is_not() {
+    let mut oracle = oracle();
+    assert!(reads(&mut oracle, Side::Master, 3, original(3)));
+    let value = write(&mut oracle, 3);
+    assert!(!reads(&mut oracle, Side::Master, 3, original(3)));
+    assert!(reads(&mut oracle, Side::Master, 3, value));
+    assert!(!reads(&mut oracle, Side::Master, 4, value), "another sector");
+    let from = oracle.now();
+    assert!(oracle.read(Side::Master, 3, &[None], from).is_err(), "a torn sector");
+}
+
+#[test]
+fn a_write_in_flight_or_failed_may_be_read_or_not() {
+    for fails in [false, true] {
+        let mut oracle = oracle();
+        let value = issue(&mut oracle, 7, 0, false);
+        if fails {
+            end(&mut oracle, 7, false);
+        }
+        for seen in [original(0), value] {
+            assert!(reads(&mut oracle.clone(), Side::Master, 0, seen), "fails: {fails}");
+        }
+    }
+}
+
+#[test]
+fn of_two_writes_at_once_either_wins_but_only_one() {
+    let mut oracle = oracle();
+    let a = issue(&mut oracle, 1, 0, false);
+    let b = issue(&mut oracle, 2, 0, false);
+    end(&mut oracle, 1, true);
+    end(&mut oracle, 2, true);
+    assert!(!reads(&mut oracle.clone(), Side::Master, 0, original(0)));
+    assert!(reads(&mut oracle.clone(), Side::Master, 0, a));
+    assert!(reads(&mut oracle, Side::Master, 0, b));
+    assert!(!reads(&mut oracle, Side::Master, 0, a), "the first read has shown who won");
+}
+
+#[test]
+fn a_power_cut_may_lose_what_was_not_flushed_and_nothing_else() {
+    let mut oracle = oracle();
+    let flushed = write(&mut oracle, 0);
+    flush(&mut oracle);
+    let later = write(&mut oracle, 0);
+    oracle.crash(true);
+    for (value, allowed) in [(original(0), false), (flushed, true), (later, true)] {
+        assert_eq!(reads(&mut oracle.clone(), Side::Master, 0, value), allowed);
+    }
+    assert!(reads(&mut oracle, Side::Master, 0, flushed));
+    assert!(!reads(&mut oracle, Side::Master, 0, later), "what was read after a power cut is the truth");
+}
+
+#[test]
+fn fua_and_write_through_are_floors_of_their_own() {
+    for (write_through, fua) in [(false, true), (true, false)] {
+        let mut oracle = Oracle::new(write_through, false);
+        issue(&mut oracle, 0, 0, fua);
+        end(&mut oracle, 0, true);
+        oracle.crash(true);
+        assert!(!reads(&mut oracle, Side::Master, 0, original(0)));
+    }
+}
+
+#[test]
+fn a_kill_loses_nothing_and_leaves_what_is_in_flight_open() {
+    let mut oracle = oracle();
+    let acknowledged = write(&mut oracle, 0);
+    let open = issue(&mut oracle, 5, 1, false);
+    oracle.crash(false);
+    assert!(reads(&mut oracle.clone(), Side::Master, 0, acknowledged));
+    assert!(!reads(&mut oracle.clone(), Side::Master, 0, original(0)));
+    assert!(reads(&mut oracle.clone(), Side::Master, 1, original(1)));
+    assert!(reads(&mut oracle, Side::Master, 1, open));
+}
+
+#[test]
+fn an_image_holds_what_was_acknowledged_before_it_and_nothing_issued_after_it() {
+    let mut oracle = oracle();
+    let before = write(&mut oracle, 0);
+    oracle.cut_begins(0);
+    oracle.cut_done(1).unwrap();
+    let after = write(&mut oracle, 0);
+    assert!(!reads(&mut oracle, Side::Shadow, 0, original(0)));
+    assert!(!reads(&mut oracle, Side::Shadow, 0, after));
+    assert!(reads(&mut oracle, Side::Shadow, 0, before));
+    assert!(reads(&mut oracle, Side::Shadow, 9, original(9)));
+}
+
+#[test]
+fn an_image_is_of_one_instant() {
+    let mut oracle = oracle();
+    oracle.cut_begins(0);
+    let first = write(&mut oracle, 0);
+    let second = write(&mut oracle, 1);
+    oracle.cut_done(1).unwrap();
+    for (a, b, allowed) in
+        [(original(0), original(1), true), (first, original(1), true), (first, second, true)]
+    {
+        let mut oracle = oracle.clone();
+        assert!(reads(&mut oracle, Side::Shadow, 0, a));
+        assert_eq!(reads(&mut oracle, Side::Shadow, 1, b), allowed);
+    }
+    assert!(reads(&mut oracle, Side::Shadow, 1, second));
+    assert!(!reads(&mut oracle, Side::Shadow, 0, original(0)), "invariant 4: the second without the first");
+}
+
+#[test]
+fn an_image_survives_a_power_cut_that_the_master_does_not() {
+    let mut oracle = oracle();
+    let value = write(&mut oracle, 0);
+    oracle.cut_begins(0);
+    oracle.cut_done(1).unwrap();
+    oracle.crash(true);
+    oracle.recovered(1).unwrap();
+    assert!(!reads(&mut oracle.clone(), Side::Shadow, 0, original(0)));
+    assert!(reads(&mut oracle, Side::Shadow, 0, value));
+}
+
+#[test]
+fn after_a_crash_in_a_cut_the_epoch_says_which_image_there_is() {
+    let mut oracle = oracle();
+    oracle.cut_begins(0);
+    oracle.cut_done(1).unwrap();
+    let value = write(&mut oracle, 0);
+    oracle.cut_begins(0);
+    oracle.crash(false);
+    let mut old = oracle.clone();
+    old.recovered(1).unwrap();
+    assert!(reads(&mut old, Side::Shadow, 0, original(0)));
+    oracle.recovered(2).unwrap();
+    assert!(!reads(&mut oracle, Side::Shadow, 0, original(0)));
+    assert!(reads(&mut oracle, Side::Shadow, 0, value));
+    assert!(oracle.recovered(1).is_err(), "epochs do not go back");
+}
+
+#[test]
+fn lost_is_lost_until_the_next_image() {
+    let mut oracle = oracle();
+    oracle.cut_begins(0);
+    oracle.cut_done(1).unwrap();
+    oracle.lost(0, 8);
+    assert!(!reads(&mut oracle, Side::Shadow, 0, original(0)));
+    oracle.cut_begins(0);
+    oracle.cut_done(2).unwrap();
+    assert!(reads(&mut oracle, Side::Shadow, 0, original(0)));
+}
+
+#[test]
+fn a_discard_leaves_anything_but_always_the_same() {
+    let mut oracle = oracle();
+    let values = oracle.master.unknown_values(1);
+    let now = oracle.now();
+    oracle.master.issue(0, 0, &values, false, now);
+    end(&mut oracle, 0, true);
+    assert!(reads(&mut oracle.clone(), Side::Master, 0, original(0)));
+    assert!(reads(&mut oracle, Side::Master, 0, 0));
+    assert!(!reads(&mut oracle, Side::Master, 0, original(0)));
+}
+
+#[test]
+fn a_read_in_flight_may_still_return_what_was_durably_overwritten_meanwhile() {
+    let mut oracle = Oracle::new(true, true);
+    let older = write(&mut oracle, 0);
+    let from = oracle.now();
+    oracle.master.look(from);
+    let newer = write(&mut oracle, 0);
+    let newest = write(&mut oracle, 0);
+    for seen in [older, newer, newest] {
+        assert!(oracle.clone().read(Side::Master, 0, &[Some(seen)], from).is_ok());
+    }
+    assert!(oracle.read(Side::Master, 0, &[Some(original(0))], from).is_err());
+}
