@@ -9,6 +9,7 @@ mod front;
 mod logging;
 mod masters;
 mod notes;
+mod offline;
 mod once;
 mod present;
 mod reactor;
@@ -33,6 +34,9 @@ struct Cli {
 enum Command {
     /// Ask a running interposer, or tell it what to do.
     Ctl(ctl::Ctl),
+    Check(offline::Check),
+    Inspect(offline::Inspect),
+    Size(offline::Size),
     /// Be the interposer: serve masters and their sets until told to stop.
     Run(run::Run),
 }
@@ -40,6 +44,9 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Ctl(ctl) => ctl::main(&ctl),
+        Command::Check(check) => offline::check(&check),
+        Command::Inspect(inspect) => offline::inspect(&inspect),
+        Command::Size(size) => offline::size(&size),
         Command::Run(run) => run::main(&run),
     }
 }
