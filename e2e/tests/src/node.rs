@@ -26,12 +26,10 @@ impl Node {
     pub fn start(vm: &mut Vm) -> Result<Self> {
         vm.keep_on_failure(LOG);
         vm.put(static_binary("umbra-io")?, PROGRAM)?;
-        vm.sh(
-            "mkdir -p /var/lib/umbra
+        vm.sh("mkdir -p /var/lib/umbra
              blkid /dev/lab/state >/dev/null 2>&1 || mkfs.ext4 -q /dev/lab/state
-             mountpoint -q /var/lib/umbra || mount /dev/lab/state /var/lib/umbra",
-        )
-        .run()?;
+             mountpoint -q /var/lib/umbra || mount /dev/lab/state /var/lib/umbra")
+            .run()?;
         let mut node = Self { job: None };
         node.run(vm)?;
         Ok(node)
@@ -75,7 +73,8 @@ impl Node {
 /// # Errors
 /// If the command was refused, with the text of the refusal.
 pub fn ctl(vm: &Vm, arguments: &str) -> Result<Value> {
-    let output = vm.sh(&format!("{PROGRAM} ctl --json {arguments}")).timeout(Duration::from_secs(60)).run()?;
+    let output =
+        vm.sh(&format!("{PROGRAM} ctl --json {arguments}")).timeout(Duration::from_secs(60)).run()?;
     let text = output.text().trim();
     if text.is_empty() {
         return Ok(Value::Null);
@@ -115,12 +114,21 @@ pub fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     }
 }
 
-/// The state of a set, in one word.
+/// The state of a set, in one word. After a start the master's claim and recovery take a moment.
 ///
 /// # Errors
-/// If there is no such set.
+/// If there is no such set in time.
 pub fn set_state(vm: &Vm, set: &str) -> Result<String> {
+    let deadline = Instant::now() + START;
+    while !vm.sh(&format!("{PROGRAM} ctl --json status {set}")).output()?.success() {
+        if Instant::now() > deadline {
+            let log = vm.sh(&format!("tail -n 30 {LOG}")).output()?;
+            bail!("set {set} is not served again:\n{}", log.text());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
     let status = ctl(vm, &format!("status {set}"))?;
-    let state = find(&status, "state").context("a status has a state")?;
+    let sets = status.get("sets").and_then(|sets| sets.as_array()?.first());
+    let state = sets.and_then(|set| find(set, "state")).context("a status has a state")?;
     find_text(state, "kind").with_context(|| format!("no state in {status}"))
 }

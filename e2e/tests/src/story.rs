@@ -35,10 +35,15 @@ pub fn in_the_lab() -> Result<()> {
         .boot()?;
     let _node = Node::start(&mut vm)?;
     vm.put_text(STORY, "/tmp/story.sh", 0o755)?;
-    let story = "sh /tmp/story.sh /dev/lab/pg /dev/lab/shadow /dev/lab/bitmap /dev/lab/copy /dev/lab/copy-bitmap";
+    let story =
+        "sh /tmp/story.sh /dev/lab/pg /dev/lab/shadow /dev/lab/bitmap /dev/lab/copy /dev/lab/copy-bitmap";
     let job = vm.spawn(&format!("{story} 2>/tmp/story.err"))?;
     let told = follow(&job)?;
-    ensure!(told.contains("THE END"), "the story broke off: {}", vm.sh("cat /tmp/story.err").output()?.text());
+    ensure!(
+        told.contains("THE END"),
+        "the story broke off: {}",
+        vm.sh("cat /tmp/story.err").output()?.text()
+    );
     vm.finish()
 }
 

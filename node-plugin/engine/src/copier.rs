@@ -17,15 +17,19 @@ impl Owner {
     /// Starts background copies as far as limits and buffers allow; asks for completion when there is nothing left.
     pub(crate) fn run_copiers(&mut self, out: &mut OwnerOutput) {
         for index in self.set_indexes() {
-            if self.set(index).header.state == SetState::Copying && self.set(index).ending == Ending::No {
-                if self.gate.is_none() {
-                    self.start_background_copies(index, out);
-                }
-                self.maybe_seal_batch(index);
-                let copier = &self.set(index).copier;
-                if copier.in_flight == 0 && copier.batch.is_empty() && self.set(index).pending_chunks() == 0 {
-                    self.want_completion(index);
-                }
+            if self.set(index).ending != Ending::No {
+                continue;
+            }
+            let copying = self.set(index).header.state == SetState::Copying;
+            if copying && self.gate.is_none() {
+                self.start_background_copies(index, out);
+            }
+            // What was begun ends, also after an abort.
+            self.maybe_seal_batch(index);
+            let copier = &self.set(index).copier;
+            let idle = copier.in_flight == 0 && copier.batch.is_empty();
+            if copying && idle && self.set(index).pending_chunks() == 0 {
+                self.want_completion(index);
             }
         }
     }

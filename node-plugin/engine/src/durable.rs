@@ -135,7 +135,7 @@ impl Owner {
     /// Starts the next superblock commit: slot A, flush (this is the commit), slot B, flush (E10).
     fn start_commit(&mut self, index: SetIndex, out: &mut OwnerOutput) {
         let Some(set) = self.sets[usize::from(index.0)].as_mut() else { return };
-        if set.committing != Committing::Idle {
+        if set.committing != Committing::Idle || matches!(set.ending, Ending::Elsewhere { .. }) {
             return;
         }
         let Some(commit) = set.commits.pop_front() else { return };
@@ -294,6 +294,8 @@ fn next_header(set: &VolumeSet, commit: Commit) -> SetHeader {
             let merging = set.header.merging && !merged;
             SetHeader { checkpoint_upto: upto, merging, ..set.header }
         }
+        // The copy may have become complete while the abort waited for its turn: then there is nothing to stop.
+        Commit::State(state) if state.is_copying() && !set.header.state.is_copying() => set.header,
         Commit::State(state) => SetHeader { state, ..set.header },
         Commit::ShadowWritten => SetHeader { shadow_written: true, ..set.header },
     }

@@ -155,9 +155,8 @@ impl Owner {
         let Some(gate) = &self.gate else { return };
         let purpose = gate.purpose.clone();
         let set = purpose.set();
-        if let Some(index) = set
-            && matches!(self.set(index).ending, Ending::Superblock(_) | Ending::Elsewhere { .. })
-        {
+        let ending = |set: &VolumeSet| matches!(set.ending, Ending::Superblock(_) | Ending::Elsewhere { .. });
+        if self.sets.iter().flatten().any(|of| ending(of) && set.is_none_or(|set| set == of.index)) {
             // The end is being recorded; the gate goes on, or opens, when it is.
             return;
         }
@@ -249,9 +248,10 @@ impl Owner {
     /// The port holds everything back and has nothing in flight.
     pub(crate) fn port_closed(&mut self, _out: &mut OwnerOutput) {
         if let Some(gate) = &mut self.gate
-            && gate.phase == Phase::Closing {
-                self.gate_to(Phase::Draining);
-            }
+            && gate.phase == Phase::Closing
+        {
+            self.gate_to(Phase::Draining);
+        }
     }
 
     /// The source is durable: what comes next depends on what the gate is closed for.
@@ -270,7 +270,7 @@ impl Owner {
                 if self.set(set).is_serving() {
                     self.flush_sets(&[set], out);
                 } else {
-                    self.commit_gate();
+                    self.commit_gate(out);
                 }
             }
             Purpose::Detach => {
@@ -293,7 +293,7 @@ impl Owner {
                 self.gate_to(Phase::Head);
                 out.actions.push(Action::MoveHead { set, to: HeadMove::Out });
             }
-            _ => self.commit_gate(),
+            _ => self.commit_gate(out),
         }
     }
 
@@ -322,7 +322,7 @@ impl Owner {
                 self.gate_to(Phase::Head);
                 out.actions.push(Action::MoveHead { set, to: HeadMove::Back });
             }
-            Purpose::Disable { .. } | Purpose::Cut { .. } => self.commit_gate(),
+            Purpose::Disable { .. } | Purpose::Cut { .. } => self.commit_gate(out),
             Purpose::Detach => {
                 self.gate_to(Phase::Checkpointing);
                 for index in
@@ -338,7 +338,7 @@ impl Owner {
     pub(crate) fn head_moved(&mut self, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
         let in_head = self.gate.as_ref().is_some_and(|gate| gate.phase == Phase::Head);
         if in_head && ok {
-            self.commit_gate();
+            self.commit_gate(out);
         } else if in_head {
             self.shadow_failed(index, out);
         }
@@ -355,13 +355,17 @@ impl Owner {
     }
 
     /// Hands the gate's superblocks out. Written and flushed, they are the instant.
-    fn commit_gate(&mut self) {
+    fn commit_gate(&mut self, out: &mut OwnerOutput) {
         let gate = self.gate.as_ref().expect("a gate in progress");
         let purpose = gate.purpose.clone();
         let sets: Vec<SetIndex> = match purpose.set() {
             Some(set) => vec![set],
             None => self.set_indexes().filter(|index| self.set(*index).is_serving()).collect(),
         };
+        if sets.is_empty() {
+            // Every set has ended meanwhile: a detach has nothing left to write.
+            return self.gate_done(out);
+        }
         self.gate_to(Phase::Committing(u32::try_from(sets.len()).expect("at most 16 sets")));
         for index in sets {
             let header = self.gate_header(index, &purpose);
@@ -419,6 +423,7 @@ impl Owner {
             }
         }
         let set = self.set_mut(index);
+        set.journal.checkpointed(set.header.checkpoint_upto);
         if set.parameters.mode == Mode::Independent && kind == CopyKind::Update {
             subtract_differing(set, &maps);
         } else {
@@ -429,7 +434,9 @@ impl Owner {
         for plane in tracking {
             clear_plane(set, plane);
         }
-        set.ending = Ending::No;
+        if set.ending == Ending::Recorded {
+            set.ending = Ending::No;
+        }
         set.copier.cursor = 0;
         set.copier.copied_bytes = 0;
         set.publish_maps();
@@ -557,6 +564,9 @@ fn cut_header(set: &VolumeSet, kind: CopyKind) -> SetHeader {
         header.merging = true;
     } else {
         header.planes[PlaneId::Held.index()] = PlaneHeader { epoch };
+        // Every plane starts anew, so no record of the past counts. After a reset some of them never arrived,
+        // and must not be looked for.
+        header.checkpoint_upto = set.journal.confirmed();
     }
     for plane in [PlaneId::Lost, PlaneId::differs(header.tracking), PlaneId::region(header.tracking)] {
         header.planes[plane.index()] = PlaneHeader { epoch };

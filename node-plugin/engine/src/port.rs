@@ -287,7 +287,16 @@ impl Port {
         let piece = in_flight.pieces[index];
         let number = u16::try_from(index).expect("requests are bounded");
         let op = OpId::Request { id: request.id, piece: number, attempt: in_flight.attempt };
-        let (mut device, mut range) = match (request.side, piece.route) {
+        if request.kind == RequestKind::Flush {
+            let device = match request.side {
+                Side::Master => Device::Master,
+                Side::Shadow(set) if index == 0 => Device::Shadow(set),
+                Side::Shadow(set) => Device::Bitmap(set),
+            };
+            out.actions.push(Action::Flush { op, device });
+            return;
+        }
+        let (device, range) = match (request.side, piece.route) {
             (Side::Shadow(set), Route::Held) => {
                 let maps =
                     self.shadows[usize::from(set.0)].as_ref().expect("checked when it was cut into pieces");
@@ -301,15 +310,8 @@ impl Port {
             RequestKind::Write { fua } => (IoKind::Write { fua }, memory),
             RequestKind::WriteZeroes { fua } => (IoKind::WriteZeroes { fua }, Memory::None),
             RequestKind::Discard => (IoKind::Discard, Memory::None),
-            RequestKind::Flush => {
-                if let Side::Shadow(set) = request.side {
-                    device = if index == 0 { Device::Shadow(set) } else { Device::Bitmap(set) };
-                }
-                out.actions.push(Action::Flush { op, device });
-                return;
-            }
+            RequestKind::Flush => unreachable!("handled above"),
         };
-        range.len = piece.range.len;
         out.actions.push(Action::Io { op, device, kind, range, memory });
     }
 

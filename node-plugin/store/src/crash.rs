@@ -220,6 +220,11 @@ impl SimWorld {
         self.0.borrow_mut().log = on.then(Vec::new);
     }
 
+    /// Writes a line of somebody else's down among the operations.
+    pub fn note(&self, text: impl FnOnce() -> String) {
+        self.0.borrow_mut().note(text);
+    }
+
     /// Moves out what has happened since the last call.
     pub fn take_log(&self) -> Vec<String> {
         self.0.borrow_mut().log.as_mut().map(std::mem::take).unwrap_or_default()

@@ -16,24 +16,23 @@ pub(super) fn three_kills() -> Result<()> {
         .disk(Disk::blank("state", 64 * MIB))
         .boot()?;
     let mut node = Node::start(&mut vm)?;
-    vm.sh("dd if=/dev/urandom of=/dev/lab/master bs=1M oflag=direct status=none").run()?;
+    vm.sh("dd if=/dev/urandom of=/dev/lab/master bs=1M count=128 oflag=direct status=none").run()?;
     let attached = ctl(&vm, "attach /dev/lab/master --name m")?;
     let master = find_text(&attached, "device").context("attach answers with a device")?;
-    let enabled = ctl(
-        &vm,
-        "enable s --master m --mode dependent --shadow /dev/lab/shadow --bitmap /dev/lab/bitmap",
-    )?;
+    let enabled =
+        ctl(&vm, "enable s --master m --mode dependent --shadow /dev/lab/shadow --bitmap /dev/lab/bitmap")?;
     let shadow = find_text(&enabled, "shadowDevice").context("enable answers with a device")?;
     let hash = |device: &str| -> Result<String> {
-        let output =
-            vm.sh(&format!("dd if={device} bs=1M iflag=direct status=none | sha256sum")).timeout(Duration::from_secs(120));
+        let output = vm
+            .sh(&format!("dd if={device} bs=1M iflag=direct status=none | sha256sum"))
+            .timeout(Duration::from_secs(120));
         Ok(output.run()?.text().trim().to_owned())
     };
     let image = hash(&shadow)?;
     ensure!(image == hash(&master)?, "right after the cut both sides are equal");
     let load = vm.spawn(&format!(
         "fio --name=verify --filename={master} --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite \
-         --bsrange=4k-64k --bsalign=4k --size=96m --verify=crc32c --verify_fatal=1 --verify_backlog=512 --loops=2"
+         --bsrange=4k-64k --size=96m --verify=crc32c --verify_fatal=1 --verify_backlog=512 --loops=2"
     ))?;
     for round in 1..=3 {
         std::thread::sleep(Duration::from_secs(3));

@@ -50,15 +50,21 @@ pub(super) fn two_power_cuts() -> Result<()> {
         ensure!(state == "idle", "after power cut {round} the set is {state}");
         vm.sh(&format!("mount -o ro,noload {shadow} /mnt && umount /mnt")).run()?;
     }
-    vm.sh(&format!("mkdir -p {0} && mount {master} {0} && rm -f {0}/data/postmaster.pid", postgres::MOUNT)).run()?;
+    vm.sh(&format!("mkdir -p {0} && mount {master} {0} && rm -f {0}/data/postmaster.pid", postgres::MOUNT))
+        .run()?;
     let on_master = accounts(&vm, &format!("{}/data", postgres::MOUNT), 5433)?;
     vm.sh(&format!("umount {0} && fsck.ext4 -fn {master} >&2", postgres::MOUNT)).timeout(LONG).run()?;
     // The shadow is written by its own journal's replay: that is what a writable shadow is for.
-    vm.sh(&format!("fsck.ext4 -fp {shadow} >&2 || test $? -le 1; mount {shadow} /mnt; rm -f /mnt/data/postmaster.pid"))
-        .timeout(LONG)
-        .run()?;
+    vm.sh(&format!(
+        "fsck.ext4 -fp {shadow} >&2 || test $? -le 1; mount {shadow} /mnt; rm -f /mnt/data/postmaster.pid"
+    ))
+    .timeout(LONG)
+    .run()?;
     let on_shadow = accounts(&vm, "/mnt/data", 5434)?;
     vm.sh("umount /mnt").run()?;
-    ensure!(on_master == 100_000 && on_shadow == 100_000, "accounts: {on_master} on the master, {on_shadow} on the shadow");
+    ensure!(
+        on_master == 100_000 && on_shadow == 100_000,
+        "accounts: {on_master} on the master, {on_shadow} on the shadow"
+    );
     vm.finish()
 }

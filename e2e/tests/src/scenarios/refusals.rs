@@ -45,7 +45,10 @@ pub(super) fn bad_input() -> Result<()> {
     ctl(&vm, &enable("shadow", "bitmap"))?;
     expect(&enable("shadow", "bitmap"), "ALREADY_EXISTS")?;
     expect("copy to-shadow s@7", "STALE_EPOCH")?;
-    vm.sh("head -c 100000 /dev/urandom | timeout 5 busybox nc local:/run/umbra/io.sock >/dev/null 2>&1 || true").run()?;
+    vm.sh(
+        "head -c 100000 /dev/urandom | timeout 5 busybox nc local:/run/umbra/io.sock >/dev/null 2>&1 || true",
+    )
+    .run()?;
 
     let holder = vm.spawn("for d in /dev/umbra/by-id/*; do exec 9<$d; sleep 30 9<$d & done; wait")?;
     std::thread::sleep(std::time::Duration::from_secs(1));
