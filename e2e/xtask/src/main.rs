@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask test`, `cargo xtask ci`, `cargo xtask lab`.
+//! The project's tasks: `cargo xtask quickstart`, `cargo xtask test`, `cargo xtask ci`, `cargo xtask lab`.
 //!
 //! A task installs what it needs and the machine lacks, streams what its programs say, and where it counts anything
 //! its last line is `N passed, N failed`.
@@ -8,6 +8,7 @@ mod ci;
 mod lab;
 #[cfg(test)]
 mod layering;
+mod quickstart;
 mod tally;
 mod test;
 mod tools;
@@ -28,6 +29,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Tells the main job as it runs: a database, a shadow of it, a copy of it.
+    Quickstart(quickstart::Options),
     /// Runs the tests: unit, simulation, and on a real kernel in a virtual machine.
     Test(test::Options),
     /// Runs everything that a change must pass.
@@ -39,6 +42,7 @@ enum Task {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.task {
+        Task::Quickstart(options) => quickstart::run(&options),
         Task::Test(options) => counted(test::run(&options)),
         Task::Ci(options) => counted(ci::run(&options)),
         Task::Lab(options) => lab::run(&options),

@@ -25,7 +25,7 @@ pub struct SetStatus {
     pub lost: u64,
     /// Chunks that the copier has still to copy; 0 for a dependent set.
     pub pending: u64,
-    /// Chunks that may differ since the cut, without those of active regions.
+    /// Chunks that may differ since the cut.
     pub differs: u64,
     /// All chunks.
     pub chunks: u64,
@@ -147,7 +147,7 @@ impl Master {
             held: set.plane(PlaneId::Held).ones(),
             lost: set.plane(PlaneId::Lost).ones(),
             pending: if copying { set.pending_chunks() } else { 0 },
-            differs: set.plane(set.differs_plane()).ones(),
+            differs: self.owner.differing(set),
             chunks: self.geometry.chunk_count(),
             copied_bytes: set.copier.copied_bytes,
             abandoned: set.shadow_watch.has_abandoned() || set.bitmap_watch.has_abandoned(),

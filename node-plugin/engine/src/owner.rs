@@ -196,6 +196,16 @@ impl Owner {
         }
     }
 
+    /// Chunks that may differ since the set's cut, with what ports have written and nobody has folded in yet.
+    pub(crate) fn differing(&self, set: &VolumeSet) -> u64 {
+        let differs = set.plane(set.differs_plane());
+        if !set.is_tracking() {
+            return differs.ones();
+        }
+        let both = |index: usize| differs.word(index) | self.maps.written.word(index);
+        (0..self.maps.written.words()).map(|index| u64::from(both(index).count_ones())).sum()
+    }
+
     /// The maps that a port needs of a set.
     pub(crate) fn shadow_maps(&self, index: SetIndex) -> Option<Arc<crate::shared::ShadowMaps>> {
         self.sets[usize::from(index.0)].as_ref().map(|set| Arc::clone(&set.maps))

@@ -129,11 +129,6 @@ impl Front {
         self.queue.waiting() > 0
     }
 
-    /// Whether the kernel has ended the device and nothing is in hand.
-    pub(crate) fn may_leave(&self) -> bool {
-        self.queue.may_leave()
-    }
-
     /// Whether the id belongs to this front end.
     pub(crate) fn owns(&self, id: RequestId) -> bool {
         (self.first_id..self.first_id + u32::try_from(self.requests.len()).unwrap_or(0)).contains(&id.0)

@@ -23,7 +23,7 @@ use umbra_engine::{
     Chunk, Command, CommandId, Counters, Done, Geometry, Limits, Now, Refusal, SETS_MAX, SetImage, SetIndex,
     SetStatus, Side,
 };
-use umbra_store::{Completion, DeviceSlot, Finished, IoCounts, Machine, SetConfig, SetDevices};
+use umbra_store::{Completion, DeviceSlot, Finished, Machine, SetConfig, SetDevices};
 use umbra_ublk::{RingFile, RingSlot};
 use umbra_uring::{Device, Owner, Ring, RingConfig, SharedRing, StoreLimits, UringStore};
 
@@ -69,12 +69,8 @@ pub(crate) struct Snapshot {
     pub sets: Vec<(SetIndex, SetStatus)>,
     /// Of the engine.
     pub counters: Counters,
-    /// Of the executor.
-    pub io: IoCounts,
     /// Of the presented master.
     pub master: FrontCounters,
-    /// Of the presented shadows.
-    pub shadows: Vec<(SetIndex, FrontCounters)>,
 }
 
 /// Answer to whoever called.
@@ -111,7 +107,7 @@ pub(crate) struct Reactor {
 /// Wakes a reactor that sleeps.
 pub(crate) fn wake(descriptor: &OwnedFd) {
     // Full means that it is awake already.
-    let _ = rustix::io::write(descriptor, &1u64.to_ne_bytes());
+    let _ = rustix::io::write(descriptor, &[1, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 /// The reactor has ended; whatever it was asked is not known to have happened.
@@ -452,13 +448,7 @@ impl Loop {
         };
         let sets: Vec<(SetIndex, SetStatus)> =
             indexes.filter_map(|index| Some((index, master.status(index)?))).collect();
-        Snapshot {
-            shadows: sets.iter().map(|(index, _)| (*index, counters(Side::Shadow(*index)))).collect(),
-            sets,
-            counters: master.counters(),
-            io: self.machine.io_counts(),
-            master: counters(Side::Master),
-        }
+        Snapshot { sets, counters: master.counters(), master: counters(Side::Master) }
     }
 }
 

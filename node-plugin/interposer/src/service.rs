@@ -375,12 +375,10 @@ impl Service {
                     return Err(PlatformError::AlreadyExists { kind, name: owner() });
                 }
                 for (path, role) in [(&set.shadow, Role::Shadow), (&set.bitmap, Role::Bitmap)] {
-                    for device in [&call.shadow, &call.bitmap].into_iter().filter(|d| d.as_path() == path) {
-                        return Err(PlatformError::AlreadyInRole {
-                            device: device.clone(),
-                            role,
-                            owner: owner(),
-                        });
+                    let taken =
+                        [&call.shadow, &call.bitmap].into_iter().find(|device| device.as_path() == path);
+                    if let Some(device) = taken.cloned() {
+                        return Err(PlatformError::AlreadyInRole { device, role, owner: owner() });
                     }
                 }
             }
