@@ -7,7 +7,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// What the file system says.
-pub(crate) fn publish(directory: &Path, name: &str, target: &Path) -> io::Result<()> {
+pub fn publish(directory: &Path, name: &str, target: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let temporary = directory.join(format!(".{name}"));
     match std::fs::remove_file(&temporary) {
@@ -22,7 +22,7 @@ pub(crate) fn publish(directory: &Path, name: &str, target: &Path) -> io::Result
 ///
 /// # Errors
 /// What the file system says.
-pub(crate) fn remove(directory: &Path, name: &str) -> io::Result<()> {
+pub fn remove(directory: &Path, name: &str) -> io::Result<()> {
     match std::fs::remove_file(directory.join(name)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -5,7 +5,7 @@ use tracing_subscriber::EnvFilter;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum LogFormat {
+pub enum LogFormat {
     /// For people.
     Text,
     /// One object per line.
@@ -13,7 +13,7 @@ pub(crate) enum LogFormat {
 }
 
 /// Starts logging; the level comes from `RUST_LOG`, else `info`.
-pub(crate) fn init(format: LogFormat) {
+pub fn init(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A second start in one process (tests) keeps the first.

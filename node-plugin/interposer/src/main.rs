@@ -1,52 +1,8 @@
 #![forbid(unsafe_code)]
-//! umbra-io: the interposer, and the commands that go with it.
-//!
-//! Each subcommand is a module with its arguments as a clap type and one function that runs it.
+//! umbra-io: see the library.
 
-mod by_id;
-mod ctl;
-mod front;
-mod logging;
-mod masters;
-mod notes;
-mod offline;
-mod once;
-mod present;
-mod reactor;
-mod report;
-mod run;
-mod service;
-mod state_dir;
-mod volumes;
-
-use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Umbra's interposer: point-in-time shadows of raw block volumes.
-#[derive(Debug, Parser)]
-#[command(name = "umbra-io", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Ask a running interposer, or tell it what to do.
-    Ctl(ctl::Ctl),
-    Check(offline::Check),
-    Inspect(offline::Inspect),
-    Size(offline::Size),
-    /// Be the interposer: serve masters and their sets until told to stop.
-    Run(run::Run),
-}
-
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Ctl(ctl) => ctl::main(&ctl),
-        Command::Check(check) => offline::check(&check),
-        Command::Inspect(inspect) => offline::inspect(&inspect),
-        Command::Size(size) => offline::size(&size),
-        Command::Run(run) => run::main(&run),
-    }
+    umbra_io::main()
 }

@@ -11,29 +11,45 @@
 //! Every file is written beside its place, synced, renamed over it, and the directory synced: after a crash
 //! either the old or the new version is there, whole. The directory must not lie on a device that Umbra
 //! presents, since a write there would wait for the record that waits for the write.
+//!
+//! Any thread may call any function; each folder has one writer at a time. All of them may take as long as
+//! the disk does, so no reactor calls them.
 
+mod file;
+mod presented;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use file::io_error;
+use presented::Sight;
+use record::{AnswerRecord, EndRecord};
+pub use record::{CopyLimitsRecord, MasterRecord, SetRecord};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use thiserror::Error;
 use umbra_engine::{Epoch, Id128, OfflineCause};
 use umbra_store::EndNote;
 use uuid::Uuid;
 
-/// Version of the records.
-const VERSION: u32 = 1;
 /// Answers kept; a request repeated later than this many others is a new one.
 const ANSWERS_MAX: usize = 1024;
+/// Longest request id, in bytes: it becomes a file name.
+const REQUEST_BYTES_MAX: usize = 128;
 
-/// Why the state directory cannot be used.
+/// Why the state directory cannot be used. The texts hold the cause; there is no source beside them.
 #[derive(Debug, Error)]
-pub(crate) enum StateDirError {
+pub enum StateDirError {
     /// Another interposer has it.
     #[error("the state directory {} is used by another umbra-io; stop that one or name another directory", .0.display())]
     InUse(PathBuf),
@@ -45,245 +61,146 @@ pub(crate) enum StateDirError {
         /// The device.
         device: String,
     },
-    /// A file is not what this program writes.
-    #[error("{} is damaged or of a later version ({detail}); move it away, and attach again what it described", path.display())]
+    /// A file is not what this program writes, or what a later version of it wrote.
+    #[error("{} cannot be used ({problem}); {remedy}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        detail: String,
+        problem: String,
+        /// What can be done.
+        remedy: &'static str,
     },
+    /// It cannot be the name of a file.
+    #[error("request id {0:.64?} is unusable; use at most 128 letters, digits, '-' and '_'")]
+    RequestId(String),
     /// The file system.
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}: {cause}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// On what.
         path: PathBuf,
         /// What it said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
-/// A master as it is configured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MasterRecord {
-    /// Its UUID.
-    pub id: Uuid,
-    /// Its name.
-    pub name: String,
-    /// The physical device.
-    pub device: PathBuf,
-    /// What the device is recognised by, if anything about it is unique.
-    pub identity: Option<String>,
-    /// Bytes.
-    pub size: u64,
-    /// Logical block in bytes.
-    pub logical_block: u32,
-    /// Physical block in bytes.
-    pub physical_block: u32,
-    /// Number of the ublk device; `u32::MAX`: none yet.
-    pub ublk_id: u32,
-    /// Requests in flight.
-    pub queue_depth: u16,
-    /// Sampled content at the last detach.
-    pub fingerprint: Option<String>,
-    /// Detached in order: not started again by itself.
-    pub clean: bool,
-    /// Its sets.
-    pub sets: Vec<SetRecord>,
-}
-
-/// A set as it is configured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SetRecord {
-    /// Its UUID.
-    pub id: Uuid,
-    /// Its place among the sets of its master.
-    pub index: u8,
-    /// Cluster of its object, or empty.
-    pub cluster: String,
-    /// Namespace of its object, or empty.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Independent, or dependent.
-    pub independent: bool,
-    /// The shadow volume.
-    pub shadow: PathBuf,
-    /// The bitmap volume.
-    pub bitmap: PathBuf,
-    /// Bytes of a chunk.
-    pub chunk_bytes: u64,
-    /// Number of the shadow's ublk device; `u32::MAX`: none yet.
-    pub shadow_ublk_id: u32,
-    /// Deadline of shadow operations.
-    pub shadow_deadline_ms: u64,
-    /// Deadline of bitmap operations.
-    pub bitmap_deadline_ms: u64,
-    /// How long an unrecordable write waits.
-    pub unrecordable_ms: u64,
-    /// Then it fails, instead of waiting on.
-    pub fail_write: bool,
-    /// What would replace the image is refused.
-    pub protected: bool,
-    /// Limits of the copier.
-    pub copy_limits: CopyLimitsRecord,
-}
-
-/// Limits of a copier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CopyLimitsRecord {
-    /// Bytes per second; none: no limit.
-    pub bytes_per_second: Option<u64>,
-    /// Runs in flight.
-    pub in_flight: u16,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Versioned<T> {
-    version: u32,
-    #[serde(flatten)]
-    record: T,
-}
-
-#[derive(Serialize, Deserialize)]
-struct EndRecord {
-    epoch: u64,
-    shadow_failed: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct AnswerRecord {
-    fingerprint: u64,
-    answer: Value,
+/// What to do about a file that cannot be read, by kind.
+mod remedy {
+    pub(super) const NODE: &str = "put back a copy of it; or move it away, and reset the dependent sets whose bitmap volumes name the old node";
+    pub(super) const MASTER: &str =
+        "use the umbra-io that wrote it; or move it away and attach the master again, with the same UUID";
+    pub(super) const ENDED: &str = "the set's image counts as ended: reset the set";
+    pub(super) const ANSWER: &str = "move it away; the request then counts as a new one";
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct StateDir {
+pub struct StateDir {
     root: PathBuf,
     node: [u8; 16],
+    masters: Mutex<()>,
+    ended: Mutex<()>,
+    /// Requests whose answers are kept, the oldest first.
+    answers: Mutex<VecDeque<String>>,
     /// Held, never read.
     _lock: File,
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateDirError {
-    move |source| StateDirError::Io { action, path: path.to_owned(), source }
+/// What the locks guard is on disk, whole, whatever became of the thread that held one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl StateDir {
-    /// Opens the directory, making it if it is not there.
+    /// Opens the directory, making it (mode 0700) if it is not there.
     ///
     /// # Errors
     /// [`StateDirError`].
-    pub(crate) fn open(path: &Path) -> Result<Self, StateDirError> {
-        let make = |path: &Path| {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("make", path))
-        };
-        make(path)?;
-        refuse_presented(path)?;
+    pub fn open(path: &Path) -> Result<Self, StateDirError> {
+        make_folder(path)?;
+        if let Some(device) = Sight::host().presented_below(path) {
+            return Err(StateDirError::OnPresentedDevice { path: path.to_owned(), device });
+        }
+        let held = take_lock(path)?;
         for folder in ["masters", "ended", "answers"] {
-            make(&path.join(folder))?;
+            make_folder(&path.join(folder))?;
         }
-        let lock_path = path.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = lock.map_err(io_error("open", &lock_path))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(StateDirError::InUse(path.to_owned()));
-        }
-        let mut state = Self { root: path.to_owned(), node: [0; 16], _lock: lock };
-        state.node = state.load_node_id()?;
-        Ok(state)
+        file::list(path)?;
+        file::list(&path.join("masters"))?;
+        file::list(&path.join("ended"))?;
+        Ok(Self {
+            root: path.to_owned(),
+            node: node_id(&path.join("node-id"))?,
+            masters: Mutex::new(()),
+            ended: Mutex::new(()),
+            answers: Mutex::new(answered(&path.join("answers"))?),
+            _lock: held,
+        })
     }
 
     /// This node, for the sessions of sets.
-    pub(crate) fn node_id(&self) -> [u8; 16] {
+    pub fn node_id(&self) -> [u8; 16] {
         self.node
     }
 
-    fn load_node_id(&self) -> Result<[u8; 16], StateDirError> {
-        let path = self.root.join("node-id");
-        match fs::read_to_string(&path) {
-            Ok(text) => Uuid::parse_str(text.trim())
-                .map(|id| *id.as_bytes())
-                .map_err(|error| StateDirError::Unreadable { path, detail: error.to_string() }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let id = Uuid::new_v4();
-                self.write(&path, id.to_string().as_bytes())?;
-                Ok(*id.as_bytes())
-            }
-            Err(source) => Err(io_error("read", &path)(source)),
-        }
-    }
-
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StateDirError> {
-        let temporary = path.with_extension("new");
-        let mut file = File::create(&temporary).map_err(io_error("make", &temporary))?;
-        file.write_all(bytes).map_err(io_error("write", &temporary))?;
-        file.sync_all().map_err(io_error("sync", &temporary))?;
-        fs::rename(&temporary, path).map_err(io_error("rename to", path))?;
-        self.sync_folder(path)
-    }
-
-    fn remove(&self, path: &Path) -> Result<(), StateDirError> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(io_error("remove", path)(source)),
-            Ok(()) => self.sync_folder(path),
-        }
-    }
-
-    fn sync_folder(&self, path: &Path) -> Result<(), StateDirError> {
-        let folder = path.parent().unwrap_or(&self.root);
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))
-    }
-
-    fn save<T: Serialize>(&self, path: &Path, record: &T) -> Result<(), StateDirError> {
-        let text = serde_json::to_vec_pretty(&Versioned { version: VERSION, record });
-        let text = text.map_err(|error| io_error("encode", path)(error.into()))?;
-        self.write(path, &text)
-    }
-
-    fn load<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StateDirError> {
-        let text = match fs::read(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(io_error("read", path)(source)),
-        };
-        let unreadable = |detail: String| StateDirError::Unreadable { path: path.to_owned(), detail };
-        let found: Versioned<T> =
-            serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
-        if found.version != VERSION {
-            return Err(unreadable(format!("version {}", found.version)));
-        }
-        Ok(Some(found.record))
+    fn master_path(&self, id: Uuid) -> PathBuf {
+        self.root.join("masters").join(id.to_string())
     }
 
     /// Keeps a master's record.
     ///
     /// # Errors
-    /// [`StateDirError`]; then the older record is still there.
-    pub(crate) fn save_master(&self, record: &MasterRecord) -> Result<(), StateDirError> {
-        self.save(&self.root.join("masters").join(record.id.to_string()), record)
+    /// [`StateDirError`]; then the older record is still there, or the new one, whole.
+    pub fn save_master(&self, record: &MasterRecord) -> Result<(), StateDirError> {
+        let _one = lock(&self.masters);
+        save(&self.master_path(record.id), record)
     }
 
-    /// All masters that were ever attached and not forgotten.
+    /// Forgets a master. One that is not there is no error.
+    ///
+    /// # Errors
+    /// [`StateDirError`].
+    pub fn remove_master(&self, id: Uuid) -> Result<(), StateDirError> {
+        let _one = lock(&self.masters);
+        file::remove(&self.master_path(id))
+    }
+
+    /// All masters that were ever attached and not forgotten, by name.
     ///
     /// # Errors
     /// [`StateDirError`], for the first record that cannot be read.
-    pub(crate) fn masters(&self) -> Result<Vec<MasterRecord>, StateDirError> {
-        let folder = self.root.join("masters");
-        let mut records = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(io_error("list", &folder))? {
-            let path = entry.map_err(io_error("list", &folder))?.path();
-            // A temporary file is what a crash left of a record that was never kept.
-            if path.extension().is_none() {
-                records.extend(self.load::<MasterRecord>(&path)?);
+    pub fn masters(&self) -> Result<Vec<MasterRecord>, StateDirError> {
+        let (records, faults) = self.masters_and_faults()?;
+        match faults.into_iter().next() {
+            Some(fault) => Err(fault),
+            None => Ok(records),
+        }
+    }
+
+    /// The masters whose records can be read, by name, and what is wrong with the others: one damaged file
+    /// must not keep the other masters from being served.
+    ///
+    /// # Errors
+    /// [`StateDirError`], if they cannot be listed.
+    pub fn masters_and_faults(&self) -> Result<(Vec<MasterRecord>, Vec<StateDirError>), StateDirError> {
+        let _one = lock(&self.masters);
+        let (mut records, mut faults) = (Vec::new(), Vec::new());
+        for entry in file::list(&self.root.join("masters"))? {
+            match load::<MasterRecord>(&entry.path(), remedy::MASTER) {
+                Ok(Some(record)) if self.master_path(record.id) == entry.path() => records.push(record),
+                Ok(Some(record)) => faults.push(StateDirError::Unreadable {
+                    path: entry.path(),
+                    problem: format!("it describes master {}", record.id),
+                    remedy: remedy::MASTER,
+                }),
+                Ok(None) => {}
+                Err(error) => faults.push(error),
             }
         }
-        records.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(records)
+        records.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        Ok((records, faults))
     }
 
     fn ended_path(&self, set: Id128) -> PathBuf {
@@ -293,53 +210,58 @@ impl StateDir {
     /// Records that images of a set have ended.
     ///
     /// # Errors
-    /// [`StateDirError`]; then nothing is recorded.
-    pub(crate) fn record_end(&self, note: &EndNote) -> Result<(), StateDirError> {
+    /// [`StateDirError`]; then nothing is recorded for sure.
+    pub fn record_end(&self, note: &EndNote) -> Result<(), StateDirError> {
         let path = self.ended_path(note.set);
-        // Never to an older epoch: what has ended stays ended.
-        let before = self.load::<EndRecord>(&path).ok().flatten().map_or(0, |record| record.epoch);
+        let _one = lock(&self.ended);
+        // Never to an older epoch: what has ended stays ended. A damaged record gives way to a whole one.
+        let before = load::<EndRecord>(&path, remedy::ENDED).ok().flatten().map_or(0, |record| record.epoch);
         let epoch = note.epoch.0.max(before);
-        self.save(&path, &EndRecord { epoch, shadow_failed: note.cause == OfflineCause::Shadow })
+        save(&path, &EndRecord { epoch, shadow_failed: note.cause == OfflineCause::Shadow })
     }
 
     /// The newest epoch of a set that is recorded as ended.
     ///
     /// # Errors
     /// [`StateDirError`].
-    pub(crate) fn ended(&self, set: Id128) -> Result<Option<Epoch>, StateDirError> {
-        Ok(self.load::<EndRecord>(&self.ended_path(set))?.map(|record| Epoch(record.epoch)))
+    pub fn ended(&self, set: Id128) -> Result<Option<Epoch>, StateDirError> {
+        let record = load::<EndRecord>(&self.ended_path(set), remedy::ENDED)?;
+        Ok(record.map(|record| Epoch(record.epoch)))
     }
 
     /// Forgets the end: a new image is durable.
     ///
     /// # Errors
     /// [`StateDirError`].
-    pub(crate) fn forget_end(&self, set: Id128) -> Result<(), StateDirError> {
-        self.remove(&self.ended_path(set))
+    pub fn forget_end(&self, set: Id128) -> Result<(), StateDirError> {
+        let _one = lock(&self.ended);
+        file::remove(&self.ended_path(set))
     }
 
-    /// Keeps the answer to a request.
+    fn answer_path(&self, request: &str) -> Result<PathBuf, StateDirError> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if request.is_empty() || request.len() > REQUEST_BYTES_MAX || !request.bytes().all(plain) {
+            return Err(StateDirError::RequestId(request.to_owned()));
+        }
+        Ok(self.root.join("answers").join(request))
+    }
+
+    /// Keeps the answer to a request, and lets go of the oldest if there are too many.
     ///
     /// # Errors
     /// [`StateDirError`].
-    pub(crate) fn remember(
-        &self,
-        request: &str,
-        fingerprint: u64,
-        answer: &Value,
-    ) -> Result<(), StateDirError> {
-        let folder = self.root.join("answers");
-        self.save(&folder.join(request), &AnswerRecord { fingerprint, answer: answer.clone() })?;
-        let entries = fs::read_dir(&folder).map_err(io_error("list", &folder))?;
-        let age = |entry: &fs::DirEntry| {
-            entry.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
-        };
-        let mut kept: Vec<(SystemTime, PathBuf)> =
-            entries.flatten().map(|entry| (age(&entry), entry.path())).collect();
-        kept.sort();
-        let surplus = kept.len().saturating_sub(ANSWERS_MAX);
-        for (_, path) in kept.into_iter().take(surplus) {
-            self.remove(&path)?;
+    pub fn remember(&self, request: &str, fingerprint: u64, answer: &Value) -> Result<(), StateDirError> {
+        let path = self.answer_path(request)?;
+        let mut known = lock(&self.answers);
+        save(&path, &AnswerRecord { fingerprint, answer: answer.clone() })?;
+        known.retain(|other| other != request);
+        known.push_back(request.to_owned());
+        while known.len() > ANSWERS_MAX {
+            let oldest = known.pop_front().expect("there are more than one");
+            if let Err(error) = file::remove(&self.answer_path(&oldest)?) {
+                // The answer asked for is kept; one too many does no harm and goes with a later start.
+                tracing::warn!(request = %oldest, %error, "an old answer could not be removed");
+            }
         }
         Ok(())
     }
@@ -348,101 +270,71 @@ impl StateDir {
     ///
     /// # Errors
     /// [`StateDirError`].
-    pub(crate) fn recall(&self, request: &str) -> Result<Option<(u64, Value)>, StateDirError> {
-        let record = self.load::<AnswerRecord>(&self.root.join("answers").join(request))?;
+    pub fn recall(&self, request: &str) -> Result<Option<(u64, Value)>, StateDirError> {
+        let record = load::<AnswerRecord>(&self.answer_path(request)?, remedy::ANSWER)?;
         Ok(record.map(|record| (record.fingerprint, record.answer)))
     }
 }
 
-/// E7: the directory's file system must not be on a ublk device, not even through partitions and mappings.
-fn refuse_presented(path: &Path) -> Result<(), StateDirError> {
-    let device = fs::metadata(path).map_err(io_error("look at", path))?.dev();
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let mut to_look = vec![PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))];
-    while let Some(node) = to_look.pop() {
-        let Ok(real) = fs::canonicalize(&node) else { continue };
-        let ublk = real.components().find_map(|part| {
-            let part = part.as_os_str().to_string_lossy();
-            part.starts_with("ublkb").then(|| part.into_owned())
-        });
-        if let Some(device) = ublk {
-            return Err(StateDirError::OnPresentedDevice { path: path.to_owned(), device });
-        }
-        let lower = fs::read_dir(real.join("slaves")).into_iter().flatten().flatten();
-        to_look.extend(lower.map(|entry| entry.path()));
-    }
-    Ok(())
+/// Makes a folder and those above it, durably.
+fn make_folder(path: &Path) -> Result<(), StateDirError> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists()).collect();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("make", path))?;
+    missing.into_iter().try_for_each(file::sync_folder_of)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(name: &str) -> MasterRecord {
-        MasterRecord {
-            id: Uuid::new_v4(),
-            name: name.to_owned(),
-            device: PathBuf::from("/dev/vdb"),
-            identity: None,
-            size: 4096,
-            logical_block: 512,
-            physical_block: 4096,
-            ublk_id: 3,
-            queue_depth: 128,
-            fingerprint: None,
-            clean: false,
-            sets: Vec::new(),
-        }
+/// Claims the directory for this process. The lock falls with the process and the file stays.
+fn take_lock(root: &Path) -> Result<File, StateDirError> {
+    let path = root.join("lock");
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let opened = opened.map_err(io_error("open", &path))?;
+    match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(opened),
+        Err(Errno::WOULDBLOCK) => Err(StateDirError::InUse(root.to_owned())),
+        Err(errno) => Err(io_error("lock", &path)(errno.into())),
     }
+}
 
-    #[test]
-    fn records_come_back_and_a_second_process_is_refused() {
-        let home = tempfile::tempdir().unwrap();
-        let state = StateDir::open(home.path()).unwrap();
-        let node = state.node_id();
-        let kept = record("a");
-        state.save_master(&kept).unwrap();
-        assert_eq!(state.masters().unwrap(), [kept]);
-        assert!(matches!(StateDir::open(home.path()), Err(StateDirError::InUse(_))));
-        drop(state);
-        assert_eq!(StateDir::open(home.path()).unwrap().node_id(), node);
+/// The id of this node, made the first time.
+fn node_id(path: &Path) -> Result<[u8; 16], StateDirError> {
+    let Some(text) = file::read(path)? else {
+        let id = Uuid::new_v4();
+        file::write(path, id.to_string().as_bytes())?;
+        return Ok(*id.as_bytes());
+    };
+    match Uuid::try_parse_ascii(text.trim_ascii()) {
+        Ok(id) => Ok(*id.as_bytes()),
+        Err(error) => Err(StateDirError::Unreadable {
+            path: path.to_owned(),
+            problem: error.to_string(),
+            remedy: remedy::NODE,
+        }),
     }
+}
 
-    #[test]
-    fn an_end_never_goes_back_and_is_forgotten_when_told() {
-        let home = tempfile::tempdir().unwrap();
-        let state = StateDir::open(home.path()).unwrap();
-        let set = Id128([7; 16]);
-        assert_eq!(state.ended(set).unwrap(), None);
-        for (epoch, expected) in [(4, 4), (2, 4), (9, 9)] {
-            state.record_end(&EndNote { set, epoch: Epoch(epoch), cause: OfflineCause::Bitmap }).unwrap();
-            assert_eq!(state.ended(set).unwrap(), Some(Epoch(expected)));
-        }
-        state.forget_end(set).unwrap();
-        assert_eq!(state.ended(set).unwrap(), None);
+/// Requests that have been answered, the oldest first as far as the file system's clock tells.
+fn answered(folder: &Path) -> Result<VecDeque<String>, StateDirError> {
+    let mut found: Vec<(SystemTime, String)> = Vec::new();
+    for entry in file::list(folder)? {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let written = entry.metadata().and_then(|metadata| metadata.modified());
+        found.push((written.unwrap_or(SystemTime::UNIX_EPOCH), name));
     }
+    found.sort();
+    Ok(found.into_iter().map(|(_, name)| name).collect())
+}
 
-    #[test]
-    fn garbage_and_later_versions_are_named_and_not_believed() {
-        let home = tempfile::tempdir().unwrap();
-        let state = StateDir::open(home.path()).unwrap();
-        let path = home.path().join("masters").join(Uuid::new_v4().to_string());
-        for text in ["", "{", "[]", "{\"version\":2}", "\u{0}\u{1}"] {
-            fs::write(&path, text).unwrap();
-            let error = state.masters().unwrap_err();
-            assert!(
-                matches!(&error, StateDirError::Unreadable { path: named, .. } if *named == path),
-                "{error}"
-            );
-        }
-    }
+fn save<T: Serialize>(path: &Path, record: &T) -> Result<(), StateDirError> {
+    let text = record::encode(record).map_err(|error| io_error("encode", path)(error.into()))?;
+    file::write(path, &text)
+}
 
-    #[test]
-    fn only_the_newest_answers_are_kept() {
-        let home = tempfile::tempdir().unwrap();
-        let state = StateDir::open(home.path()).unwrap();
-        state.remember("one", 5, &Value::from("x")).unwrap();
-        assert_eq!(state.recall("one").unwrap(), Some((5, Value::from("x"))));
-        assert_eq!(state.recall("two").unwrap(), None);
-    }
+fn load<T: DeserializeOwned>(path: &Path, remedy: &'static str) -> Result<Option<T>, StateDirError> {
+    let Some(text) = file::read(path)? else { return Ok(None) };
+    record::decode(&text).map(Some).map_err(|problem| StateDirError::Unreadable {
+        path: path.to_owned(),
+        problem,
+        remedy,
+    })
 }
