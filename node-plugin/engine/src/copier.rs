@@ -17,7 +17,7 @@ impl Owner {
     /// Starts background copies as far as limits and buffers allow; asks for completion when there is nothing left.
     pub(crate) fn run_copiers(&mut self, out: &mut OwnerOutput) {
         for index in self.set_indexes() {
-            if self.set(index).ending != Ending::No {
+            if self.set(index).ending != Ending::No || self.detached {
                 continue;
             }
             let copying = self.set(index).header.state == SetState::Copying;

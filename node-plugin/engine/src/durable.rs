@@ -209,7 +209,8 @@ impl Owner {
         let due = {
             let Some(set) = self.sets[usize::from(index.0)].as_ref() else { return };
             let asked = set.journal.wants_checkpoint() || set.header.merging || set.checkpoint_wanted;
-            set.checkpoint == Checkpoint::Idle
+            !self.detached
+                && set.checkpoint == Checkpoint::Idle
                 && asked
                 && set.ending == Ending::No
                 && set.header.state.is_online()

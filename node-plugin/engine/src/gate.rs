@@ -35,6 +35,11 @@ enum Purpose {
 }
 
 impl Purpose {
+    /// Whether the master must be durable before the gate may act (E5). A complete copy and an end do not lean on it.
+    fn needs_source(&self) -> bool {
+        matches!(self, Self::Cut { .. } | Self::Detach)
+    }
+
     fn set(&self) -> Option<SetIndex> {
         match self {
             Self::Cut { set, .. } | Self::Complete { set } | Self::Disable { set } => Some(*set),
@@ -73,20 +78,27 @@ pub(crate) struct Gate {
 impl Owner {
     /// The copier has nothing left: the head goes back and the set becomes complete.
     pub(crate) fn want_completion(&mut self, index: SetIndex) {
-        if self.gate.is_none() && self.set(index).ending == Ending::No {
+        // Commands first: a completion that fails is tried again and must not starve them.
+        let free = self.gate.is_none() && self.commands.is_empty() && !self.detached;
+        if free && self.set(index).ending == Ending::No {
             self.open_gate(Purpose::Complete { set: index }, None);
         }
     }
 
     fn open_gate(&mut self, purpose: Purpose, command: Option<CommandId>) {
         let since = self.now;
-        let phase = Phase::Preflush;
+        let phase = if purpose.needs_source() { Phase::Preflush } else { Phase::Settling };
         self.gate = Some(Gate { purpose, command, phase, since, phase_since: since, flush_ticket: None });
     }
 
+    /// Whether the gate has drained and a checkpoint would come in its way. Until then a full ring must be able to
+    /// free itself, or the copies that the drain waits for never end.
     pub(crate) fn gate_is_committing(&self) -> bool {
-        self.gate.as_ref().is_some_and(|gate| {
-            !matches!(gate.phase, Phase::Preflush | Phase::Settling | Phase::Checkpointing)
+        self.gate.as_ref().is_some_and(|gate| match gate.phase {
+            Phase::Preflush | Phase::Settling | Phase::Closing | Phase::Draining | Phase::Checkpointing => {
+                false
+            }
+            Phase::SourceFlush | Phase::ShadowFlush(_) | Phase::Head | Phase::Committing(_) => true,
         })
     }
 
@@ -161,6 +173,7 @@ impl Owner {
             return;
         }
         match gate.phase {
+            Phase::SourceFlush if !purpose.needs_source() => self.source_flushed(out),
             Phase::Preflush | Phase::SourceFlush => {
                 if gate.flush_ticket.is_none() {
                     self.flush_source(out);
@@ -236,6 +249,7 @@ impl Owner {
             // What is in the pages before the gate closes need not be written behind it.
             if let Purpose::Cut { set, kind: CopyKind::Update, .. } = gate.purpose
                 && self.set(set).is_tracking()
+                && !is_off(Rule::RegionsPendingAtCut)
             {
                 self.set_mut(set).checkpoint_wanted = true;
             }
@@ -544,7 +558,8 @@ fn subtract_differing(set: &mut VolumeSet, maps: &crate::shared::MasterMaps) {
 
 /// The epoch-change table of engine.md for cuts to the shadow.
 fn cut_header(set: &VolumeSet, kind: CopyKind) -> SetHeader {
-    let epoch = set.header.epoch.next();
+    // An epoch that was given up, though it may never have begun, is not used again.
+    let epoch = set.header.epoch.max(set.given_up_epoch).next();
     let mut header = SetHeader {
         epoch,
         state: match set.parameters.mode {

@@ -106,9 +106,9 @@ impl Journal {
         self.next.0 - 1 - self.checkpoint_upto.0
     }
 
-    /// Whether a checkpoint is due: the ring is three quarters full.
+    /// Whether a checkpoint is due: the ring is three quarters full, and a checkpoint would free some of it.
     pub(crate) fn wants_checkpoint(&self) -> bool {
-        self.used() * 4 >= self.ring_blocks * 3
+        self.used() * 4 >= self.ring_blocks * 3 && self.confirmed > self.checkpoint_upto
     }
 
     /// Seals the next block, if there is something to say and the ring has a free place.

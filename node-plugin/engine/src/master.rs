@@ -14,6 +14,9 @@ use crate::shared::MasterMaps;
 use crate::units::{Chunk, Sequence};
 use std::sync::Arc;
 
+/// Rounds of messages in one turn: each round answers requests or moves a gate, and of both there are few.
+const ROUNDS_MAX: usize = 10_000;
+
 /// What a set is doing, in numbers; costs no scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetStatus {
@@ -96,7 +99,10 @@ impl Master {
     /// The end of a turn: everything that was collected goes out together.
     pub fn end_turn(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.owner.end_turn(now, &mut self.owner_out);
+        let mut rounds = 0;
         while self.exchange(now, actions) {
+            rounds += 1;
+            assert!(rounds < ROUNDS_MAX, "port and owner never settle: {:?}", self.owner.gate);
             self.owner.end_turn(now, &mut self.owner_out);
         }
     }

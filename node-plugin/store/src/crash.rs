@@ -210,6 +210,12 @@ impl SimWorld {
         self.0.borrow().in_flight.len()
     }
 
+    /// Operations in flight on one device, hanging ones included.
+    pub fn in_flight_on(&self, device: DeviceSlot) -> usize {
+        let of = |op: &&InFlight| op.device == usize::from(device.0);
+        self.0.borrow().in_flight.iter().filter(of).count()
+    }
+
     /// Operations that hang.
     pub fn hanging(&self) -> usize {
         self.0.borrow().in_flight.iter().filter(|op| op.hung).count()

@@ -256,6 +256,18 @@ pub fn prepare_set<S: BlockStore>(
     if !force {
         refuse_live(&mut io, devices.bitmap)?;
     }
+    // The label first: one of an earlier set would make a crash right after the first cut look like a swapped volume.
+    let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
+    Label {
+        set: config.identity.set,
+        shadow: config.identity.shadow.uuid,
+        epoch: Epoch(0),
+        session: config.identity.session,
+        given_up: false,
+    }
+    .encode(&mut block);
+    io.write(devices.shadow, 0, block).map_err(shadow_error)?;
+    io.flush(devices.shadow).map_err(shadow_error)?;
     for place in [Place::B, Place::A] {
         // A half-made set must not be taken for the one that was here before.
         let block = AlignedBuf::zeroed(BLOCK_BYTES);
@@ -301,9 +313,14 @@ fn check_describable(config: &SetConfig, image: &SetImage) -> Result<(), Recover
 /// written is an enable that was interrupted: that clears both first.
 fn refuse_live<S: BlockStore>(io: &mut Blocking<'_, S>, bitmap: DeviceSlot) -> Result<(), RecoverError> {
     let slots = read_slots(io, bitmap)?;
-    for superblock in slots.iter().flatten() {
-        if !matches!(superblock.header.state, SetState::Disabled | SetState::Prepared) {
-            let identity = superblock.identity.clone();
+    for slot in slots.iter().flatten() {
+        let over = matches!(slot.header.state, SetState::Disabled | SetState::Prepared);
+        // A crash may have left the older slot as it was before the set was disabled: the newer one counts.
+        let newer = |other: &Superblock| {
+            other.identity.set == slot.identity.set && other.generation > slot.generation
+        };
+        if !over && !slots.iter().flatten().any(newer) {
+            let identity = slot.identity.clone();
             return Err(RecoverError::InUse { set: identity.set, name: identity.name });
         }
     }
@@ -391,10 +408,14 @@ pub fn recover_set<S: BlockStore>(
         return Err(RecoverError::Disabled(config.identity.set));
     }
     let labelled_end = read_label(&mut io, &config)?;
-    let over = [ended, labelled_end].into_iter().flatten().any(|epoch| epoch >= header.epoch);
-    if over && header.state != SetState::Prepared {
+    let ended = ended.max(labelled_end).filter(|epoch| *epoch >= header.epoch);
+    if ended.is_some() && header.state != SetState::Prepared {
         header.state = SetState::Offline(OfflineCause::Bitmap);
     }
+    // A cut whose outcome was unknown gave an epoch up that the superblock may not have: it is not used again.
+    // The highest of all stands for "whatever it was" and raises nothing.
+    header.epoch =
+        ended.filter(|epoch| *epoch != Epoch(u64::MAX)).map_or(header.epoch, |ended| ended.max(header.epoch));
     let bases = read_pages(&mut io, &config, &header, superblock.generation)?;
     let ring = read_ring(&mut io, &config, &header)?;
     let mut replay = Replay::new(&config.identity, header, bases, ring.blocks);
