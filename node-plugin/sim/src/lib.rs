@@ -9,4 +9,5 @@ pub mod life;
 pub mod notes;
 pub mod oracle;
 pub mod plan;
+pub mod run;
 pub mod stamp;

@@ -95,6 +95,21 @@ pub struct Tally {
     pub judged: u64,
 }
 
+impl Tally {
+    /// Adds another life's.
+    pub fn add(&mut self, other: &Self) {
+        self.operations += other.operations;
+        self.requests += other.requests;
+        self.crashes += other.crashes;
+        self.cuts += other.cuts;
+        self.faults += other.faults;
+        self.lost += other.lost;
+        self.completed += other.completed;
+        self.given_up += other.given_up;
+        self.judged += other.judged;
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Life {
@@ -340,9 +355,9 @@ impl Life {
         let Finished { id: RequestId(id), result, buf } = finished;
         let request = self.outstanding.remove(&id).ok_or("a request came back twice")?;
         let ok = result.is_ok();
-        if !ok {
+        if let Err(error) = result {
             self.log(|| format!("request {id} failed: {result:?}"));
-            self.judge_error(id, &request, result.unwrap_err())?;
+            self.judge_error(id, &request, error)?;
         }
         if request.ask == Ask::Read
             && let Some(volume) = self.oracle.volume(request.side)

@@ -1,11 +1,177 @@
-//! x
-use umbra_sim::{life::Life, plan::Plan};
-fn main() {
-    let args: Vec<u64> = std::env::args().skip(1).map(|a| a.parse().unwrap()).collect();
-    for seed in args[0]..args[1] {
-        let mut life = Life::new(Plan::of(seed), args.len() > 2);
-        let r = life.run();
-        if args.len() > 2 { for l in life.take_trace() { println!("{l}"); } }
-        if let Err(e) = r { println!("seed {seed}: {e}"); }
+//! `umbra-sim`: the simulator's command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use umbra_engine::mutation::Rule;
+use umbra_sim::plan::Plan;
+use umbra_sim::run::{Campaign, Failure, attempt, not_yet, on_panic, shrink};
+
+/// Deterministic simulations of the engine on disks that crash, fail, hang and reorder.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Run seeds until one fails.
+    Run(Run),
+    /// Switch each rule of the engine off in turn: each must be caught.
+    Mutants {
+        /// Most seeds for each.
+        #[arg(long, default_value_t = 20_000)]
+        seeds: u64,
+    },
+    /// One rule switched off; for `mutants`, which runs each in a process of its own.
+    #[command(hide = true)]
+    Mutant {
+        /// Its name.
+        rule: String,
+        /// Most seeds.
+        #[arg(long)]
+        seeds: u64,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+struct Run {
+    /// How many seeds.
+    #[arg(long, default_value_t = 20_000)]
+    seeds: u64,
+    /// First seed.
+    #[arg(long, default_value_t = 0)]
+    start: u64,
+    /// Only this seed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print what happens.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Threads; all processors by default.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Stop after so many seconds.
+    #[arg(long)]
+    seconds: Option<u64>,
+}
+
+fn last_words(seed: u64, text: &str) {
+    println!("violation: seed {seed}: {text}");
+    std::process::exit(1);
+}
+
+fn main() -> ExitCode {
+    on_panic(last_words);
+    match Cli::parse().command {
+        Sub::Run(Run { seed: Some(seed), trace, .. }) => one(seed, trace),
+        Sub::Run(run) => many(&run),
+        Sub::Mutants { seeds } => mutants(seeds),
+        Sub::Mutant { rule, seeds } => mutant(&rule, seeds),
     }
+}
+
+fn one(seed: u64, trace: bool) -> ExitCode {
+    let outcome = attempt(&Plan::of(seed), None, trace, |_| {});
+    for line in &outcome.trace {
+        println!("{line}");
+    }
+    match outcome.verdict {
+        Ok(()) => {
+            println!("0 violations");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            report(&Failure { seed, message });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn many(run: &Run) -> ExitCode {
+    let jobs = run.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let limit = run.seconds.map(Duration::from_secs);
+    let begin = Instant::now();
+    let campaign = Campaign { start: run.start, seeds: run.seeds, jobs, limit, off: None };
+    let summary = campaign.run();
+    let tally = summary.tally;
+    println!(
+        "{} seeds, {} operations, {} requests, {} crashes, {} cuts, {} faults, {} chunks lost, {} sectors judged, {:.0} s",
+        summary.seeds,
+        tally.operations,
+        tally.requests,
+        tally.crashes,
+        tally.cuts,
+        tally.faults,
+        tally.lost,
+        tally.judged,
+        begin.elapsed().as_secs_f64()
+    );
+    match &summary.failure {
+        None => {
+            println!("0 violations");
+            ExitCode::SUCCESS
+        }
+        Some(failure) => {
+            report(failure);
+            println!("1 violation; again with: umbra-sim run --seed {} --trace", failure.seed);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a failure and the shortest plan that still shows one.
+fn report(failure: &Failure) {
+    println!("violation: seed {}: {}", failure.seed, failure.message);
+    let plan = shrink(&Plan::of(failure.seed), |plan| attempt(plan, None, false, |_| {}).verdict.is_err());
+    let outcome = attempt(&plan, None, true, |_| {});
+    for line in outcome.trace {
+        println!("{line}");
+    }
+    println!("{:?} {:?} head {} ring {}", plan.mode, plan.geometry, plan.head_bytes, plan.ring_blocks);
+    println!("{:?} {:?}", plan.caches, plan.timing);
+    for step in &plan.script {
+        println!("  {step:?}");
+    }
+    println!("{:?}", outcome.verdict);
+}
+
+/// A mutant may panic, which ends its process, or run in circles, which its time limit ends: each has its own.
+fn mutants(seeds: u64) -> ExitCode {
+    let mut blind = false;
+    for rule in Rule::ALL {
+        if let Some(why) = not_yet(rule) {
+            println!("{rule:?}: not applicable yet, {why}");
+            continue;
+        }
+        let name = format!("{rule:?}");
+        let program = std::env::current_exe().expect("a running program has a path");
+        let output = std::process::Command::new(program)
+            .args(["mutant", &name, "--seeds", &seeds.to_string()])
+            .output()
+            .expect("this program can start itself");
+        let said = String::from_utf8_lossy(&output.stdout);
+        match said.lines().find(|line| line.starts_with("violation")) {
+            Some(line) => println!("{name}: {}: caught", line.chars().take(120).collect::<String>()),
+            None => {
+                blind = true;
+                println!("{name}: {seeds} seeds: NOT caught");
+            }
+        }
+    }
+    if blind { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn mutant(name: &str, seeds: u64) -> ExitCode {
+    let Some(rule) = Rule::ALL.into_iter().find(|rule| format!("{rule:?}") == name) else {
+        println!("there is no rule {name}");
+        return ExitCode::FAILURE;
+    };
+    let campaign = Campaign { start: 0, seeds, jobs: 2, limit: None, off: Some(rule) };
+    if let Some(failure) = campaign.run().failure {
+        println!("violation: seed {}: {}", failure.seed, failure.message);
+    }
+    ExitCode::SUCCESS
 }

@@ -113,6 +113,11 @@ impl Oracle {
         }
     }
 
+    /// Whether a shadow's sector was found lost.
+    pub fn is_lost(&self, sector: u64) -> bool {
+        self.image.as_ref().is_some_and(|image| image.lost.contains(&sector))
+    }
+
     /// A cut was asked for.
     pub fn cut_begins(&mut self, faults_before: u64) {
         let from = self.now();
@@ -170,19 +175,21 @@ impl Oracle {
     ///
     /// # Errors
     /// If it can be in no such epoch.
-    pub fn recovered(&mut self, epoch: u64) -> Verdict {
+    pub fn recovered(&mut self, epoch: u64, online: bool) -> Verdict {
         let current = self.image.as_ref().map_or(0, |image| image.epoch);
-        match &self.in_doubt {
+        match self.in_doubt.take() {
             Some(image) if epoch > current && image.epoch <= epoch => {
-                self.image = self.in_doubt.take();
+                self.image = Some(Image { epoch, ..image });
+            }
+            _ if epoch == current => {}
+            // The number of a cut that was given up is skipped: nothing is read from such an image.
+            _ if epoch > current && !online => {
                 if let Some(image) = &mut self.image {
                     image.epoch = epoch;
                 }
             }
-            _ if epoch == current => {}
             _ => return Err(format!("the set is in epoch {epoch} after recovery; it was in {current}")),
         }
-        self.in_doubt = None;
         Ok(())
     }
 

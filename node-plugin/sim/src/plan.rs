@@ -302,7 +302,9 @@ impl Generator<'_> {
             5 => self.rng.pick(&[Step::Abort, Step::Resume]),
             6 if self.rng.chance(600) => Step::Limit(Some(self.rng.range(1, 40))),
             6 => Step::Limit(None),
-            7 => self.rng.pick(&[Step::Disable { force: true }, Step::Disable { force: false }, Step::Enable]),
+            7 => {
+                self.rng.pick(&[Step::Disable { force: true }, Step::Disable { force: false }, Step::Enable])
+            }
             8 => Step::Detach,
             9 => self.crash(),
             _ => self.faults(),

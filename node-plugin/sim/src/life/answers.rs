@@ -33,7 +33,9 @@ impl Life {
             (Running::Disable, Err(Refusal::Dependent)) => Ok(()),
             (Running::Disable, Err(refusal)) => self.judge_refusal("disable", refusal),
             (Running::Detach, Ok(Done::Ok)) => Ok(()),
-            (Running::Minor, Ok(Done::Ok) | Err(Refusal::NoCopy | Refusal::Busy | Refusal::NoSuchSet)) => Ok(()),
+            (Running::Minor, Ok(Done::Ok) | Err(Refusal::NoCopy | Refusal::Busy | Refusal::NoSuchSet)) => {
+                Ok(())
+            }
             (Running::Minor, Err(refusal)) => self.judge_refusal("abort, resume or limit", refusal),
             (running, answer) => Err(format!("{running:?} was answered {answer:?}")),
         }
@@ -42,8 +44,7 @@ impl Life {
     /// Asked again by the same name, a cut is answered the same.
     fn repeat(&mut self, cut: umbra_engine::Id128, epoch: u64) {
         if matches!(self.state(), Some(state) if state.is_online() && state != SetState::Prepared) {
-            let command =
-                Command::Cut { set: SET, kind: CopyKind::Full, cut, unix_ms: 0, reset: false };
+            let command = Command::Cut { set: SET, kind: CopyKind::Full, cut, unix_ms: 0, reset: false };
             self.command(Running::Repeat { epoch }, command);
         }
     }

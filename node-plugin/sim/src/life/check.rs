@@ -37,7 +37,8 @@ impl Life {
         let starts: Vec<u64> = if sectors <= 6000 {
             (0..sectors).step_by(usize::try_from(chunk).expect("small chunks")).collect()
         } else {
-            let mut starts: Vec<u64> = self.oracle.master.touched().map(|sector| sector / chunk * chunk).collect();
+            let mut starts: Vec<u64> =
+                self.oracle.master.touched().map(|sector| sector / chunk * chunk).collect();
             if let Some(image) = &self.oracle.image {
                 starts.extend(image.volume.touched().map(|sector| sector / chunk * chunk));
             }
@@ -81,6 +82,9 @@ impl Life {
         let from = self.oracle.now();
         let mut bytes = [0; SECTOR];
         for sector in sectors.into_iter().chain([0]) {
+            if side == Side::Shadow && self.oracle.is_lost(sector) {
+                continue;
+            }
             self.world.peek(self.disk(disk), sector * SECTOR as u64, &mut bytes);
             self.oracle
                 .read(side, sector, &[decode(&bytes)], from)

@@ -52,6 +52,10 @@ impl Life {
     /// Starts the machine after it was closed in order.
     pub(super) fn restart(&mut self) -> Verdict {
         self.machine = None;
+        if self.world.in_flight() > 0 {
+            // What hangs when a process ends lands before the next one gets the claim, or never (E6).
+            self.world.crash(Crash::Kill);
+        }
         match self.start(false)? {
             Start::Up => Ok(()),
             Start::Down => self.crashed(),
@@ -111,7 +115,7 @@ impl Life {
                 Ok((config, image)) => {
                     let (epoch, state) = (image.header.epoch, image.header.state);
                     self.log(|| format!("recovered: epoch {epoch}, {state:?}"));
-                    self.oracle.recovered(epoch.0)?;
+                    self.oracle.recovered(epoch.0, state.is_online())?;
                     self.machine().add_set(SET, config, image);
                     return Ok(Start::Up);
                 }
@@ -144,8 +148,7 @@ impl Life {
 
     fn identity(&mut self) -> SetIdentity {
         let size = self.plan.geometry.master_bytes();
-        let volume =
-            |uuid| VolumeIdentity { uuid, size, fingerprint: 0, hardware_id: String::new() };
+        let volume = |uuid| VolumeIdentity { uuid, size, fingerprint: 0, hardware_id: String::new() };
         SetIdentity {
             set: self.fresh_id(),
             master: volume(self.fresh_id()),
@@ -171,6 +174,14 @@ impl Life {
     /// Prepares a set, if there is none. Its first cut is a step of its own.
     pub(super) fn enable(&mut self) -> Verdict {
         if self.set.is_some() || self.commands.values().any(|running| *running == Running::Detach) {
+            return Ok(());
+        }
+        // The volumes are free only when everything of the set before has come back.
+        let busy = |life: &Self| {
+            life.world.in_flight_on(life.disk(Disk::Shadow)) > 0
+                || life.world.in_flight_on(life.disk(Disk::Bitmap)) > 0
+        };
+        if !self.turn_until(500, |life| !busy(life))? || self.set.is_some() {
             return Ok(());
         }
         let (faults_before, disk) = (self.faults(), self.disk(Disk::Bitmap));

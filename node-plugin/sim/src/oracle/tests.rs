@@ -149,7 +149,7 @@ fn an_image_survives_a_power_cut_that_the_master_does_not() {
     oracle.cut_begins(0);
     oracle.cut_done(1).unwrap();
     oracle.crash(true);
-    oracle.recovered(1).unwrap();
+    oracle.recovered(1, true).unwrap();
     assert!(!reads(&mut oracle.clone(), Side::Shadow, 0, original(0)));
     assert!(reads(&mut oracle, Side::Shadow, 0, value));
 }
@@ -163,12 +163,12 @@ fn after_a_crash_in_a_cut_the_epoch_says_which_image_there_is() {
     oracle.cut_begins(0);
     oracle.crash(false);
     let mut old = oracle.clone();
-    old.recovered(1).unwrap();
+    old.recovered(1, true).unwrap();
     assert!(reads(&mut old, Side::Shadow, 0, original(0)));
-    oracle.recovered(2).unwrap();
+    oracle.recovered(2, true).unwrap();
     assert!(!reads(&mut oracle, Side::Shadow, 0, original(0)));
     assert!(reads(&mut oracle, Side::Shadow, 0, value));
-    assert!(oracle.recovered(1).is_err(), "epochs do not go back");
+    assert!(oracle.recovered(1, true).is_err(), "epochs do not go back");
 }
 
 #[test]
@@ -207,4 +207,32 @@ fn a_read_in_flight_may_still_return_what_was_durably_overwritten_meanwhile() {
         assert!(oracle.clone().read(Side::Master, 0, &[Some(seen)], from).is_ok());
     }
     assert!(oracle.read(Side::Master, 0, &[Some(original(0))], from).is_err());
+}
+
+#[test]
+fn what_overwrites_a_discard_says_nothing_about_what_it_left() {
+    let mut oracle = oracle();
+    let values = oracle.master.unknown_values(1);
+    let now = oracle.now();
+    oracle.master.issue(0, 0, &values, false, now);
+    end(&mut oracle, 0, true);
+    let value = write(&mut oracle, 0);
+    assert!(reads(&mut oracle, Side::Master, 0, value));
+    oracle.crash(true);
+    assert!(reads(&mut oracle, Side::Master, 0, 0), "the power cut lost the write, not the discard");
+}
+
+#[test]
+fn a_discard_beside_a_write_may_have_left_what_was_there_before_both() {
+    let mut oracle = oracle();
+    let values = oracle.master.unknown_values(1);
+    let now = oracle.now();
+    oracle.master.issue(1, 0, &values, false, now);
+    let value = issue(&mut oracle, 2, 0, false);
+    end(&mut oracle, 1, true);
+    flush(&mut oracle);
+    end(&mut oracle, 2, true);
+    assert!(reads(&mut oracle, Side::Master, 0, value));
+    oracle.crash(true);
+    assert!(reads(&mut oracle, Side::Master, 0, original(0)));
 }

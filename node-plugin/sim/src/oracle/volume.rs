@@ -62,7 +62,7 @@ type Sector = Vec<Candidate>;
 
 /// What an image's sector may hold, and when the cut was if it does.
 #[derive(Clone, Copy, Debug)]
-pub struct Held {
+struct Held {
     value: Value,
     window: (Time, Time),
 }
@@ -223,9 +223,8 @@ impl Volume {
     pub fn end(&mut self, request: Request, ok: bool, now: Time) {
         let Some(write) = self.in_flight.remove(&request) else { return };
         for number in write.first..write.first + write.count {
-            let mine = |candidate: &&mut Candidate| {
-                candidate.ended.is_none() && candidate.request == Some(request)
-            };
+            let mine =
+                |candidate: &&mut Candidate| candidate.ended.is_none() && candidate.request == Some(request);
             if let Some(candidate) = self.sector(number).iter_mut().find(mine) {
                 candidate.ended = Some(now);
                 candidate.definite = ok;
@@ -251,30 +250,27 @@ impl Volume {
     /// # Errors
     /// What was allowed instead.
     pub fn read(&mut self, number: u64, found: Option<Value>, from: Time, to: Time) -> Verdict {
-        if !self.sectors.contains_key(&number) {
-            if found == Some(original(number)) {
-                return Ok(());
-            }
-            self.sectors.insert(number, untouched(number));
+        if !self.sectors.contains_key(&number) && found == Some(original(number)) {
+            return Ok(());
         }
+        self.sector(number);
         let sector = &self.sectors[&number];
         let mut window = (Time::MAX, 0);
-        let (mut matches, mut one, mut all_base) = (0, 0, true);
+        let (mut matching, mut all_base) = (Vec::new(), true);
         for (at, candidate) in sector.iter().enumerate() {
             let known = self.known(candidate.value);
             let fits = found.is_some() && (known.is_none() || known == found);
             if fits && Self::may_be_read(sector, candidate, from, to) {
-                matches += 1;
-                one = at;
+                matching.push(at);
                 all_base &= candidate.base;
                 window = (window.0.min(candidate.window.0), window.1.max(candidate.window.1));
             }
         }
-        if matches == 0 {
+        if matching.is_empty() {
             return Err(self.unexpected(number, found, from, to));
         }
-        if sector.len() > 1 || sector[one].value & UNKNOWN != 0 {
-            self.learn(number, found.unwrap_or_default(), (matches == 1).then_some(one), from);
+        if sector.len() > 1 || sector[matching[0]].value & UNKNOWN != 0 {
+            self.learn(number, found.unwrap_or_default(), &matching, from);
         }
         if all_base { self.narrow(number, window) } else { Ok(()) }
     }
@@ -288,20 +284,18 @@ impl Volume {
         format!("{name} sector {number} reads {found}, allowed: {}", allowed.join(", "))
     }
 
-    /// What a read shows for all later ones. `one`: the only candidate that it may have been.
-    fn learn(&mut self, number: u64, found: Value, one: Option<usize>, from: Time) {
+    /// What a read shows for all later ones, if it may have found one of `matching`.
+    fn learn(&mut self, number: u64, found: Value, matching: &[usize], from: Time) {
         let sector = self.sectors.get_mut(&number).expect("just read");
         let quiet = sector.iter().all(|candidate| candidate.ended.is_some_and(|ended| ended <= from));
-        if quiet {
-            // Nothing is on its way: what was found is what there is, whichever of them made it.
-            for candidate in sector.iter().filter(|candidate| candidate.value & UNKNOWN != 0) {
-                let index = usize::try_from(candidate.value & !UNKNOWN).unwrap_or(usize::MAX);
-                if let Some(unknown @ None) = self.unknowns.get_mut(index) {
-                    *unknown = Some(found);
-                }
+        let [one] = matching else { return };
+        let one = sector[*one].clone();
+        if quiet && one.value & UNKNOWN != 0 {
+            let index = usize::try_from(one.value & !UNKNOWN).unwrap_or(usize::MAX);
+            if let Some(unknown @ None) = self.unknowns.get_mut(index) {
+                *unknown = Some(found);
             }
         }
-        let Some(one) = one.map(|at| sector[at].clone()) else { return };
         if one.base && one.value & UNKNOWN == 0 {
             sector.retain(|candidate| !candidate.base || candidate.id == one.id);
         }
