@@ -6,6 +6,7 @@
 pub mod by_id;
 mod ctl;
 mod front;
+pub mod heartbeat;
 pub mod logging;
 mod masters;
 pub mod notes;
@@ -17,6 +18,7 @@ mod report;
 mod run;
 mod service;
 pub mod state_dir;
+pub mod supervise;
 mod volumes;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +41,8 @@ enum Command {
     Size(offline::Size),
     /// Be the interposer: serve masters and their sets until told to stop.
     Run(run::Run),
+    /// Start the interposer, watch it, and start it again when it dies or hangs.
+    Supervise(supervise::Supervise),
 }
 
 /// Does what the command line says.
@@ -49,5 +53,6 @@ pub fn main() -> ExitCode {
         Command::Inspect(inspect) => offline::inspect(&inspect),
         Command::Size(size) => offline::size(&size),
         Command::Run(run) => run::main(&run),
+        Command::Supervise(args) => supervise::main(&args),
     }
 }

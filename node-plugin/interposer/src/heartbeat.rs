@@ -1,0 +1,394 @@
+//! The heartbeat: how a supervisor sees from outside that every reactor makes progress (E11).
+//!
+//! A small file in memory (`/run`), made by the supervisor for each start of the I/O process:
+//!
+//! ```text
+//!  0   "UMBBEAT1", zeros up to 64
+//!  64  slot 0   master's UUID (16) | beats (u64, little-endian) | completed requests (u64, little-endian)
+//!  96  slot 1   ...
+//! ```
+//!
+//! A slot belongs to one reactor, the only one that writes it; a nil UUID is a free slot. A master with 0
+//! beats is known and not watched yet: it may wait for its device as long as it takes. From the first beat
+//! on, a reactor that does not beat is hung.
+//!
+//! Plain reads and writes instead of shared memory: a few per second cost nothing, and need no `unsafe`.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use uuid::Uuid;
+
+/// Reactors at a time; more than devices that a node has.
+pub const SLOTS_MAX: usize = 1024;
+/// Shortest time between two writes of one slot: a quarter of what a supervisor could ask for.
+const BEAT_INTERVAL: Duration = Duration::from_millis(250);
+
+const MAGIC: &[u8; 8] = b"UMBBEAT1";
+const HEADER_BYTES: usize = 64;
+const SLOT_BYTES: usize = 32;
+const FILE_BYTES: usize = HEADER_BYTES + SLOTS_MAX * SLOT_BYTES;
+
+/// Why a heartbeat file cannot be used.
+#[derive(Debug, Error)]
+pub enum HeartbeatError {
+    /// Something else has that name.
+    #[error("{} is no heartbeat file of this version; start umbra-io through `umbra-io supervise`", .0.display())]
+    Foreign(PathBuf),
+    /// The file system.
+    #[error("{action} the heartbeat file {}: {cause}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What it said.
+        cause: io::Error,
+    },
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HeartbeatError {
+    move |cause| HeartbeatError::Io { action, path: path.to_owned(), cause }
+}
+
+fn slot_offset(slot: usize) -> u64 {
+    u64::try_from(HEADER_BYTES + slot * SLOT_BYTES).expect("a small file")
+}
+
+#[derive(Debug)]
+struct Shared {
+    file: File,
+    used: Mutex<Vec<bool>>,
+}
+
+impl Shared {
+    fn used(&self) -> MutexGuard<'_, Vec<bool>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, slot: usize, master: Uuid, beats: u64, completed: u64) {
+        let mut bytes = [0; SLOT_BYTES];
+        bytes[..16].copy_from_slice(master.as_bytes());
+        bytes[16..24].copy_from_slice(&beats.to_le_bytes());
+        bytes[24..].copy_from_slice(&completed.to_le_bytes());
+        if let Err(error) = self.file.write_all_at(&bytes, slot_offset(slot)) {
+            // The pages were there when the file was made. Once is enough: it is tried four times a second.
+            if beats <= 1 {
+                tracing::warn!(%master, %error, "the heartbeat cannot be written; the supervisor may intervene");
+            }
+        }
+    }
+}
+
+/// The heartbeats of this process.
+#[derive(Clone, Debug)]
+pub struct Heartbeats {
+    shared: Option<Arc<Shared>>,
+}
+
+impl Heartbeats {
+    /// Of a process that nobody watches.
+    pub fn unwatched() -> Self {
+        Self { shared: None }
+    }
+
+    /// Opens the file that the supervisor made.
+    ///
+    /// # Errors
+    /// [`HeartbeatError`].
+    pub fn open(path: &Path) -> Result<Self, HeartbeatError> {
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", path))?;
+        let mut magic = [0; MAGIC.len()];
+        let length = file.metadata().map_err(io_error("look at", path))?.len();
+        let read = file.read_exact_at(&mut magic, 0);
+        if length != slot_offset(SLOTS_MAX) || read.is_err() || magic != *MAGIC {
+            return Err(HeartbeatError::Foreign(path.to_owned()));
+        }
+        Ok(Self { shared: Some(Arc::new(Shared { file, used: Mutex::new(vec![false; SLOTS_MAX]) })) })
+    }
+
+    /// A slot for the reactor of a master, until it is dropped. The supervisor knows of the master from now
+    /// on, and watches the reactor from its first [`beat`](Heartbeat::beat).
+    pub fn register(&self, master: Uuid) -> Heartbeat {
+        let mut heartbeat = Heartbeat { master, slot: None, beats: 0, written: 0, last: None };
+        let Some(shared) = &self.shared else { return heartbeat };
+        let mut used = shared.used();
+        match used.iter().position(|used| !used) {
+            Some(slot) => {
+                used[slot] = true;
+                shared.write(slot, master, 0, 0);
+                heartbeat.slot = Some((Arc::clone(shared), slot));
+            }
+            None => tracing::warn!(%master, "more than {SLOTS_MAX} reactors: this one is not watched"),
+        }
+        heartbeat
+    }
+}
+
+/// A reactor's handle.
+#[derive(Debug)]
+pub struct Heartbeat {
+    master: Uuid,
+    slot: Option<(Arc<Shared>, usize)>,
+    beats: u64,
+    /// Completed requests, as last written.
+    written: u64,
+    last: Option<Instant>,
+}
+
+impl Heartbeat {
+    /// Says that the reactor has gone round once more, and how many requests it has completed since it
+    /// started. Call it in every turn, at least once per second; most calls only look at the clock.
+    pub fn beat(&mut self, completed: u64) {
+        let Some((shared, slot)) = &self.slot else { return };
+        let now = Instant::now();
+        // The first completed request decides whether a death counts, so it is told at once.
+        let first_completed = self.written == 0 && completed > 0;
+        let is_due = self.last.is_none_or(|last| now.duration_since(last) >= BEAT_INTERVAL);
+        if is_due || first_completed {
+            self.beats += 1;
+            self.written = completed;
+            self.last = Some(now);
+            shared.write(*slot, self.master, self.beats, completed);
+        }
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        if let Some((shared, slot)) = &self.slot {
+            let mut used = shared.used();
+            shared.write(*slot, Uuid::nil(), 0, 0);
+            used[*slot] = false;
+        }
+    }
+}
+
+/// What a slot says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// Which slot.
+    pub slot: usize,
+    /// Whose.
+    pub master: Uuid,
+    /// Counts up; 0 while the master starts.
+    pub beats: u64,
+    /// Requests completed since the reactor started.
+    pub completed: u64,
+}
+
+/// The supervisor's side of the file.
+#[derive(Debug)]
+pub struct Monitor {
+    file: File,
+    path: PathBuf,
+}
+
+impl Monitor {
+    /// Makes a file with free slots in place of the one that may be there: whoever still has that one open
+    /// cannot disturb.
+    ///
+    /// # Errors
+    /// [`HeartbeatError`].
+    pub fn create(path: &Path) -> Result<Self, HeartbeatError> {
+        let beside = path.with_extension("new");
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).clone();
+        let file = options.open(&beside).map_err(io_error("make", &beside))?;
+        let mut content = vec![0; FILE_BYTES];
+        content[..MAGIC.len()].copy_from_slice(MAGIC);
+        // Written out, not only sized: later writes need no memory that might be missing then.
+        file.write_all_at(&content, 0).map_err(io_error("write", &beside))?;
+        fs::rename(&beside, path).map_err(io_error("replace", path))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// The slots in use.
+    ///
+    /// # Errors
+    /// [`HeartbeatError`].
+    pub fn read(&self) -> Result<Vec<Pulse>, HeartbeatError> {
+        let mut bytes = vec![0; SLOTS_MAX * SLOT_BYTES];
+        self.file.read_exact_at(&mut bytes, slot_offset(0)).map_err(io_error("read", &self.path))?;
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        let slots = bytes.chunks_exact(SLOT_BYTES).enumerate();
+        let pulses = slots.map(|(slot, bytes)| Pulse {
+            slot,
+            master: Uuid::from_slice(&bytes[..16]).expect("sixteen bytes"),
+            beats: number(&bytes[16..24]),
+            completed: number(&bytes[24..]),
+        });
+        Ok(pulses.filter(|pulse| !pulse.master.is_nil()).collect())
+    }
+}
+
+/// Decides which reactors are hung. Pure: time comes with what was seen.
+#[derive(Debug)]
+pub struct Watchdog {
+    limit: Duration,
+    /// Longest time that one look counts for.
+    step_max: Duration,
+    /// Per slot: whose it was, its beats, and for how long they have not changed.
+    quiet: HashMap<usize, (Uuid, u64, Duration)>,
+}
+
+impl Watchdog {
+    /// Reactors without a beat for `limit` are hung. Looked at every `interval`.
+    ///
+    /// A longer time between two looks counts as two intervals: if the supervisor did not run, as when the
+    /// machine was suspended, the reactors may not have run either.
+    pub fn new(limit: Duration, interval: Duration) -> Self {
+        Self { limit, step_max: 2 * interval, quiet: HashMap::new() }
+    }
+
+    /// Takes in what was seen, so long after the last look. Returns the masters whose reactors are hung.
+    pub fn observe(&mut self, since_last: Duration, pulses: &[Pulse]) -> Vec<Uuid> {
+        let step = since_last.min(self.step_max);
+        let before = std::mem::take(&mut self.quiet);
+        let mut hung = Vec::new();
+        for pulse in pulses.iter().filter(|pulse| pulse.beats > 0) {
+            let quiet = match before.get(&pulse.slot) {
+                Some((master, beats, quiet)) if (*master, *beats) == (pulse.master, pulse.beats) => {
+                    *quiet + step
+                }
+                Some(_) | None => Duration::ZERO,
+            };
+            self.quiet.insert(pulse.slot, (pulse.master, pulse.beats, quiet));
+            if quiet >= self.limit {
+                hung.push(pulse.master);
+            }
+        }
+        hung
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> (tempfile::TempDir, PathBuf) {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("heartbeat");
+        (home, path)
+    }
+
+    fn uuid(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    #[test]
+    fn a_supervisor_sees_who_is_there_and_what_they_have_done() {
+        let (_home, path) = file();
+        let monitor = Monitor::create(&path).unwrap();
+        let heartbeats = Heartbeats::open(&path).unwrap();
+        assert_eq!(monitor.read().unwrap(), []);
+        let (mut a, b) = (heartbeats.register(uuid(1)), heartbeats.register(uuid(2)));
+        a.beat(7);
+        let pulse = |slot, master, beats, completed| Pulse { slot, master: uuid(master), beats, completed };
+        assert_eq!(monitor.read().unwrap(), [pulse(0, 1, 1, 7), pulse(1, 2, 0, 0)]);
+        drop(a);
+        assert_eq!(monitor.read().unwrap(), [pulse(1, 2, 0, 0)]);
+        let c = heartbeats.register(uuid(3));
+        assert_eq!(monitor.read().unwrap(), [pulse(0, 3, 0, 0), pulse(1, 2, 0, 0)]);
+        drop((b, c));
+        assert_eq!(monitor.read().unwrap(), []);
+    }
+
+    #[test]
+    fn beats_are_written_a_few_times_per_second_and_the_first_request_at_once() {
+        let (_home, path) = file();
+        let monitor = Monitor::create(&path).unwrap();
+        let mut beat = Heartbeats::open(&path).unwrap().register(uuid(1));
+        let started = Instant::now();
+        (0..10_000).for_each(|_| beat.beat(0));
+        let beats = monitor.read().unwrap()[0].beats;
+        assert!(beats >= 1);
+        assert!(u128::from(beats) <= 1 + started.elapsed().as_millis() / 250, "{beats} beats");
+        beat.beat(3);
+        assert_eq!(monitor.read().unwrap()[0].completed, 3);
+        beat.last = Instant::now().checked_sub(BEAT_INTERVAL);
+        beat.beat(9);
+        assert_eq!(monitor.read().unwrap()[0].completed, 9);
+    }
+
+    #[test]
+    fn a_process_that_nobody_watches_and_one_with_too_many_reactors_go_on() {
+        Heartbeats::unwatched().register(uuid(1)).beat(1);
+        let (_home, path) = file();
+        let monitor = Monitor::create(&path).unwrap();
+        let heartbeats = Heartbeats::open(&path).unwrap();
+        let kept: Vec<Heartbeat> = (0..SLOTS_MAX).map(|_| heartbeats.register(uuid(5))).collect();
+        heartbeats.register(uuid(6)).beat(1);
+        let pulses = monitor.read().unwrap();
+        assert_eq!(pulses.len(), kept.len());
+        assert!(pulses.iter().all(|pulse| pulse.master == uuid(5)));
+    }
+
+    #[test]
+    fn other_files_are_refused_and_an_old_process_does_not_disturb() {
+        let (_home, path) = file();
+        assert!(matches!(Heartbeats::open(&path), Err(HeartbeatError::Io { .. })));
+        for content in [vec![], b"UMBBEAT1".to_vec(), vec![b'x'; FILE_BYTES]] {
+            fs::write(&path, content).unwrap();
+            assert!(matches!(Heartbeats::open(&path), Err(HeartbeatError::Foreign(_))));
+        }
+        Monitor::create(&path).unwrap();
+        let old = Heartbeats::open(&path).unwrap();
+        let monitor = Monitor::create(&path).unwrap();
+        old.register(uuid(1)).beat(1);
+        assert_eq!(monitor.read().unwrap(), []);
+    }
+
+    /// Looks a second apart, or as long as given, with what each slot shows; and who is hung at the end.
+    fn hung(looks: &[(u64, &[(u128, u64)])]) -> Vec<Uuid> {
+        let mut watchdog = Watchdog::new(Duration::from_secs(3), Duration::from_secs(1));
+        let mut last = Vec::new();
+        for (seconds, slots) in looks {
+            let slots = slots.iter().enumerate();
+            let pulses: Vec<Pulse> = slots
+                .map(|(slot, (master, beats))| Pulse {
+                    slot,
+                    master: uuid(*master),
+                    beats: *beats,
+                    completed: 0,
+                })
+                .collect();
+            last = watchdog.observe(Duration::from_secs(*seconds), &pulses);
+        }
+        last
+    }
+
+    #[test]
+    fn only_reactors_that_have_beaten_and_stopped_are_hung() {
+        type Looks<'a> = &'a [(u64, &'a [(u128, u64)])];
+        let cases: &[(&str, Looks<'_>, &[u128])] = &[
+            (
+                "one quiet, one not",
+                &[
+                    (1, &[(1, 5), (2, 1)]),
+                    (1, &[(1, 5), (2, 2)]),
+                    (1, &[(1, 5), (2, 3)]),
+                    (1, &[(1, 5), (2, 4)]),
+                ],
+                &[1],
+            ),
+            ("not yet", &[(1, &[(1, 5)]), (1, &[(1, 5)]), (1, &[(1, 5)])], &[]),
+            ("still starting", &[(1, &[(1, 0)]), (1, &[(1, 0)]), (1, &[(1, 0)]), (1, &[(1, 0)])], &[]),
+            ("beats again", &[(1, &[(1, 5)]), (1, &[(1, 5)]), (1, &[(1, 5)]), (1, &[(1, 6)])], &[]),
+            ("wrapped round", &[(1, &[(1, 9)]), (1, &[(1, 9)]), (1, &[(1, 9)]), (1, &[(1, 2)])], &[]),
+            ("another in the slot", &[(1, &[(1, 5)]), (1, &[(1, 5)]), (1, &[(1, 5)]), (1, &[(2, 5)])], &[]),
+            ("gone", &[(1, &[(1, 5)]), (1, &[(1, 5)]), (1, &[(1, 5)]), (1, &[])], &[]),
+            ("machine slept", &[(1, &[(1, 5)]), (1, &[(1, 5)]), (9000, &[(1, 5)])], &[1]),
+            ("machine slept at once", &[(1, &[(1, 5)]), (9000, &[(1, 5)])], &[]),
+        ];
+        for (name, looks, expected) in cases {
+            let expected: Vec<Uuid> = expected.iter().map(|master| uuid(*master)).collect();
+            assert_eq!(hung(looks), expected, "{name}");
+        }
+    }
+}

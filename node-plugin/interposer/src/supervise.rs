@@ -1,0 +1,409 @@
+//! `umbra-io supervise -- run …`: the first process of the pod or unit (E11).
+//!
+//! ```text
+//!  supervise ── starts, kills, reaps ──> run
+//!      │                                  │ a thread per master
+//!      └── reads ── heartbeat file <── writes
+//! ```
+//!
+//! It opens no device and holds no state that matters: whatever becomes of it, the devices wait for the next
+//! I/O process. A reactor that makes no progress is ended by ending the process: the kernel parks the I/O of
+//! the presented devices, and the next process takes them over. It is started at once, since a kubelet's
+//! back-off is too slow for waiting I/O.
+//!
+//! Exit codes: that of an I/O process that ended in order or refused its arguments; 0 if it was told to end
+//! and did; 1 if the supervisor itself cannot go on.
+
+pub mod child;
+pub mod deaths;
+
+use crate::heartbeat::{HeartbeatError, Monitor, Watchdog};
+use crate::logging::{self, LogFormat};
+use clap::Args;
+use deaths::{Cause, Death, DeathLog, PassThrough};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use tokio::signal::unix::{Signal as Arrivals, SignalKind, signal};
+use umbra_platform::time::Millis;
+use uuid::Uuid;
+
+/// Looks at the heartbeat within the time that a reactor may be quiet.
+const LOOKS: u32 = 20;
+/// Longest time that an ordered end may take. Devices stay presented whether it succeeds or not.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// Time between two attempts to start a program that was there before: it may be being replaced.
+const START_RETRY: Duration = Duration::from_secs(1);
+/// What the I/O process ends with if its arguments are wrong: starting it again would change nothing.
+const USAGE: i32 = 2;
+
+/// Options of the supervisor.
+#[derive(Clone, Debug, Args)]
+pub struct Supervise {
+    /// Where the heartbeat and the log of deaths are kept: in memory, gone with a reboot.
+    #[arg(long, default_value = "/run/umbra", value_name = "DIR")]
+    run_dir: PathBuf,
+    /// The I/O process is killed and started again when a reactor makes no progress for so long (1s to 1h).
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = hang_after)]
+    hang_after: Millis,
+    /// Text or JSON.
+    #[arg(long, default_value = "text")]
+    log_format: LogFormat,
+    /// The program to start [default: this one].
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// The command to supervise, as in `umbra-io supervise -- run --state-dir /var/lib/umbra`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+fn hang_after(text: &str) -> Result<Millis, String> {
+    let time: Millis = text.parse().map_err(|error| format!("{error}"))?;
+    if (1_000..=3_600_000).contains(&time.0) { Ok(time) } else { Err(format!("{time} is not from 1s to 1h")) }
+}
+
+/// Why the supervisor cannot go on.
+#[derive(Debug, Error)]
+pub enum SuperviseError {
+    /// There is one already.
+    #[error("another `umbra-io supervise` uses {}; stop that one or name another --run-dir", .0.display())]
+    InUse(PathBuf),
+    /// The program cannot be started.
+    #[error("start {}: {cause}", program.display())]
+    Start {
+        /// Which.
+        program: PathBuf,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+    /// The heartbeat file.
+    #[error(transparent)]
+    Heartbeat(#[from] HeartbeatError),
+    /// Anything else.
+    #[error("{action} {}: {cause}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SuperviseError {
+    move |cause| SuperviseError::Io { action, path: path.to_owned(), cause }
+}
+
+/// Supervises until the I/O process ends in order.
+pub(crate) fn main(args: &Supervise) -> ExitCode {
+    logging::init(args.log_format);
+    // One thread: the kernel ties the child's life to the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.map_err(io_error("start the runtime of", Path::new("umbra-io supervise")));
+    match outcome.and_then(|runtime| runtime.block_on(async { Supervisor::new(args)?.run().await })) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            tracing::error!(%error, "the supervisor cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How the I/O process ended.
+struct Ended {
+    status: WaitStatus,
+    /// Reactors for which it was killed.
+    hung: BTreeSet<Uuid>,
+    /// Masters that it knew of when it was last seen.
+    masters: BTreeSet<Uuid>,
+    served: bool,
+}
+
+impl Ended {
+    fn cause(&self) -> Cause {
+        match (self.hung.is_empty(), self.status.terminating_signal()) {
+            (false, _) => Cause::Hung,
+            (true, Some(number)) => Cause::Signal(number),
+            (true, None) => Cause::Exit(self.status.exit_status().unwrap_or_default()),
+        }
+    }
+}
+
+struct Supervisor {
+    run_dir: PathBuf,
+    program: PathBuf,
+    command: Vec<OsString>,
+    hang_after: Duration,
+    log: DeathLog,
+    signals: Signals,
+    /// The signal that told us to end.
+    told: Option<Signal>,
+    /// Held, never read.
+    _lock: File,
+}
+
+/// Something that a signal told us.
+enum News {
+    /// A child has ended.
+    Child,
+    /// We are to end.
+    End(Signal),
+}
+
+struct Signals {
+    child: Arrivals,
+    terminate: Arrivals,
+    interrupt: Arrivals,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            child: signal(SignalKind::child())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> News {
+        tokio::select! {
+            _ = self.child.recv() => News::Child,
+            _ = self.terminate.recv() => News::End(Signal::TERM),
+            _ = self.interrupt.recv() => News::End(Signal::INT),
+        }
+    }
+
+    /// Waits so long, or until we are to end; then false.
+    async fn pause(&mut self, time: Duration) -> bool {
+        let mut time = std::pin::pin!(tokio::time::sleep(time));
+        loop {
+            tokio::select! {
+                () = &mut time => return true,
+                news = self.next() => if let News::End(_) = news { return false },
+            }
+        }
+    }
+}
+
+impl Supervisor {
+    fn new(args: &Supervise) -> Result<Self, SuperviseError> {
+        fs::create_dir_all(&args.run_dir).map_err(io_error("make", &args.run_dir))?;
+        let lock = take_lock(&args.run_dir)?;
+        let own = || std::env::current_exe().map_err(io_error("find", Path::new("this program")));
+        let hang_after = args.hang_after.duration();
+        Ok(Self {
+            program: args.program.clone().map_or_else(own, Ok)?,
+            command: args.command.clone(),
+            log: DeathLog::load(&args.run_dir.join("deaths.json"), &boot(), hang_after),
+            run_dir: args.run_dir.clone(),
+            hang_after,
+            signals: Signals::new().map_err(io_error("take signals for", &args.run_dir))?,
+            told: None,
+            _lock: lock,
+        })
+    }
+
+    async fn run(&mut self) -> Result<u8, SuperviseError> {
+        let mut pass_through = self.log.decide(boot_ms()).pass_through;
+        let mut had_started = false;
+        loop {
+            let monitor = Monitor::create(&self.run_dir.join("heartbeat"))?;
+            let mut delay = START_RETRY;
+            match self.start(&pass_through) {
+                Ok(child) => {
+                    had_started = true;
+                    let ended = self.watch(Watch::new(child, monitor, self.hang_after)).await;
+                    if let Some(code) = self.last_word(&ended) {
+                        return Ok(code);
+                    }
+                    (delay, pass_through) = self.note(ended);
+                }
+                Err(error) if had_started => tracing::error!(%error, "it is tried again"),
+                Err(error) => return Err(error),
+            }
+            if !self.signals.pause(delay).await {
+                return Ok(0);
+            }
+        }
+    }
+
+    /// Notes a death; returns how long to wait, and who then starts without dependent shadows.
+    fn note(&mut self, ended: Ended) -> (Duration, PassThrough) {
+        let death = Death {
+            at_ms: boot_ms(),
+            cause: ended.cause(),
+            masters: if ended.hung.is_empty() { ended.masters } else { ended.hung },
+            served: ended.served,
+        };
+        let (cause, counts) = (death.cause, death.counts());
+        let deaths::Decision { delay, pass_through } = self.log.record(death);
+        tracing::error!(%cause, counts, ?delay, %pass_through, "the I/O process died; it is started again");
+        let path = self.run_dir.join("deaths.json");
+        if let Err(error) = self.log.save(&path) {
+            tracing::warn!(path = %path.display(), %error, "the log of deaths is kept in memory only");
+        }
+        (delay, pass_through)
+    }
+
+    fn start(&self, pass_through: &PassThrough) -> Result<Pid, SuperviseError> {
+        let started = Command::new(&self.program)
+            .args(&self.command)
+            .env(child::HEARTBEAT, self.run_dir.join("heartbeat"))
+            .env(child::PASS_THROUGH, pass_through.to_string())
+            .env(child::SUPERVISOR, std::process::id().to_string())
+            .spawn();
+        let started =
+            started.map_err(|cause| SuperviseError::Start { program: self.program.clone(), cause })?;
+        tracing::info!(process = started.id(), %pass_through, "the I/O process is started");
+        // Its handle is dropped, which leaves the process alone: `reap` waits for every child there is.
+        Ok(Pid::from_child(&started))
+    }
+
+    /// Watches the process until it has ended and is reaped.
+    async fn watch(&mut self, mut watch: Watch) -> Ended {
+        let mut looks = tokio::time::interval(self.hang_after / LOOKS);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {}
+                news = self.signals.next() => if let News::End(signal) = news {
+                    tracing::info!(signal = signal.as_raw(), "told to end");
+                    self.told = Some(signal);
+                    watch.end(signal);
+                }
+            }
+            // Before it is asked whether the process is there: what it did last is in the file for good.
+            watch.look();
+            if let Some(status) = reap(watch.child) {
+                return watch.ended(status);
+            }
+        }
+    }
+
+    /// What to end with, if the process is not to be started again.
+    fn last_word(&self, ended: &Ended) -> Option<u8> {
+        let status = ended.status;
+        let by_order = self.told.map(Signal::as_raw);
+        if by_order.is_some() && status.terminating_signal() == by_order {
+            return Some(0);
+        }
+        let code =
+            status.exit_status().unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or_default());
+        let is_final = by_order.is_some() || matches!(status.exit_status(), Some(0 | USAGE));
+        is_final.then(|| u8::try_from(code).unwrap_or(1))
+    }
+}
+
+/// A running I/O process, as its supervisor sees it.
+struct Watch {
+    child: Pid,
+    monitor: Monitor,
+    watchdog: Watchdog,
+    hung: BTreeSet<Uuid>,
+    masters: BTreeSet<Uuid>,
+    served: bool,
+    last_look: Instant,
+    /// When an ordered end has taken too long.
+    end_by: Option<Instant>,
+}
+
+impl Watch {
+    fn new(child: Pid, monitor: Monitor, hang_after: Duration) -> Self {
+        Self {
+            child,
+            monitor,
+            watchdog: Watchdog::new(hang_after, hang_after / LOOKS),
+            hung: BTreeSet::new(),
+            masters: BTreeSet::new(),
+            served: false,
+            last_look: Instant::now(),
+            end_by: None,
+        }
+    }
+
+    /// Passes on that it is to end.
+    fn end(&mut self, signal: Signal) {
+        self.end_by.get_or_insert_with(|| Instant::now() + STOP_LIMIT);
+        send(self.child, signal);
+    }
+
+    /// Reads the heartbeat, and kills a process that hangs or does not end.
+    fn look(&mut self) {
+        match self.monitor.read() {
+            Ok(pulses) => {
+                self.served |= pulses.iter().any(|pulse| pulse.completed > 0);
+                self.masters = pulses.iter().map(|pulse| pulse.master).collect();
+                let quiet = self.watchdog.observe(self.last_look.elapsed(), &pulses);
+                self.last_look = Instant::now();
+                // Once: a process that does not die of it is in the hands of the kernel.
+                if !quiet.is_empty() && self.hung.is_empty() {
+                    tracing::error!(masters = ?quiet, "no progress: the I/O process is killed");
+                    self.hung.extend(quiet);
+                    send(self.child, Signal::KILL);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the heartbeat cannot be read"),
+        }
+        if self.end_by.is_some_and(|end_by| Instant::now() >= end_by) {
+            tracing::error!(limit = ?STOP_LIMIT, "the I/O process did not end in time and is killed");
+            self.end_by = None;
+            send(self.child, Signal::KILL);
+        }
+    }
+
+    fn ended(self, status: WaitStatus) -> Ended {
+        Ended { status, hung: self.hung, masters: self.masters, served: self.served }
+    }
+}
+
+/// Sends a signal to a process that is not reaped yet, so that its number is still its own.
+fn send(child: Pid, signal: Signal) {
+    if let Err(error) = kill_process(child, signal) {
+        tracing::warn!(process = child.as_raw_nonzero(), %error, "the I/O process could not be signalled");
+    }
+}
+
+/// Takes in every child that has ended: as the first process of a container, orphans of others are ours too.
+fn reap(child: Pid) -> Option<WaitStatus> {
+    let mut ours = None;
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        if pid == child {
+            ours = Some(status);
+        }
+    }
+    ours
+}
+
+fn take_lock(run_dir: &Path) -> Result<File, SuperviseError> {
+    let path = run_dir.join("supervise.lock");
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let lock = lock.map_err(io_error("open", &path))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(SuperviseError::InUse(run_dir.to_owned())),
+        Err(errno) => Err(io_error("lock", &path)(errno.into())),
+    }
+}
+
+/// Names this boot of the machine.
+fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+/// Milliseconds since the machine started: the same clock for every supervisor of this boot.
+fn boot_ms() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    let part = |number: i64| u64::try_from(number).unwrap_or_default();
+    part(time.tv_sec) * 1000 + part(time.tv_nsec) / 1_000_000
+}
