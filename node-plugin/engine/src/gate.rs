@@ -469,8 +469,14 @@ impl Owner {
             Purpose::Complete { .. } | Purpose::Disable { .. } | Purpose::Detach => Done::Ok,
         };
         match gate.purpose {
-            Purpose::Detach => self.detached = true,
-            Purpose::Disable { .. } => self.publish_pass(),
+            Purpose::Detach => {
+                self.detached = true;
+                self.set_indexes().for_each(|index| self.refuse_state_command(index, out));
+            }
+            Purpose::Disable { set } => {
+                self.publish_pass();
+                self.refuse_state_command(set, out);
+            }
             Purpose::Cut { .. } | Purpose::Complete { .. } => {}
         }
         // After a detach the gate stays closed: nothing may reach the master through us any more.
@@ -479,6 +485,13 @@ impl Owner {
         }
         if let Some(command) = gate.command {
             out.actions.push(Action::Answer { command, result: Ok(done) });
+        }
+    }
+
+    /// An abort or a resume that came too late: there is nothing left to stop, but somebody waits for the answer.
+    fn refuse_state_command(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        if let Some(command) = self.set_mut(index).state_command.take() {
+            out.actions.push(Action::Answer { command, result: Err(Refusal::NoSuchSet) });
         }
     }
 

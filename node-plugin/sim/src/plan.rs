@@ -372,8 +372,11 @@ impl Generator<'_> {
         }
         let mut rate = |on: u32| if self.rng.chance(on) { self.rng.pick(&[20, 150, 1000]) } else { 0 };
         let (read, write, flush) = (rate(400), rate(400), rate(300));
-        // A hung master hangs its workload too; nothing is promised then.
-        let hang = if Disk::ALL[disk] == Disk::Master { 0 } else { rate(250).min(150) };
-        Step::Faults(Disk::ALL[disk], Faults { read, write, flush, hang, drop_cache: self.drop_cache })
+        // A hung master hangs its workload too, and one that forgets what it could not flush breaks every promise
+        // to whoever did not ask for that flush: nothing is promised then.
+        let master = Disk::ALL[disk] == Disk::Master;
+        let hang = if master { 0 } else { rate(250).min(150) };
+        let drop_cache = self.drop_cache && !master;
+        Step::Faults(Disk::ALL[disk], Faults { read, write, flush, hang, drop_cache })
     }
 }

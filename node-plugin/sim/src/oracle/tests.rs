@@ -236,3 +236,13 @@ fn a_discard_beside_a_write_may_have_left_what_was_there_before_both() {
     oracle.crash(true);
     assert!(reads(&mut oracle, Side::Master, 0, original(0)));
 }
+
+#[test]
+fn a_failed_fua_write_that_is_seen_is_not_durable_for_that() {
+    let mut oracle = oracle();
+    let value = issue(&mut oracle, 0, 0, true);
+    end(&mut oracle, 0, false);
+    assert!(reads(&mut oracle, Side::Master, 0, value));
+    oracle.crash(true);
+    assert!(reads(&mut oracle, Side::Master, 0, original(0)));
+}

@@ -228,6 +228,8 @@ impl Volume {
             if let Some(candidate) = self.sector(number).iter_mut().find(mine) {
                 candidate.ended = Some(now);
                 candidate.definite = ok;
+                // Nothing is promised of a write that failed, even if it is seen to have taken effect.
+                candidate.fua &= ok;
             }
             self.prune(number);
         }

@@ -243,6 +243,12 @@ impl Device {
         for write in &mut self.unflushed {
             write.completed.get_or_insert(now);
         }
+        if self.cache == Cache::WriteThrough {
+            while !self.unflushed.is_empty() {
+                self.make_durable(0);
+            }
+            self.forget_durable();
+        }
     }
 }
 
