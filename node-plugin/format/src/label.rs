@@ -4,6 +4,7 @@
 //! volume is not there, and says that an image was given up when the bitmap volume could not.
 
 use crate::codec::{BLOCK_BYTES, Reader, Writer};
+use crate::superblock::COUNTER_MAX;
 use thiserror::Error;
 use umbra_engine::{Epoch, Id128};
 
@@ -81,6 +82,10 @@ impl Label {
         r.at(SET_AT);
         let (set, shadow) = (r.id(), r.id());
         let epoch = Epoch(r.u64());
+        // A given-up epoch is where the next one counts on from.
+        if epoch.0 > COUNTER_MAX {
+            return Err(LabelError::Damaged);
+        }
         Ok(Self { set, shadow, epoch, session: r.id(), given_up })
     }
 }

@@ -160,6 +160,7 @@ fn labels() {
     let blocks = [encoded(|block| full_label().encode(block))];
     attack(&blocks, (16, 128), |block| match Label::decode(block) {
         Ok(found) => {
+            assert!(found.epoch.0 <= umbra_format::COUNTER_MAX);
             // What stands behind the fields is for people.
             assert_eq!(encoded(|block| found.encode(block))[24..80], block[24..80]);
             true
