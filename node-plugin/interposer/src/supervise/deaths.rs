@@ -123,7 +123,8 @@ impl FromStr for PassThrough {
             "none" => Ok(Self::Nobody),
             "all" => Ok(Self::Everybody),
             _ => {
-                let masters: Result<BTreeSet<Uuid>, uuid::Error> = text.split(',').map(Uuid::parse_str).collect();
+                let masters: Result<BTreeSet<Uuid>, uuid::Error> =
+                    text.split(',').map(Uuid::parse_str).collect();
                 masters.map(Self::Masters).map_err(|_| NoMasters(text.to_owned()))
             }
         }
@@ -286,7 +287,12 @@ mod tests {
             ("both", &[early(0, &[A, B]), early(1, &[A, B]), hung(20, &[A, B])], 200, these(&[A, B])),
             ("with progress", &[late(0, &[A]), late(1, &[A]), late(2, &[A]), late(3, &[A])], 0, Nobody),
             ("progress between", &[early(0, &[A]), early(1, &[A]), late(2, &[A])], 0, Nobody),
-            ("progress does not excuse", &[early(0, &[A]), early(1, &[A]), late(2, &[A]), early(3, &[A])], 200, these(&[A])),
+            (
+                "progress does not excuse",
+                &[early(0, &[A]), early(1, &[A]), late(2, &[A]), early(3, &[A])],
+                200,
+                these(&[A]),
+            ),
             ("refuses to start", &[refusal(0), refusal(1), refusal(2), refusal(3)], 400, Nobody),
             ("refuses to start, then hangs", &[refusal(0), refusal(1), hung(2, &[A])], 200, Nobody),
             ("nobody known", &[early(0, &[]), early(1, &[]), early(2, &[])], 200, Everybody),
