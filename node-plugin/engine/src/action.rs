@@ -475,6 +475,8 @@ pub enum Event {
         /// Whether it worked.
         ok: bool,
     },
+    /// A flush that the shell made for itself has failed: what was written there before may be gone as well (E8).
+    FlushFailed(Device),
     /// Time has passed.
     Tick,
 }

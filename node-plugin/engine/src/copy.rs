@@ -269,7 +269,15 @@ impl Owner {
         } else {
             self.await_data(id, index);
         }
-        if is_off(Rule::DurableBeforeOverwrite) && self.copies.contains_key(&id) {
+        let copy = self.copies.get_mut(&id).filter(|copy| copy.background.is_none());
+        if is_off(Rule::DurableBeforeOverwrite)
+            && let Some(leg) =
+                copy.and_then(|copy| copy.leg(index)).filter(|leg| leg.state != LegState::Losing)
+        {
+            // The mutant takes what is only written for durable.
+            if let Some(sequence) = leg.sequence {
+                self.set_mut(index).journal.data_settled(sequence);
+            }
             self.publish_held(id, index, out);
         }
     }

@@ -80,9 +80,14 @@ impl Owner {
         loop {
             let Some(set) = self.sets[usize::from(index.0)].as_mut() else { return };
             if matches!(set.ending, Ending::Elsewhere { .. } | Ending::Recorded) {
+                set.stalled_since = None;
                 return;
             }
-            let Some(block) = set.journal.seal(set.header.epoch) else { return };
+            let Some(block) = set.journal.seal(set.header.epoch) else {
+                let since = set.stalled_since.unwrap_or(now);
+                set.stalled_since = set.journal.is_stalled().then_some(since);
+                return;
+            };
             let sequence = block.sequence;
             let op = OpId::Journal(index, sequence);
             set.bitmap_watch.submitted(op, now);

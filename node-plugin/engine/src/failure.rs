@@ -21,6 +21,7 @@ impl Owner {
         let set = self.set_mut(index);
         set.shadow_watch.abandon();
         set.shadow.fail();
+        set.maps.set_failing(true);
         if set.ending != Ending::No || !set.header.state.is_online() {
             return;
         }
@@ -40,8 +41,10 @@ impl Owner {
         let set = self.set_mut(index);
         set.bitmap_watch.abandon();
         set.bitmap.fail();
+        set.maps.set_failing(true);
         set.pages_in_flight = 0;
         set.checkpoint = Checkpoint::Idle;
+        let gate_was_waiting = set.commits.iter().any(|commit| matches!(commit, Commit::Gate(_)));
         set.commits.clear();
         let committing = std::mem::replace(&mut set.committing, Committing::Idle);
         let gate_was_committing = matches!(committing, Committing::Slot { commit: Commit::Gate(_), .. });
@@ -50,10 +53,16 @@ impl Owner {
         if matches!(set.ending, Ending::Elsewhere { .. })
             || (set.ending == Ending::Recorded || !set.header.state.is_online()) && !gate_was_committing
         {
+            // A gate whose superblock was not even begun has nothing to wait for any more.
+            if gate_was_waiting && !matches!(set.ending, Ending::Elsewhere { .. }) {
+                self.gate_set_ended(index, OfflineCause::Bitmap, out);
+            }
             return;
         }
         set.ending = Ending::Elsewhere { cause: OfflineCause::Bitmap, since: now, retry_at: None };
-        set.given_up_epoch = epoch;
+        // Never back: a cut whose outcome was unknown may have used a later one, and a record says that it ended.
+        set.given_up_epoch = set.given_up_epoch.max(epoch);
+        let epoch = set.given_up_epoch;
         out.actions.push(Action::GiveUp { set: index, cause: OfflineCause::Bitmap, epoch });
         self.legs_await_end(index);
     }
@@ -114,7 +123,8 @@ impl Owner {
             let set = self.set(index);
             let late = |since: Option<Now>, deadline: u64| since.is_some_and(|Now(at)| now >= at + deadline);
             let shadow_late = late(set.shadow_watch.oldest(), set.parameters.shadow_deadline_ms);
-            let bitmap_late = late(set.bitmap_watch.oldest(), set.parameters.bitmap_deadline_ms);
+            let stalled = late(set.stalled_since, set.parameters.bitmap_deadline_ms);
+            let bitmap_late = late(set.bitmap_watch.oldest(), set.parameters.bitmap_deadline_ms) || stalled;
             if shadow_late {
                 self.shadow_failed(index, out);
             }

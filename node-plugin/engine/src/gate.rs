@@ -145,6 +145,10 @@ impl Owner {
                         return Err(Refusal::AbandonedIo(device));
                     }
                 }
+                if set.head_moving {
+                    // Given up, but when it comes back its next step writes over the head of whatever is there (E6).
+                    return Err(Refusal::AbandonedIo(Device::Shadow(*index)));
+                }
                 let update = *kind == CopyKind::Update && set.header.state.is_online();
                 let kind = if update { CopyKind::Update } else { CopyKind::Full };
                 Ok(Err(Purpose::Cut { set: *index, kind, cut: *cut, unix_ms: *unix_ms }))
@@ -305,6 +309,7 @@ impl Owner {
         match gate.purpose {
             Purpose::Cut { set, kind: CopyKind::Update, .. } if !self.set(set).header.head_moved => {
                 self.gate_to(Phase::Head);
+                self.set_mut(set).head_moving = true;
                 out.actions.push(Action::MoveHead { set, to: HeadMove::Out });
             }
             _ => self.commit_gate(out),
@@ -334,6 +339,7 @@ impl Owner {
         match gate.purpose.clone() {
             Purpose::Complete { set } => {
                 self.gate_to(Phase::Head);
+                self.set_mut(set).head_moving = true;
                 out.actions.push(Action::MoveHead { set, to: HeadMove::Back });
             }
             Purpose::Disable { .. } | Purpose::Cut { .. } => self.commit_gate(out),
@@ -350,6 +356,8 @@ impl Owner {
 
     /// The head is where it should be, or could not be brought there.
     pub(crate) fn head_moved(&mut self, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
+        let Some(set) = self.sets[usize::from(index.0)].as_mut() else { return };
+        set.head_moving = false;
         let in_head = self.gate.as_ref().is_some_and(|gate| gate.phase == Phase::Head);
         if in_head && ok {
             self.commit_gate(out);
@@ -508,6 +516,12 @@ impl Owner {
 
     /// A set's image has ended while a gate was closed or closing.
     pub(crate) fn gate_set_ended(&mut self, index: SetIndex, cause: OfflineCause, out: &mut OwnerOutput) {
+        let Some(gate) = &self.gate else { return };
+        let concerned = gate.purpose.set().is_none_or(|set| set == index);
+        if concerned && let Some(set) = self.sets[usize::from(index.0)].as_mut() {
+            // Its superblock, if it still waits for its turn, would come after the gate is open again.
+            set.commits.retain(|commit| !matches!(commit, Commit::Gate(_)));
+        }
         let Some(gate) = &self.gate else { return };
         match gate.purpose.set() {
             Some(set) if set == index => self.void(Refusal::Failed(cause), out),

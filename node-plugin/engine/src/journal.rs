@@ -106,6 +106,11 @@ impl Journal {
         self.next.0 - 1 - self.checkpoint_upto.0
     }
 
+    /// Whether records wait although the ring has no place for them.
+    pub(crate) fn is_stalled(&self) -> bool {
+        !self.queue.is_empty() && self.used() >= self.ring_blocks
+    }
+
     /// Whether a checkpoint is due: the ring is three quarters full, and a checkpoint would free some of it.
     pub(crate) fn wants_checkpoint(&self) -> bool {
         self.used() * 4 >= self.ring_blocks * 3 && self.confirmed > self.checkpoint_upto

@@ -258,6 +258,7 @@ impl Owner {
                 *slot = Some(Waiting { request, outstanding: 0 });
                 self.consider(request.id, out);
             }
+            ToOwner::FlushFailed(device) => self.flush_failed(device, out),
             ToOwner::Closed => self.port_closed(out),
         }
     }
@@ -271,6 +272,7 @@ impl Owner {
             Event::Command(id, command) => self.command(id, command, out),
             Event::GiveUpRecorded { set, ok } => self.give_up_recorded(set, ok, out),
             Event::HeadMoved { set, ok } => self.head_moved(set, ok, out),
+            Event::FlushFailed(device) => self.flush_failed(device, out),
             Event::Tick => self.tick(out),
         }
     }
@@ -301,6 +303,15 @@ impl Owner {
                     self.superblock_written(set, place, ok, out);
                 }
             }
+        }
+    }
+
+    /// A failed flush is a failed device, whoever asked for it; the next one would only seem to succeed (E8).
+    fn flush_failed(&mut self, device: Device, out: &mut OwnerOutput) {
+        match device {
+            Device::Shadow(set) if self.sets[usize::from(set.0)].is_some() => self.shadow_failed(set, out),
+            Device::Bitmap(set) if self.sets[usize::from(set.0)].is_some() => self.bitmap_failed(set, out),
+            Device::Master | Device::Shadow(_) | Device::Bitmap(_) => {}
         }
     }
 

@@ -33,6 +33,8 @@ pub(crate) enum ToOwner {
     Need(Request),
     /// Nothing that may write, and no shadow read, is in flight.
     Closed,
+    /// A flush that the workload asked for has failed: what the owner wrote there may be gone as well (E8).
+    FlushFailed(Device),
 }
 
 /// From the owner to a port.
@@ -335,6 +337,16 @@ impl Port {
             }
         } else {
             in_flight.failed |= !ok;
+            if let (RequestKind::Flush, Side::Shadow(set)) = (in_flight.request.kind, in_flight.request.side)
+            {
+                if !ok {
+                    let device = if index == 0 { Device::Shadow(set) } else { Device::Bitmap(set) };
+                    out.messages.push(ToOwner::FlushFailed(device));
+                }
+                // Once a device has failed a later flush only seems to succeed (E8).
+                let maps = self.shadows[usize::from(set.0)].as_ref();
+                in_flight.failed |= maps.is_none_or(|maps| maps.is_failing());
+            }
             in_flight.pieces[index].done = true;
             in_flight.pending -= 1;
         }

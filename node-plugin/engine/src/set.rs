@@ -174,6 +174,10 @@ pub(crate) struct VolumeSet {
     pub(crate) given_up_epoch: Epoch,
     /// Waits for the state that is being committed.
     pub(crate) state_command: Option<CommandId>,
+    /// Records wait for a place in the ring since then, and no checkpoint can free one (E8).
+    pub(crate) stalled_since: Option<Now>,
+    /// The shell moves the head, or still tries to though nobody waits for it any more.
+    pub(crate) head_moving: bool,
 }
 
 impl VolumeSet {
@@ -223,6 +227,8 @@ impl VolumeSet {
             ending: if matches!(header.state, SetState::Offline(_)) { Ending::Recorded } else { Ending::No },
             given_up_epoch: header.epoch,
             state_command: None,
+            stalled_since: None,
+            head_moving: false,
         };
         set.publish_maps();
         set
@@ -231,6 +237,7 @@ impl VolumeSet {
     /// Makes the shared maps equal to the planes. Only while every port is closed, or before there is one.
     pub(crate) fn publish_maps(&mut self) {
         self.maps.set_offline(!self.header.state.is_online());
+        self.maps.set_failing(self.ending != Ending::No);
         self.maps.set_head_bytes(if self.header.head_moved { self.parameters.head_bytes } else { 0 });
         for (plane, bits) in [(PlaneId::Held, &self.maps.held), (PlaneId::Lost, &self.maps.lost)] {
             for index in 0..bits.words() {

@@ -36,6 +36,8 @@ pub(crate) struct ShadowMaps {
     /// Reading the chunk is an error.
     pub lost: AtomicBits,
     offline: AtomicBool,
+    /// A device of the shadow has failed; that the image ends is not recorded yet.
+    failing: AtomicBool,
     head_bytes: AtomicU64,
     head_offset: u64,
 }
@@ -47,6 +49,7 @@ impl ShadowMaps {
             held: AtomicBits::new(geometry.chunk_count(), false),
             lost: AtomicBits::new(geometry.chunk_count(), false),
             offline: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             head_bytes: AtomicU64::new(0),
             head_offset,
         }
@@ -71,6 +74,16 @@ impl ShadowMaps {
     /// The image has ended, or a new one begins (only under the gate).
     pub(crate) fn set_offline(&self, offline: bool) {
         self.offline.store(offline, Ordering::Release);
+    }
+
+    /// Whether a flush of the shadow can no longer be believed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Acquire)
+    }
+
+    /// A device has failed, or a new image begins.
+    pub(crate) fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Release);
     }
 
     /// Bytes at the start of the shadow that live on the bitmap volume now.

@@ -190,7 +190,16 @@ impl SimWorld {
         self.0.borrow_mut().devices[usize::from(device.0)].faults = faults;
     }
 
-    /// Faults of a device so far.
+    /// From now on no device forgets what it could not flush. For a process that starts: it cannot know of flushes
+    /// that failed before it, and no order of steps helps against a device that then says the next one was good.
+    pub fn keep_caches(&self) {
+        for device in &mut self.0.borrow_mut().devices {
+            device.faults.drop_cache = false;
+            device.undoom();
+        }
+    }
+
+    /// Faults of a device so far; one that shows counts when it is drawn and when it shows.
     pub fn injected(&self, device: DeviceSlot) -> u64 {
         self.0.borrow().devices[usize::from(device.0)].injected
     }
@@ -388,9 +397,7 @@ impl World {
                 return;
             }
             StoreOpKind::Flush => {
-                if failed && device.faults.drop_cache {
-                    device.doom(rng);
-                } else if !failed {
+                if !failed {
                     device.flush(op.submitted, rng);
                 }
                 return;
@@ -439,6 +446,15 @@ impl World {
                 StoreOpKind::Write { fua: true, .. } | StoreOpKind::WriteZeroes { fua: true, .. }
             );
             let durable = fua && op.result.is_ok();
+            // Somebody learns of the fault only now.
+            self.devices[op.device].injected += u64::from(op.result.is_err());
+            if op.kind == StoreOpKind::Flush
+                && op.result.is_err()
+                && self.devices[op.device].faults.drop_cache
+            {
+                // Only now: whoever was told before this that a flush was good was told the truth.
+                self.devices[op.device].doom(&mut self.rng);
+            }
             // Counted before the next submission sees the new number: owed to every flush from now on.
             self.devices[op.device].completed(op.id, self.completions - 1, durable);
             let device = DeviceSlot(u16::try_from(op.device).expect("few devices"));

@@ -499,6 +499,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             return;
         }
         let ok = result.is_ok();
+        let flush_failed = !ok && jobs.is_flushing();
         match jobs.finish() {
             SideJob::MoveHead(HeadMove::Out | HeadMove::Back) => {
                 self.apply(now, Event::HeadMoved { set, ok })
@@ -507,6 +508,10 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                 if let Some(ok) = self.side_jobs[usize::from(set.0)].end_record(ok) {
                     self.apply(now, Event::GiveUpRecorded { set, ok });
                 }
+            }
+            // Nobody waits for the label, but its flush was for everything that the shadow had cached.
+            SideJob::Label { given_up: false, .. } if flush_failed => {
+                self.apply(now, Event::FlushFailed(Device::Shadow(set)));
             }
             SideJob::Label { given_up: false, .. } => {}
         }

@@ -49,6 +49,11 @@ impl SideJobs {
         !self.queue.is_empty()
     }
 
+    /// Whether the job at the front waits for a flush.
+    pub(crate) fn is_flushing(&self) -> bool {
+        self.step == Some(Step::Flush)
+    }
+
     /// The job at the front has ended.
     pub(crate) fn finish(&mut self) -> SideJob {
         self.step = None;

@@ -211,6 +211,13 @@ impl Device {
         }
     }
 
+    /// Nothing is dropped after all.
+    pub(super) fn undoom(&mut self) {
+        for write in &mut self.unflushed {
+            write.doomed = false;
+        }
+    }
+
     /// The power is cut: of every unflushed write all, nothing or some granules remain.
     pub(super) fn power_cut(&mut self, rng: &mut SimRng, granule: u64) {
         // Whole runs in which everything is lost find missing flushes soonest; the mixed ones find the rest.
