@@ -77,6 +77,8 @@ struct Set {
 pub struct Tally {
     /// Store operations.
     pub operations: u64,
+    /// Of these, before the script had ended.
+    pub scripted: u64,
     /// Requests of the workload.
     pub requests: u64,
     /// Kills and power cuts.
@@ -99,6 +101,7 @@ impl Tally {
     /// Adds another life's.
     pub fn add(&mut self, other: &Self) {
         self.operations += other.operations;
+        self.scripted += other.scripted;
         self.requests += other.requests;
         self.crashes += other.crashes;
         self.cuts += other.cuts;
@@ -191,6 +194,7 @@ impl Life {
             self.log(|| format!("step {at}: {step:?}"));
             self.step(step)?;
         }
+        self.tally.scripted = self.world.operations();
         self.come_to_rest()
     }
 

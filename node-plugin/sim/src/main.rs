@@ -1,11 +1,15 @@
 //! `umbra-sim`: the simulator's command line.
 
 use clap::{Args, Parser, Subcommand};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use umbra_engine::mutation::Rule;
 use umbra_sim::plan::Plan;
 use umbra_sim::run::{Campaign, Failure, attempt, not_yet, on_panic, shrink};
+use umbra_sim::sweep::sweep;
+
+/// A mutant that runs longer than this stands still.
+const MUTANT_LIMIT: Duration = Duration::from_secs(120);
 
 /// Deterministic simulations of the engine on disks that crash, fail, hang and reorder.
 #[derive(Debug, Parser)]
@@ -33,6 +37,18 @@ enum Sub {
         /// Most seeds.
         #[arg(long)]
         seeds: u64,
+        /// Standing still does not count.
+        #[arg(long)]
+        only_wrong: bool,
+    },
+    /// Crash a scripted life at every one of its store operations.
+    Sweep {
+        /// Only at every so manieth.
+        #[arg(long, default_value_t = 1)]
+        stride: u64,
+        /// Threads; all processors by default.
+        #[arg(long)]
+        jobs: Option<usize>,
     },
 }
 
@@ -58,8 +74,10 @@ struct Run {
     seconds: Option<u64>,
 }
 
+/// Where panics abort the run ends here, and nothing is left to shorten the plan with.
 fn last_words(seed: u64, text: &str) {
     println!("violation: seed {seed}: {text}");
+    println!("1 violation; shortened, where panics unwind, by: cargo run -p umbra-sim -- run --seed {seed}");
     std::process::exit(1);
 }
 
@@ -69,7 +87,8 @@ fn main() -> ExitCode {
         Sub::Run(Run { seed: Some(seed), trace, .. }) => one(seed, trace),
         Sub::Run(run) => many(&run),
         Sub::Mutants { seeds } => mutants(seeds),
-        Sub::Mutant { rule, seeds } => mutant(&rule, seeds),
+        Sub::Mutant { rule, seeds, only_wrong } => mutant(&rule, seeds, only_wrong),
+        Sub::Sweep { stride, jobs } => crash_everywhere(stride, jobs),
     }
 }
 
@@ -91,10 +110,10 @@ fn one(seed: u64, trace: bool) -> ExitCode {
 }
 
 fn many(run: &Run) -> ExitCode {
-    let jobs = run.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let jobs = jobs(run.jobs);
     let limit = run.seconds.map(Duration::from_secs);
     let begin = Instant::now();
-    let campaign = Campaign { start: run.start, seeds: run.seeds, jobs, limit, off: None };
+    let campaign = Campaign { start: run.start, seeds: run.seeds, jobs, limit, off: None, only_wrong: false };
     let summary = campaign.run();
     let tally = summary.tally;
     println!(
@@ -143,35 +162,63 @@ fn mutants(seeds: u64) -> ExitCode {
     let mut blind = false;
     for rule in Rule::ALL {
         if let Some(why) = not_yet(rule) {
-            println!("{rule:?}: not applicable yet, {why}");
+            println!("{rule:?} not applicable yet: {why}");
             continue;
         }
-        let name = format!("{rule:?}");
-        let program = std::env::current_exe().expect("a running program has a path");
-        let output = std::process::Command::new(program)
-            .args(["mutant", &name, "--seeds", &seeds.to_string()])
-            .output()
-            .expect("this program can start itself");
-        let said = String::from_utf8_lossy(&output.stdout);
-        match said.lines().find(|line| line.starts_with("violation")) {
-            Some(line) => println!("{name}: {}: caught", line.chars().take(120).collect::<String>()),
-            None => {
-                blind = true;
-                println!("{name}: {seeds} seeds: NOT caught");
-            }
+        let found = [true, false].into_iter().find_map(|only_wrong| hunt(rule, seeds, only_wrong));
+        blind |= found.is_none();
+        match found {
+            Some(found) => println!("{rule:?} caught ({found})"),
+            None => println!("{rule:?} NOT CAUGHT in {seeds} seeds"),
         }
     }
     if blind { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn mutant(name: &str, seeds: u64) -> ExitCode {
+/// Runs seeds without `rule` in a process of its own; what it found, if anything.
+fn hunt(rule: Rule, seeds: u64, only_wrong: bool) -> Option<String> {
+    let program = std::env::current_exe().expect("a running program has a path");
+    let mut command = Command::new(program);
+    command.args(["mutant", &format!("{rule:?}"), "--seeds", &seeds.to_string()]);
+    if only_wrong {
+        command.arg("--only-wrong");
+    }
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("this program can start");
+    let until = Instant::now() + MUTANT_LIMIT;
+    while Instant::now() < until && matches!(child.try_wait(), Ok(None)) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ended_already = child.kill();
+    let output = child.wait_with_output().ok()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let line = said.lines().find_map(|line| line.strip_prefix("violation: "))?;
+    Some(line.chars().take(150).collect())
+}
+
+fn mutant(name: &str, seeds: u64, only_wrong: bool) -> ExitCode {
     let Some(rule) = Rule::ALL.into_iter().find(|rule| format!("{rule:?}") == name) else {
         println!("there is no rule {name}");
         return ExitCode::FAILURE;
     };
-    let campaign = Campaign { start: 0, seeds, jobs: 2, limit: None, off: Some(rule) };
-    if let Some(failure) = campaign.run().failure {
-        println!("violation: seed {}: {}", failure.seed, failure.message);
+    let campaign = Campaign { start: 0, seeds, jobs: jobs(None), limit: None, off: Some(rule), only_wrong };
+    let summary = campaign.run();
+    if let Some(failure) = summary.failure {
+        println!("violation: seed {} after {} seeds: {}", failure.seed, summary.seeds, failure.message);
     }
     ExitCode::SUCCESS
+}
+
+fn crash_everywhere(stride: u64, threads: Option<usize>) -> ExitCode {
+    let swept = sweep(stride, jobs(threads));
+    for violation in &swept.violations {
+        println!("violation: {violation}");
+    }
+    println!("{} operations, {} lives, {} crashes", swept.operations, swept.runs, swept.crashes);
+    println!("{} violations", swept.violations.len());
+    if swept.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn jobs(wanted: Option<usize>) -> usize {
+    wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }

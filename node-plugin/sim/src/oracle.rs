@@ -151,16 +151,25 @@ impl Oracle {
 
     /// The cut was refused. `void`: nothing may have changed; otherwise the bitmap volume may say that it happened.
     pub fn cut_refused(&mut self, void: bool) {
-        let image = self.image_of_cut();
-        if !void {
-            self.in_doubt = image;
+        if let Some(image) = self.image_of_cut()
+            && !void
+        {
+            self.doubt(image);
         }
+    }
+
+    /// Only the bitmap volume knows whether this image exists. If an earlier one was in doubt already, the end of
+    /// either may be found: the faults of both excuse it.
+    fn doubt(&mut self, image: Image) {
+        let earlier = self.in_doubt.take().map_or(u64::MAX, |earlier| earlier.faults_before);
+        let faults_before = image.faults_before.min(earlier);
+        self.in_doubt = Some(Image { faults_before, ..image });
     }
 
     /// The machine has crashed.
     pub fn crash(&mut self, power_cut: bool) {
         if let Some(image) = self.image_of_cut() {
-            self.in_doubt = Some(image);
+            self.doubt(image);
         }
         if power_cut {
             let now = self.now();

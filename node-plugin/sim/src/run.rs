@@ -92,6 +92,8 @@ pub struct Campaign {
     pub limit: Option<Duration>,
     /// A rule that is switched off.
     pub off: Option<Rule>,
+    /// Goes on after a failure that is only of liveness: a mutant that stands still has not shown wrong data.
+    pub only_wrong: bool,
 }
 
 /// What came of it.
@@ -125,7 +127,11 @@ impl Campaign {
                         let outcome = attempt(&Plan::of(seed), self.off, false, |_| {});
                         seeds += 1;
                         tally.add(&outcome.tally);
-                        if let Err(message) = outcome.verdict {
+                        let passed_over =
+                            |message: &String| self.only_wrong && message.starts_with("liveness");
+                        if let Err(message) = outcome.verdict
+                            && !passed_over(&message)
+                        {
                             stop.store(true, Ordering::Relaxed);
                             let mut summary = summary.lock().expect("no thread panics");
                             if summary.failure.as_ref().is_none_or(|failure| failure.seed > seed) {

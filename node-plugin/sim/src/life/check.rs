@@ -70,7 +70,9 @@ impl Life {
     /// without Umbra.
     pub(super) fn check_raw(&mut self) -> Verdict {
         self.check_raw_disk(Disk::Master, Side::Master)?;
-        if self.was_complete && self.oracle.image.is_some() && self.is_healthy() {
+        // A complete set may have lost chunks: then its shadow is no plain image, and its status says so.
+        let whole = self.status().is_some_and(|status| status.lost == 0);
+        if self.was_complete && whole && self.oracle.image.is_some() && self.is_healthy() {
             self.check_raw_disk(Disk::Shadow, Side::Shadow)?;
         }
         Ok(())

@@ -87,6 +87,7 @@ impl Life {
     }
 
     fn start(&mut self, disabling: bool) -> Result<Start, String> {
+        self.world.keep_caches();
         let master = (self.world.claim(), self.disk(Disk::Master));
         let sides = self.world.claim();
         let notes = self.notes.clone();

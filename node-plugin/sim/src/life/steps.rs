@@ -58,6 +58,8 @@ impl Life {
         }
         self.tally.requests += 1;
         let submitted_ms = self.now_ms;
+        // A fault that was drawn before the faults ended says nothing about the image.
+        let reads_out = reads_out && self.is_healthy();
         let request =
             Outstanding { side, ask, first, count, values, issued, submitted_ms, master_faults, reads_out };
         self.outstanding.insert(id, request);

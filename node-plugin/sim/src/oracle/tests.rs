@@ -246,3 +246,70 @@ fn a_failed_fua_write_that_is_seen_is_not_durable_for_that() {
     oracle.crash(true);
     assert!(reads(&mut oracle, Side::Master, 0, original(0)));
 }
+
+/// How the device of the canary lies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lie {
+    None,
+    LosesWrites,
+    TearsASector,
+    WritesIntoTheImage,
+    ForgetsWhatWasFlushed,
+}
+
+/// A device without any engine, honest or not, under a small random workload.
+fn canary(seed: u64, lie: Lie) -> Verdict {
+    let mut rng = umbra_store::SimRng::new(seed);
+    let mut oracle = oracle();
+    let mut device: Vec<Value> = (0..16).map(original).collect();
+    oracle.cut_begins(0);
+    let mut image = device.clone();
+    oracle.cut_done(1)?;
+    let mut durable = device.clone();
+    for step in 0..60 {
+        let first = rng.below(16);
+        let at = usize::try_from(first).expect("small");
+        match rng.below(4) {
+            0 | 1 => {
+                let value = write(&mut oracle, first);
+                if lie != Lie::LosesWrites || step < 50 {
+                    device[at] = value;
+                }
+                if lie == Lie::WritesIntoTheImage && step > 30 {
+                    image[at] = value;
+                }
+            }
+            2 => {
+                flush(&mut oracle);
+                durable.clone_from(&device);
+            }
+            _ => {
+                let from = oracle.now();
+                oracle.read(Side::Master, first, &[Some(device[at])], from)?;
+                oracle.read(Side::Shadow, first, &[Some(image[at])], from)?;
+            }
+        }
+    }
+    flush(&mut oracle);
+    if lie != Lie::ForgetsWhatWasFlushed {
+        durable.clone_from(&device);
+    }
+    oracle.crash(true);
+    for (first, (mine, old)) in (0..).zip(durable.iter().zip(&image)) {
+        let from = oracle.now();
+        let torn = lie == Lie::TearsASector && first == 5;
+        oracle.read(Side::Master, first, &[(!torn).then_some(*mine)], from)?;
+        oracle.read(Side::Shadow, first, &[Some(*old)], from)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_device_that_lies_is_caught_and_an_honest_one_is_not() {
+    let caught = |lie| (0..50).filter(|seed| canary(*seed, lie).is_err()).count();
+    assert_eq!(caught(Lie::None), 0);
+    for lie in [Lie::LosesWrites, Lie::TearsASector, Lie::WritesIntoTheImage, Lie::ForgetsWhatWasFlushed] {
+        // Not every workload does what the lie is about.
+        assert!(caught(lie) >= 25, "{lie:?}: {}", caught(lie));
+    }
+}
