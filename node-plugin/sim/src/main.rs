@@ -117,7 +117,7 @@ fn many(run: &Run) -> ExitCode {
     let summary = campaign.run();
     let tally = summary.tally;
     println!(
-        "{} seeds, {} operations, {} requests, {} crashes, {} cuts, {} faults, {} chunks lost, {} sectors judged, {:.0} s",
+        "{} seeds, {} operations, {} requests, {} crashes, {} cuts, {} faults, {} sectors lost, {} sectors judged, {:.0} s",
         summary.seeds,
         tally.operations,
         tally.requests,
