@@ -16,10 +16,6 @@ fn write(side: umbra_sim::oracle::Side, first: u64, count: u64) -> Step {
     Step::Request { side, ask: Ask::Write { fua: false }, first, count }
 }
 
-fn read(side: umbra_sim::oracle::Side, first: u64) -> Step {
-    Step::Request { side, ask: Ask::Read, first, count: 1 }
-}
-
 fn flush(side: umbra_sim::oracle::Side) -> Step {
     Step::Request { side, ask: Ask::Flush, first: 0, count: 1 }
 }
