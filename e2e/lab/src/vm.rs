@@ -21,6 +21,9 @@ use crate::{initrd, progress, rootfs, serial};
 
 /// Under emulation, on a busy host, beside another machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
+/// A kernel patches its own code while it boots. Under emulation another processor may meet a patched instruction
+/// after the patch is forgotten, and the kernel dies before its first program runs; seen once in some fifty boots.
+const BOOT_TRIES: u32 = 3;
 
 /// A machine that is off: before its first boot, or after a power cut.
 #[derive(Debug)]
@@ -142,28 +145,42 @@ impl VmBuilder {
             (run.folder().to_path_buf(), run.logs())
         };
         self.disks.iter_mut().try_for_each(|disk| disk.materialise(&folder))?;
-        let serial_log = logs.join(format!("serial-{}.log", self.boots));
-        let socket = folder.join(format!("agent-{}", self.boots));
         let ramdisk = folder.join("initrd");
         initrd::write(&toolbox, &kernel, &ramdisk)?;
         let disks: Result<Vec<Vec<String>>> =
             self.disks.iter().enumerate().map(|(index, disk)| disk.arguments(index)).collect();
-        let hardware = Hardware {
-            memory_mib: self.memory_mib,
-            cpus: self.cpus,
-            kernel: &kernel.image(),
-            initrd: &ramdisk,
-            kernel_arguments: &self.kernel_arguments.join(" "),
-            root: &root,
-            socket: &socket,
-            serial_log: &serial_log,
-            scratch: &folder,
-            disks: disks?.concat(),
+        let disks = disks?.concat();
+        let mut tries = 0;
+        let (emulator, guest) = loop {
+            let serial_log = logs.join(format!("serial-{}.log", self.boots));
+            let socket = folder.join(format!("agent-{}", self.boots));
+            let hardware = Hardware {
+                memory_mib: self.memory_mib,
+                cpus: self.cpus,
+                kernel: &kernel.image(),
+                initrd: &ramdisk,
+                kernel_arguments: &self.kernel_arguments.join(" "),
+                root: &root,
+                socket: &socket,
+                serial_log: &serial_log,
+                scratch: &folder,
+                disks: disks.clone(),
+            };
+            lock(&run).note(&format!("boot {} with kernel {}", self.boots, kernel.version));
+            let mut emulator = Emulator { child: qemu::start(&toolbox, &hardware)?, serial_log };
+            self.boots += 1;
+            tries += 1;
+            match emulator.greet(&socket, &run) {
+                Ok(guest) => break (emulator, guest),
+                Err(error) if tries < BOOT_TRIES && emulator.died_patching_itself() => {
+                    progress::say(format_args!(
+                        "{}: the kernel died while it booted, again: {error}",
+                        self.name
+                    ));
+                }
+                Err(error) => return Err(error.context(format!("booting {}", self.name))),
+            }
         };
-        lock(&run).note(&format!("boot {} with kernel {}", self.boots, kernel.version));
-        let mut emulator = Emulator { child: qemu::start(&toolbox, &hardware)?, serial_log };
-        self.boots += 1;
-        let guest = emulator.greet(&socket, &run).with_context(|| format!("booting {}", self.name))?;
         let modules = self.modules.clone();
         let vm = Vm { off: Some(self), emulator, guest, run, boot_took: begin.elapsed() };
         if !modules.is_empty() {
@@ -206,6 +223,11 @@ impl Emulator {
 
     fn lives(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Whether the kernel met a breakpoint of its own: see [`BOOT_TRIES`].
+    fn died_patching_itself(&self) -> bool {
+        serial_text(&self.serial_log).contains("int3: 0000")
     }
 
     fn last_words(&self) -> String {

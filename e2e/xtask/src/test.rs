@@ -91,12 +91,12 @@ fn no_violation(line: &str) -> bool {
     words.windows(2).any(|pair| pair == ["0", "violations"])
 }
 
-/// A mutant's line ends with what became of it.
+/// A mutant's line is `RULE caught (how)` or `RULE NOT CAUGHT …`; others say something else.
 fn mutant(line: &str) -> Option<Tally> {
-    let mut words = line.split_whitespace().rev();
+    let mut words = line.split_whitespace().skip(1);
     match (words.next()?, words.next()) {
-        ("caught", before) => Some(Tally::one(!matches!(before, Some("not" | "NOT")))),
-        ("missed" | "survived" | "MISSED" | "SURVIVED", _) => Some(Tally::one(false)),
+        ("caught", _) => Some(Tally::one(true)),
+        ("NOT", Some("CAUGHT")) => Some(Tally::one(false)),
         _ => None,
     }
 }
@@ -130,9 +130,10 @@ mod tests {
 
     #[test]
     fn mutants_are_told_apart() {
-        assert_eq!(mutant("E1  write before mark       caught"), Some(Tally::one(true)));
-        assert_eq!(mutant("E2  mark after write    not caught"), Some(Tally::one(false)));
-        assert_eq!(mutant("E3 …  MISSED"), Some(Tally::one(false)));
+        let caught = "ReadRecheck caught (seed 71 after 72 seeds: shadow sector 19 reads w29)";
+        assert_eq!(mutant(caught), Some(Tally::one(true)));
+        assert_eq!(mutant("LostMark NOT CAUGHT in 2000 seeds"), Some(Tally::one(false)));
         assert_eq!(mutant("running 9 mutants"), None);
+        assert_eq!(mutant("nothing was caught"), None);
     }
 }
