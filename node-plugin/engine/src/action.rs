@@ -2,6 +2,7 @@
 
 use crate::record::{JournalBlock, Mode, OfflineCause, PlaneId, SetHeader};
 use crate::units::{ByteRange, Epoch, Id128, Sequence, SuperblockGeneration};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Place of a set among the sets of one master.
@@ -134,6 +135,12 @@ pub enum OpId {
     CopyRead(CopyId),
     /// Old data to a set's shadow.
     CopyWrite(CopyId, SetIndex),
+    /// The shadow's data of a chunk that is restored.
+    RestoreRead(CopyId, SetIndex),
+    /// The shadow's data to the master.
+    RestoreWrite(CopyId),
+    /// A flush of the master that restored chunks wait for.
+    RestoreFlush(u64),
     /// A journal block.
     Journal(SetIndex, Sequence),
     /// A flush by ticket.
@@ -248,6 +255,8 @@ pub enum Action {
         set: SetIndex,
         /// The engine's part.
         header: SetHeader,
+        /// A cut that is not decided.
+        doubt: Option<InDoubt>,
         /// Durable on completion.
         fua: bool,
     },
@@ -275,6 +284,8 @@ pub enum Action {
         cause: OfflineCause,
         /// Which image.
         epoch: Epoch,
+        /// A restore had chunks left: a part of the master's data is on the shadow only.
+        master_incomplete: bool,
     },
     /// Move the shadow's head and write it durably; answered by [`Event::HeadMoved`].
     MoveHead {
@@ -304,6 +315,52 @@ pub enum CopyKind {
     /// Only chunks that may differ.
     Update,
 }
+
+/// Which way the data of a cut goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// A new point in time.
+    ToShadow,
+    /// A restore: the master is from now on what the shadow is.
+    ToMaster,
+}
+
+/// What a cut does with one set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutMember {
+    /// The set.
+    pub set: SetIndex,
+    /// Which way.
+    pub direction: Direction,
+    /// All chunks, or those that may differ.
+    pub kind: CopyKind,
+    /// Also from offline: forget what was lost.
+    pub reset: bool,
+}
+
+impl CutMember {
+    /// A new point in time of `set`.
+    pub const fn to_shadow(set: SetIndex, kind: CopyKind) -> Self {
+        Self { set, direction: Direction::ToShadow, kind, reset: false }
+    }
+
+    /// A restore from `set`.
+    pub const fn to_master(set: SetIndex, kind: CopyKind) -> Self {
+        Self { set, direction: Direction::ToMaster, kind, reset: false }
+    }
+}
+
+/// A cut over several sets, as every member's superblock names it while it is not decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InDoubt {
+    /// UUIDs of all members, on this master and others.
+    pub members: Arc<[Id128]>,
+    /// What the member becomes if the cut is committed; its cut is the name of the decision.
+    pub then: SetHeader,
+}
+
+/// Most members of a cut over several sets: their names have to fit into each superblock.
+pub const CUT_MEMBERS_MAX: usize = 16;
 
 /// What a set was told to be when it was enabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -362,18 +419,40 @@ pub struct CopyLimits {
 pub enum Command {
     /// Take the first point in time of a prepared set, a new one of a set that has one, or a reset.
     Cut {
-        /// The set.
-        set: SetIndex,
-        /// All chunks, or those that may differ.
-        kind: CopyKind,
+        /// The set, and what the cut does with it.
+        member: CutMember,
         /// Name of the cut; asked again with the same name, the answer is the same.
         cut: Id128,
         /// When, for people.
         unix_ms: u64,
-        /// Also from offline: forget what was lost.
-        reset: bool,
     },
-    /// Stop the copier; the shadow goes on leaning on the master.
+    /// First step of a cut over several sets, of this master and perhaps of others: gate, drain, flush. Answered
+    /// by [`Done::Gated`]; nothing durable has changed then.
+    Prepare {
+        /// The sets of this master.
+        members: Vec<CutMember>,
+        /// Name of the cut.
+        cut: Id128,
+        /// When, for people.
+        unix_ms: u64,
+        /// UUIDs of all members, at most [`CUT_MEMBERS_MAX`].
+        all: Arc<[Id128]>,
+    },
+    /// Second step: every superblock says, durably, that the cut is in doubt. Answered by [`Done::InDoubt`]; the
+    /// gate stays closed.
+    Flip {
+        /// Name of the cut.
+        cut: Id128,
+    },
+    /// Last step, or the end of the attempt at any time before: the members become what the cut makes them, or
+    /// stay what they are, durably; then the gate opens.
+    Decide {
+        /// Name of the cut.
+        cut: Id128,
+        /// The decision.
+        commit: bool,
+    },
+    /// Stop the copier; the shadow goes on leaning on the master, or in a restore the master on the shadow.
     Abort {
         /// The set.
         set: SetIndex,
@@ -409,6 +488,10 @@ pub enum Done {
         /// Its epoch.
         epoch: Epoch,
     },
+    /// The gate is closed and nothing is in flight.
+    Gated,
+    /// Every member's superblock says so.
+    InDoubt,
     /// Nothing more to say.
     Ok,
 }
@@ -440,6 +523,24 @@ pub enum Refusal {
     /// The set went offline during the command.
     #[error("the set went offline during the command ({0:?} failed)")]
     Failed(OfflineCause),
+    /// A restore has chunks left: its master is read from two places.
+    #[error("a restore of this master is not complete; wait for it, or resume it")]
+    Restoring,
+    /// A restore would bring back what is not there.
+    #[error("{0} chunks of the shadow are lost: it cannot be restored from")]
+    LostChunks(u64),
+    /// The set has no image that a restore could start from.
+    #[error("the set has no complete image to restore from")]
+    NoImage,
+    /// A cut can do one thing with a set, and restore from one.
+    #[error("a cut can name a set once, and restore a master from one set")]
+    Twice,
+    /// The gate that the command means is not closed (any more).
+    #[error("the cut is void: its gate is not closed")]
+    NoGate,
+    /// More sets than a superblock can name.
+    #[error("a cut can have at most {CUT_MEMBERS_MAX} members")]
+    TooManyMembers,
     /// The set's image is still leaning on the master.
     #[error("the copy is not complete and the shadow leans on the master; wait for it, or force")]
     Dependent,

@@ -54,7 +54,7 @@ impl Owner {
             copier.allowance = copier.allowance.saturating_sub(bytes);
             copier.in_flight += 1;
             copier.cursor = run.end().0;
-            self.start_copy(run, Some(index), Some(index), out);
+            self.start_copy(run, Some(index), Some(index), None, out);
         }
     }
 
@@ -96,31 +96,32 @@ impl Owner {
     }
 
     /// Abort and resume: the same set, copier stopped or running.
-    pub(crate) fn set_copying(
-        &mut self,
-        id: CommandId,
-        index: SetIndex,
-        from: SetState,
-        to: SetState,
-        out: &mut OwnerOutput,
-    ) {
+    pub(crate) fn set_copying(&mut self, id: CommandId, index: SetIndex, run: bool, out: &mut OwnerOutput) {
         let set = self.set_mut(index);
-        let refusal = match set.header.state {
-            SetState::Offline(cause) => Some(Refusal::Offline(cause)),
-            _ if set.state_command.is_some() => Some(Refusal::Busy),
-            state if state == from => None,
-            state if state == to => {
-                out.actions.push(Action::Answer { command: id, result: Ok(Done::Ok) });
-                return;
+        let to = match (set.header.state, run) {
+            (SetState::Copying | SetState::CopyAborted, true) => Ok(SetState::Copying),
+            (SetState::Copying | SetState::CopyAborted, false) => Ok(SetState::CopyAborted),
+            (SetState::Restoring | SetState::RestoreAborted, true) => Ok(SetState::Restoring),
+            (SetState::Restoring | SetState::RestoreAborted, false) => Ok(SetState::RestoreAborted),
+            (SetState::Offline(cause), _) => Err(Refusal::Offline(cause)),
+            (SetState::Prepared | SetState::Dependent | SetState::Complete | SetState::Disabled, _) => {
+                Err(Refusal::NoCopy)
             }
-            _ => Some(Refusal::NoCopy),
         };
-        if let Some(refusal) = refusal {
-            out.actions.push(Action::Answer { command: id, result: Err(refusal) });
-            return;
+        let busy = set.state_command.is_some();
+        let retried = if run { self.retry_restore(index) } else { Ok(()) };
+        match to.and_then(|to| retried.map(|()| to)) {
+            Err(refusal) => out.actions.push(Action::Answer { command: id, result: Err(refusal) }),
+            Ok(_) if busy => out.actions.push(Action::Answer { command: id, result: Err(Refusal::Busy) }),
+            Ok(to) if to == self.set(index).header.state => {
+                out.actions.push(Action::Answer { command: id, result: Ok(Done::Ok) });
+            }
+            Ok(to) => {
+                let set = self.set_mut(index);
+                set.state_command = Some(id);
+                set.commits.push_back(Commit::State(to));
+            }
         }
-        set.state_command = Some(id);
-        set.commits.push_back(Commit::State(to));
     }
 
     pub(crate) fn set_copy_limits(

@@ -14,11 +14,12 @@
 //! Crash, for each leg: before the record is durable: unheld, the master is still old. Record without data: the
 //! hash does not match, the record is dropped for ever, the master is still old. Both: held.
 
-use crate::action::{Action, CopyBuf, CopyId, Device, IoKind, Memory, OpId, RequestId, SetIndex};
+use crate::action::{Action, CopyBuf, CopyId, Device, IoKind, Memory, OpId, RequestId, SETS_MAX, SetIndex};
 use crate::journal::Purpose;
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{Mode, PlaneId, Record};
+use crate::restore::Stage;
 use crate::set::{Durable, Ending};
 use crate::units::{ByteRange, ChunkRun, Sequence};
 
@@ -54,6 +55,8 @@ pub(crate) struct Copy {
     hash: u64,
     /// The set whose copier wanted it.
     pub(crate) background: Option<SetIndex>,
+    /// What comes after the legs, where the run is to be restored.
+    pub(crate) restoring: Option<Stage>,
     pub(crate) waiters: Vec<RequestId>,
 }
 
@@ -74,16 +77,17 @@ impl Owner {
         let run = self.copyable_run(wanted, only, self.limits.write_buffer_bytes);
         self.counters.write_copies += 1;
         self.counters.write_copy_bytes += self.geometry.bytes_of(run).len;
-        self.start_copy(run, only, None, out)
+        self.start_copy(run, only, None, None, out)
     }
 
     /// The longest run from the start of `wanted` in which every chunk is unlocked and needed by the same sets.
-    fn copyable_run(&self, wanted: ChunkRun, only: Option<SetIndex>, bytes_max: u64) -> ChunkRun {
+    pub(crate) fn copyable_run(&self, wanted: ChunkRun, only: Option<SetIndex>, bytes_max: u64) -> ChunkRun {
         let needed = |chunk| {
             let needs = |set: &&crate::set::VolumeSet| {
                 only.is_none_or(|only| only == set.index) && !set.is_satisfied(chunk)
             };
-            self.sets.iter().flatten().filter(needs).fold(0u32, |mask, set| mask | 1 << set.index.0)
+            let pending = u32::from(self.maps.pending.get(chunk.0)) << SETS_MAX;
+            self.sets.iter().flatten().filter(needs).fold(pending, |mask, set| mask | 1 << set.index.0)
         };
         let first = needed(wanted.first);
         let chunks_max = u32::try_from((bytes_max / self.geometry.chunk_bytes()).max(1)).unwrap_or(u32::MAX);
@@ -104,6 +108,7 @@ impl Owner {
         run: ChunkRun,
         only: Option<SetIndex>,
         background: Option<SetIndex>,
+        restoring: Option<Stage>,
         out: &mut OwnerOutput,
     ) -> CopyId {
         let id = self.next_copy;
@@ -121,13 +126,16 @@ impl Owner {
             sequence: None,
         };
         let legs: Vec<Leg> = self.sets.iter().flatten().filter(needs).map(leg).collect();
-        assert!(!legs.is_empty(), "a copy is started for somebody");
+        assert!(!legs.is_empty() || restoring.is_some(), "a copy is started for somebody");
         let reads = legs.iter().any(|leg| leg.state == LegState::Reading);
-        let copy = Copy { run, legs, buffer: None, hash: 0, background, waiters: Vec::new() };
+        let alone = legs.is_empty();
+        let copy = Copy { run, legs, buffer: None, hash: 0, background, restoring, waiters: Vec::new() };
         self.copies.insert(id, copy);
         if reads {
             self.buffer_queue.push_back(id);
             self.give_buffers(out);
+        } else if alone {
+            self.legs_settled(id, out);
         }
         id
     }
@@ -150,8 +158,12 @@ impl Owner {
                 continue;
             };
             self.buffer_queue.remove(at);
-            copy.buffer = Some(buffer);
             self.buffer_users[usize::from(buffer.0)] += 1;
+            if copy.restoring.is_some_and(Stage::wants_buffer) {
+                self.read_from_shadow(id, buffer, out);
+                continue;
+            }
+            copy.buffer = Some(buffer);
             out.actions.push(Action::Io {
                 op: OpId::CopyRead(id),
                 device: Device::Master,
@@ -162,7 +174,7 @@ impl Owner {
         }
     }
 
-    fn release_buffer(&mut self, buffer: CopyBuf, out: &mut OwnerOutput) {
+    pub(crate) fn release_buffer(&mut self, buffer: CopyBuf, out: &mut OwnerOutput) {
         let users = &mut self.buffer_users[usize::from(buffer.0)];
         *users -= 1;
         if *users == 0 {
@@ -176,7 +188,7 @@ impl Owner {
     }
 
     /// Where a set keeps its copy of a run. A run lies on one side of the head's end.
-    fn copy_target(&self, index: SetIndex, run: ChunkRun) -> (Device, ByteRange) {
+    pub(crate) fn copy_target(&self, index: SetIndex, run: ChunkRun) -> (Device, ByteRange) {
         self.set(index).maps.locate(index, self.geometry.bytes_of(run))
     }
 
@@ -218,6 +230,10 @@ impl Owner {
         background: bool,
         out: &mut OwnerOutput,
     ) {
+        if self.is_source_failed(index) {
+            self.lose(id, index);
+            return;
+        }
         let (device, range) = self.copy_target(index, run);
         let op = OpId::CopyWrite(id, index);
         let now = self.now;
@@ -402,16 +418,33 @@ impl Owner {
         }
         leg.state = LegState::Settled;
         if copy.legs.iter().all(|leg| leg.state == LegState::Settled) {
-            self.finish_copy(id, out);
+            self.legs_settled(id, out);
         }
     }
 
-    fn finish_copy(&mut self, id: CopyId, _out: &mut OwnerOutput) {
+    /// Every set has what it needs of the run: the copy is over, or the restore of the run may begin.
+    fn legs_settled(&mut self, id: CopyId, out: &mut OwnerOutput) {
+        if self.copies[&id].restoring.is_some() {
+            self.restore_run(id, out);
+        } else {
+            self.finish_copy(id);
+        }
+    }
+
+    /// Unlocks the run and wakes whoever waited for it.
+    pub(crate) fn finish_copy(&mut self, id: CopyId) {
+        for waiter in self.unlock_copy(id) {
+            self.wake(waiter);
+        }
+    }
+
+    /// Unlocks the run; returns whoever waited for it.
+    pub(crate) fn unlock_copy(&mut self, id: CopyId) -> Vec<RequestId> {
         let copy = self.copies.remove(&id).expect("the copy is in progress");
         for chunk in copy.run.chunks() {
             let lock = self.locks.remove(&chunk);
             assert_eq!(lock, Some(id), "common rule 1: a lock is held by one copy");
-            if self.sets.iter().flatten().all(|set| set.is_satisfied(chunk)) {
+            if self.may_pass(chunk) {
                 self.maps.wpass.set(chunk.0);
             }
         }
@@ -424,8 +457,18 @@ impl Owner {
                 set.copier.copied_bytes += bytes;
             }
         }
-        for waiter in copy.waiters {
-            self.wake(waiter);
+        copy.waiters
+    }
+
+    /// The set's shadow takes nothing more while a restore keeps the set itself: its legs are lost.
+    pub(crate) fn lose_legs(&mut self, index: SetIndex) {
+        let copying =
+            |leg: &Leg| leg.set == index && matches!(leg.state, LegState::Reading | LegState::Copying { .. });
+        let concerned = |(id, copy): (&CopyId, &Copy)| copy.legs.iter().any(copying).then_some(*id);
+        let mut ids: Vec<CopyId> = self.copies.iter().filter_map(concerned).collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.lose(id, index);
         }
     }
 

@@ -126,6 +126,7 @@ impl Owner {
             match purpose {
                 Purpose::Held(copy) => self.copy_record_durable(copy, index, out),
                 Purpose::Lost(copy) => self.copy_lost(copy, index, out),
+                Purpose::Restored(copy) => self.restored(copy, out),
                 Purpose::RegionActive(region) => {
                     let set = self.set_mut(index);
                     let plane = set.region_plane();
@@ -159,7 +160,11 @@ impl Owner {
         let fua = set.bitmap.fua();
         let header = set.pending_header;
         set.bitmap_watch.submitted(op, now);
-        out.actions.push(Action::Superblock { op, set: index, header, fua });
+        let doubt = match set.committing {
+            Committing::Slot { commit: Commit::Doubt(then), .. } => self.doubt(then),
+            Committing::Slot { .. } | Committing::Idle => None,
+        };
+        out.actions.push(Action::Superblock { op, set: index, header, doubt, fua });
     }
 
     /// A superblock slot has been written. A write that failed leaves the state unknown: the set is given up,
@@ -192,7 +197,7 @@ impl Owner {
         self.wake_confirmed(index);
         self.write_superblock(index, Place::B, out);
         match commit {
-            Commit::Gate(_) => self.gate_committed(index, out),
+            Commit::Gate(_) | Commit::Doubt(_) | Commit::Void => self.gate_committed(index, out),
             Commit::Checkpoint { upto, .. } => {
                 let set = self.set_mut(index);
                 set.journal.checkpointed(upto);
@@ -200,6 +205,9 @@ impl Owner {
             }
             Commit::State(SetState::Offline(cause)) => self.end_recorded(index, cause, out),
             Commit::State(_) => {
+                if !header.state.is_restoring() {
+                    self.restore_ended(index);
+                }
                 if let Some(command) = self.set_mut(index).state_command.take() {
                     out.actions.push(Action::Answer { command, result: Ok(Done::Ok) });
                 }
@@ -296,12 +304,14 @@ impl Owner {
 fn next_header(set: &VolumeSet, commit: Commit) -> SetHeader {
     match commit {
         Commit::Gate(header) => header,
+        Commit::Doubt(_) | Commit::Void => set.header,
         Commit::Checkpoint { upto, merged } => {
             let merging = set.header.merging && !merged;
             SetHeader { checkpoint_upto: upto, merging, ..set.header }
         }
         // The copy may have become complete while the abort waited for its turn: then there is nothing to stop.
         Commit::State(state) if state.is_copying() && !set.header.state.is_copying() => set.header,
+        Commit::State(state) if state.is_restoring() && !set.header.state.is_restoring() => set.header,
         Commit::State(state) => SetHeader { state, ..set.header },
         Commit::ShadowWritten => SetHeader { shadow_written: true, ..set.header },
     }

@@ -25,6 +25,11 @@ impl Owner {
         if set.ending != Ending::No || !set.header.state.is_online() {
             return;
         }
+        if set.header.state.is_restoring() {
+            // E9: the set cannot end while a part of the master's data is on its shadow only.
+            self.source_failed(index, out);
+            return;
+        }
         if is_off(Rule::LostMark) {
             // The mutant forgets to record the end before it goes on.
             self.end_recorded(index, OfflineCause::Shadow, out);
@@ -38,17 +43,23 @@ impl Owner {
     /// The bitmap volume failed: the end is recorded elsewhere.
     pub(crate) fn bitmap_failed(&mut self, index: SetIndex, out: &mut OwnerOutput) {
         let now = self.now;
+        let doubtful = self.doubtful_epoch(index);
         let set = self.set_mut(index);
         set.bitmap_watch.abandon();
         set.bitmap.fail();
         set.maps.set_failing(true);
         set.pages_in_flight = 0;
         set.checkpoint = Checkpoint::Idle;
-        let gate_was_waiting = set.commits.iter().any(|commit| matches!(commit, Commit::Gate(_)));
+        let gate_was_waiting = set.commits.iter().any(|commit| commit.is_of_gate());
         set.commits.clear();
         let committing = std::mem::replace(&mut set.committing, Committing::Idle);
-        let gate_was_committing = matches!(committing, Committing::Slot { commit: Commit::Gate(_), .. });
-        let epoch = if gate_was_committing { set.pending_header.epoch } else { set.header.epoch };
+        let gate_was_committing = doubtful.is_some()
+            || matches!(committing, Committing::Slot { commit, .. } if commit.is_of_gate());
+        let epoch = match (doubtful, gate_was_committing) {
+            (Some(epoch), _) => epoch,
+            (None, true) => set.pending_header.epoch,
+            (None, false) => set.header.epoch,
+        };
         // An image that has ended already needs no second record, unless a new one may have begun.
         if matches!(set.ending, Ending::Elsewhere { .. })
             || (set.ending == Ending::Recorded || !set.header.state.is_online()) && !gate_was_committing
@@ -62,9 +73,18 @@ impl Owner {
         set.ending = Ending::Elsewhere { cause: OfflineCause::Bitmap, since: now, retry_at: None };
         // Never back: a cut whose outcome was unknown may have used a later one, and a record says that it ended.
         set.given_up_epoch = set.given_up_epoch.max(epoch);
-        let epoch = set.given_up_epoch;
-        out.actions.push(Action::GiveUp { set: index, cause: OfflineCause::Bitmap, epoch });
+        self.give_up(index, OfflineCause::Bitmap, out);
         self.legs_await_end(index);
+        if self.restores_from(index) {
+            self.fail_unreadable(out);
+        }
+    }
+
+    fn give_up(&mut self, index: SetIndex, cause: OfflineCause, out: &mut OwnerOutput) {
+        let set = self.set(index);
+        let epoch = set.given_up_epoch;
+        let master_incomplete = set.header.state.is_restoring();
+        out.actions.push(Action::GiveUp { set: index, cause, epoch, master_incomplete });
     }
 
     /// State directory or label say that the image has ended, or neither could be written.
@@ -84,7 +104,9 @@ impl Owner {
     pub(crate) fn end_recorded(&mut self, index: SetIndex, cause: OfflineCause, out: &mut OwnerOutput) {
         let set = self.set_mut(index);
         set.ending = Ending::Recorded;
-        set.header.state = SetState::Offline(cause);
+        if !set.header.state.is_restoring() {
+            set.header.state = SetState::Offline(cause);
+        }
         set.maps.set_offline(true);
         set.journal.forget();
         set.shadow.fail();
@@ -97,6 +119,9 @@ impl Owner {
         self.publish_pass();
         self.recount_activations();
         self.wake_confirmed(index);
+        if self.restores_from(index) {
+            self.restore_unrecorded(out);
+        }
         self.gate_set_ended(index, cause, out);
     }
 
@@ -139,12 +164,12 @@ impl Owner {
     fn retry_give_up(&mut self, index: SetIndex, out: &mut OwnerOutput) {
         let Now(now) = self.now;
         let set = self.set_mut(index);
-        let (epoch, policy) = (set.given_up_epoch, set.parameters.unrecordable);
+        let policy = set.parameters.unrecordable;
         let Ending::Elsewhere { cause, since, retry_at } = &mut set.ending else { return };
         let (cause, since) = (*cause, *since);
         if retry_at.is_some_and(|Now(at)| now >= at) {
             *retry_at = None;
-            out.actions.push(Action::GiveUp { set: index, cause, epoch });
+            self.give_up(index, cause, out);
         }
         if let Unrecordable::FailWrite(after) = policy
             && now >= since.0 + after

@@ -1,31 +1,45 @@
 //! Everything that is done under the closed gate: a cut, the completion of a copy, disable, detach.
 //!
 //! ```text
-//!  Preflush ─> Settling ─> Closing ─> Draining ─> SourceFlush ─> Checkpointing ─> Head ─> Committing ─> (flip) open
-//!  source       merge and   ports      copies,     again (E5)    pages of an     out or   superblock:
-//!  once         checkpoint  closed     records                   update          back     the instant
+//!  Preflush ─> Settling ─> Closing ─> Draining ─> SourceFlush ─> ShadowFlush ─> Checkpointing ─> Head ─┐
+//!  source       merge and   ports      copies,     again (E5)    source of a    pages of an      out or │
+//!  once         checkpoint  closed     records                   restore        update, of       back   │
+//!                                                                               pending                 │
+//!  ┌────────────────────────────────────────────────────────────────────────────────────────────────────┘
+//!  ├─ one set ──────────────────────────────────────> Committing ─> (flip) open
+//!  │                                                   superblock: the instant
+//!  └─ several ─> Gated ──Flip──> Doubting ─> InDoubt ──Decide──> Committing, or Voiding ─> open
+//!                all answer       superblocks  all answer
 //! ```
 //!
-//! The first flush only shortens the second. Until the superblock is written nothing durable has changed: any
+//! The first flush only shortens the second. Until a superblock is written nothing durable has changed: any
 //! failure opens the gate and the previous image stands (P4). A superblock write whose outcome is unknown ends
 //! the image instead, and the gate stays closed until that is recorded.
 //! After a crash the superblock alone says on which side of the cut the set is.
+//!
+//! Several sets (E4): k superblocks are not written at once, so each first says that the cut is *in doubt*, with
+//! what the set was and what it becomes. Whoever coordinates decides when all say so, and the gate opens only
+//! when every superblock says what was decided. So a member that is in doubt after a crash has let nothing
+//! through, and either decision is right for it as long as all members get the same
+//! (the store's `decide` has the rule).
 
 use crate::action::{
-    Action, Command, CommandId, CopyKind, Device, Done, HeadMove, Now, OpId, Refusal, SetIndex,
+    Action, CUT_MEMBERS_MAX, Command, CommandId, CopyKind, CutMember, Device, Direction, Done, HeadMove,
+    InDoubt, Now, OpId, Refusal, SetIndex,
 };
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::port::ToPort;
 use crate::record::{Mode, OfflineCause, PlaneHeader, PlaneId, SetHeader, SetState};
 use crate::set::{Checkpoint, Commit, Committing, Durable, Ending, VolumeSet};
-use crate::units::Id128;
+use crate::units::{Epoch, Id128};
+use std::sync::Arc;
 
 /// What the gate is closed for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Purpose {
-    /// A point in time of a set.
-    Cut { set: SetIndex, kind: CopyKind, cut: Id128, unix_ms: u64 },
+    /// A point in time of one set, or of several whose other members are named.
+    Cut { members: Vec<CutMember>, cut: Id128, unix_ms: u64, all: Option<Arc<[Id128]>> },
     /// The copy of an independent set is complete.
     Complete { set: SetIndex },
     /// A set ends.
@@ -40,11 +54,23 @@ impl Purpose {
         matches!(self, Self::Cut { .. } | Self::Detach)
     }
 
-    fn set(&self) -> Option<SetIndex> {
+    fn concerns(&self, index: SetIndex) -> bool {
         match self {
-            Self::Cut { set, .. } | Self::Complete { set } | Self::Disable { set } => Some(*set),
-            Self::Detach => None,
+            Self::Cut { members, .. } => members.iter().any(|member| member.set == index),
+            Self::Complete { set } | Self::Disable { set } => *set == index,
+            Self::Detach => true,
         }
+    }
+
+    fn members(&self) -> &[CutMember] {
+        match self {
+            Self::Cut { members, .. } => members,
+            Self::Complete { .. } | Self::Disable { .. } | Self::Detach => &[],
+        }
+    }
+
+    fn restored(&self) -> impl Iterator<Item = CutMember> + '_ {
+        self.members().iter().copied().filter(|member| member.direction == Direction::ToMaster)
     }
 }
 
@@ -57,10 +83,18 @@ enum Phase {
     SourceFlush,
     /// Flushes of this many shadows and bitmap volumes are awaited.
     ShadowFlush(u32),
-    Head,
     Checkpointing,
-    /// This many superblocks are awaited.
-    Committing(u32),
+    Head,
+    /// Several sets: somebody has to say that it goes on.
+    Gated,
+    /// Superblocks that say *in doubt* are awaited.
+    Doubting,
+    /// Only a decision leads out.
+    InDoubt,
+    /// Superblocks that say what was decided are awaited.
+    Committing,
+    /// Superblocks that say that nothing happens are awaited.
+    Voiding(Refusal),
 }
 
 /// A gate that is closed or about to be.
@@ -72,7 +106,11 @@ pub(crate) struct Gate {
     since: Now,
     /// When the phase began.
     phase_since: Now,
+    closed_at: Option<Now>,
+    drained_at: Option<Now>,
     flush_ticket: Option<u64>,
+    /// Sets whose superblock or head is awaited.
+    awaited: Vec<SetIndex>,
 }
 
 impl Owner {
@@ -88,7 +126,17 @@ impl Owner {
     fn open_gate(&mut self, purpose: Purpose, command: Option<CommandId>) {
         let since = self.now;
         let phase = if purpose.needs_source() { Phase::Preflush } else { Phase::Settling };
-        self.gate = Some(Gate { purpose, command, phase, since, phase_since: since, flush_ticket: None });
+        self.gate = Some(Gate {
+            purpose,
+            command,
+            phase,
+            since,
+            phase_since: since,
+            closed_at: None,
+            drained_at: None,
+            flush_ticket: None,
+            awaited: Vec::new(),
+        });
     }
 
     /// Whether the gate has drained and a checkpoint would come in its way. Until then a full ring must be able to
@@ -98,7 +146,14 @@ impl Owner {
             Phase::Preflush | Phase::Settling | Phase::Closing | Phase::Draining | Phase::Checkpointing => {
                 false
             }
-            Phase::SourceFlush | Phase::ShadowFlush(_) | Phase::Head | Phase::Committing(_) => true,
+            Phase::SourceFlush
+            | Phase::ShadowFlush(_)
+            | Phase::Head
+            | Phase::Gated
+            | Phase::Doubting
+            | Phase::InDoubt
+            | Phase::Committing
+            | Phase::Voiding(_) => true,
         })
     }
 
@@ -107,7 +162,7 @@ impl Owner {
         if self.gate.is_none()
             && let Some((id, command)) = self.commands.pop_front()
         {
-            match self.gate_purpose(&command) {
+            match self.gate_purpose(command) {
                 Ok(Ok(done)) => out.actions.push(Action::Answer { command: id, result: Ok(done) }),
                 Ok(Err(purpose)) => self.open_gate(purpose, Some(id)),
                 Err(refusal) => out.actions.push(Action::Answer { command: id, result: Err(refusal) }),
@@ -123,61 +178,107 @@ impl Owner {
     }
 
     /// What a command needs the gate for; or its answer, if that is known already.
-    fn gate_purpose(&self, command: &Command) -> Result<Result<Done, Purpose>, Refusal> {
+    fn gate_purpose(&self, command: Command) -> Result<Result<Done, Purpose>, Refusal> {
         let known = |set: SetIndex| self.sets[usize::from(set.0)].as_ref().ok_or(Refusal::NoSuchSet);
         match command {
-            Command::Cut { set: index, kind, cut, unix_ms, reset } => {
-                let set = known(*index)?;
-                if set.header.cut == *cut && set.header.state.is_online() {
+            Command::Cut { member, cut, unix_ms } => {
+                let set = known(member.set)?;
+                if set.header.cut == cut && set.header.state.is_online() {
                     return Ok(Ok(Done::Cut { epoch: set.header.epoch }));
                 }
-                match (set.header.state, set.ending) {
-                    (SetState::Offline(cause), _) if !reset => return Err(Refusal::Offline(cause)),
-                    (_, Ending::Superblock(cause) | Ending::Elsewhere { cause, .. }) => {
-                        return Err(Refusal::Offline(cause));
-                    }
-                    _ => {}
+                let members = vec![self.checked(member)?];
+                Ok(Err(Purpose::Cut { members, cut, unix_ms, all: None }))
+            }
+            Command::Prepare { members, cut, unix_ms, all } => {
+                let done = |member: &CutMember| {
+                    known(member.set).map(|set| set.header.cut == cut && set.header.state.is_online())
+                };
+                if members.iter().map(done).collect::<Result<Vec<_>, _>>()?.into_iter().all(|done| done) {
+                    return Ok(Ok(Done::Ok));
                 }
-                for (device, watch) in
-                    [(Device::Shadow(*index), &set.shadow_watch), (Device::Bitmap(*index), &set.bitmap_watch)]
-                {
-                    if watch.has_abandoned() {
-                        return Err(Refusal::AbandonedIo(device));
-                    }
+                if all.len() > CUT_MEMBERS_MAX {
+                    return Err(Refusal::TooManyMembers);
                 }
-                if set.head_moving {
-                    // Given up, but when it comes back its next step writes over the head of whatever is there (E6).
-                    return Err(Refusal::AbandonedIo(Device::Shadow(*index)));
+                let twice = |at: usize| members[..at].iter().any(|other| other.set == members[at].set);
+                let restores =
+                    members.iter().filter(|member| member.direction == Direction::ToMaster).count();
+                if (0..members.len()).any(twice) || restores > 1 {
+                    return Err(Refusal::Twice);
                 }
-                let update = *kind == CopyKind::Update && set.header.state.is_online();
-                let kind = if update { CopyKind::Update } else { CopyKind::Full };
-                Ok(Err(Purpose::Cut { set: *index, kind, cut: *cut, unix_ms: *unix_ms }))
+                let members = members.into_iter().map(|member| self.checked(member));
+                let members = members.collect::<Result<Vec<_>, _>>()?;
+                Ok(Err(Purpose::Cut { members, cut, unix_ms, all: Some(all) }))
             }
             Command::Disable { set: index, force } => {
-                let set = known(*index)?;
+                let set = known(index)?;
+                if self.restore.is_some() {
+                    return Err(Refusal::Restoring);
+                }
                 if set.header.state.is_copying() && !force {
                     return Err(Refusal::Dependent);
                 }
-                Ok(Err(Purpose::Disable { set: *index }))
+                Ok(Err(Purpose::Disable { set: index }))
             }
+            Command::Detach if self.restore.is_some() => Err(Refusal::Restoring),
             Command::Detach => Ok(Err(Purpose::Detach)),
-            Command::Abort { .. } | Command::Resume { .. } | Command::SetCopyLimits { .. } => {
-                unreachable!("these need no gate")
+            Command::Abort { .. }
+            | Command::Resume { .. }
+            | Command::SetCopyLimits { .. }
+            | Command::Flip { .. }
+            | Command::Decide { .. } => {
+                unreachable!("these open no gate")
             }
+        }
+    }
+
+    /// Whether a set can be a member of a cut now.
+    fn checked(&self, member: CutMember) -> Result<CutMember, Refusal> {
+        let index = member.set;
+        let set = self.sets[usize::from(index.0)].as_ref().ok_or(Refusal::NoSuchSet)?;
+        if self.restore.is_some() {
+            return Err(Refusal::Restoring);
+        }
+        match (set.header.state, set.ending) {
+            (SetState::Offline(cause), _) if !member.reset => return Err(Refusal::Offline(cause)),
+            (_, Ending::Superblock(cause) | Ending::Elsewhere { cause, .. }) => {
+                return Err(Refusal::Offline(cause));
+            }
+            _ => {}
+        }
+        for (device, watch) in
+            [(Device::Shadow(index), &set.shadow_watch), (Device::Bitmap(index), &set.bitmap_watch)]
+        {
+            if watch.has_abandoned() {
+                return Err(Refusal::AbandonedIo(device));
+            }
+        }
+        if set.head_moving {
+            // Given up, but when it comes back its next step writes over the head of whatever is there (E6).
+            return Err(Refusal::AbandonedIo(Device::Shadow(index)));
+        }
+        match member.direction {
+            Direction::ToShadow => {
+                let update = member.kind == CopyKind::Update && set.header.state.is_online();
+                let kind = if update { CopyKind::Update } else { CopyKind::Full };
+                Ok(CutMember { kind, ..member })
+            }
+            Direction::ToMaster if set.header.state != set.parameters.mode.at_rest() => Err(Refusal::NoImage),
+            Direction::ToMaster => match set.plane(PlaneId::Lost).ones() {
+                0 => Ok(member),
+                lost => Err(Refusal::LostChunks(lost)),
+            },
         }
     }
 
     fn gate_step(&mut self, out: &mut OwnerOutput) {
         let Some(gate) = &self.gate else { return };
-        let purpose = gate.purpose.clone();
-        let set = purpose.set();
         let ending = |set: &VolumeSet| matches!(set.ending, Ending::Superblock(_) | Ending::Elsewhere { .. });
-        if self.sets.iter().flatten().any(|of| ending(of) && set.is_none_or(|set| set == of.index)) {
+        if self.sets.iter().flatten().any(|set| ending(set) && gate.purpose.concerns(set.index)) {
             // The end is being recorded; the gate goes on, or opens, when it is.
             return;
         }
         match gate.phase {
-            Phase::SourceFlush if !purpose.needs_source() => self.source_flushed(out),
+            Phase::SourceFlush if !gate.purpose.needs_source() => self.source_flushed(out),
             Phase::Preflush | Phase::SourceFlush => {
                 if gate.flush_ticket.is_none() {
                     self.flush_source(out);
@@ -186,30 +287,44 @@ impl Owner {
             Phase::Settling => {
                 let settled = |set: &VolumeSet| {
                     set.checkpoint == Checkpoint::Idle && !set.checkpoint_wanted && !set.header.merging
+                        || !set.header.state.is_online()
                 };
-                if set
-                    .is_none_or(|index| settled(self.set(index)) || !self.set(index).header.state.is_online())
-                {
+                let mut concerned = self.sets.iter().flatten().filter(|set| gate.purpose.concerns(set.index));
+                if concerned.all(settled) {
+                    let reads = gate.purpose.restored().next().is_some();
                     self.gate_to(Phase::Closing);
-                    out.messages.push(ToPort::Close);
+                    out.messages.push(ToPort::Close { reads });
                 }
             }
             Phase::Draining => {
-                if self.is_drained()
-                    || is_off(Rule::DrainBeforeFlip) && set.is_some_and(|s| self.may_commit(s))
-                {
+                let early = is_off(Rule::DrainBeforeFlip)
+                    && !gate.purpose.members().is_empty()
+                    && gate.purpose.members().iter().all(|member| self.may_commit(member.set));
+                if self.is_drained() || early {
                     self.gate_to(Phase::SourceFlush);
                 }
             }
             Phase::Checkpointing => self.finish_checkpoint(out),
             Phase::Closing if is_off(Rule::DrainBeforeFlip) => self.gate_to(Phase::Draining),
-            Phase::Closing | Phase::ShadowFlush(_) | Phase::Head | Phase::Committing(_) => {}
+            Phase::Closing
+            | Phase::ShadowFlush(_)
+            | Phase::Head
+            | Phase::Gated
+            | Phase::Doubting
+            | Phase::InDoubt
+            | Phase::Committing
+            | Phase::Voiding(_) => {}
         }
     }
 
     fn gate_to(&mut self, phase: Phase) {
         let now = self.now;
         if let Some(gate) = &mut self.gate {
+            match phase {
+                Phase::Closing => gate.closed_at = Some(now),
+                Phase::SourceFlush => gate.drained_at = Some(now),
+                _ => {}
+            }
             gate.phase = phase;
             gate.phase_since = now;
             gate.flush_ticket = None;
@@ -251,16 +366,25 @@ impl Owner {
             self.void(Refusal::SourceFlush, out);
         } else if gate.phase == Phase::Preflush {
             // What is in the pages before the gate closes need not be written behind it.
-            if let Purpose::Cut { set, kind: CopyKind::Update, .. } = gate.purpose
-                && self.set(set).is_tracking()
-                && !is_off(Rule::RegionsPendingAtCut)
-            {
-                self.set_mut(set).checkpoint_wanted = true;
+            for index in self.updated() {
+                self.set_mut(index).checkpoint_wanted = true;
             }
             self.gate_to(Phase::Settling);
         } else {
             self.source_flushed(out);
         }
+    }
+
+    /// Members whose *differs* has to be complete in its pages before the flip (E2).
+    fn updated(&self) -> Vec<SetIndex> {
+        let gate = self.gate.as_ref().expect("a gate in progress");
+        let update = |member: &&CutMember| {
+            member.direction == Direction::ToShadow
+                && member.kind == CopyKind::Update
+                && self.set(member.set).is_tracking()
+                && !is_off(Rule::RegionsPendingAtCut)
+        };
+        gate.purpose.members().iter().filter(update).map(|member| member.set).collect()
     }
 
     /// The port holds everything back and has nothing in flight.
@@ -275,16 +399,18 @@ impl Owner {
     /// The source is durable: what comes next depends on what the gate is closed for.
     fn source_flushed(&mut self, out: &mut OwnerOutput) {
         let gate = self.gate.as_ref().expect("a gate in progress");
-        match gate.purpose.clone() {
-            Purpose::Cut { set: index, kind: CopyKind::Update, .. }
-                if self.set(index).is_tracking() && !is_off(Rule::RegionsPendingAtCut) =>
-            {
-                self.gate_to(Phase::Checkpointing);
-                self.set_mut(index).checkpoint_wanted = true;
+        match &gate.purpose {
+            Purpose::Cut { .. } => {
+                let sources: Vec<SetIndex> = gate.purpose.restored().map(|member| member.set).collect();
+                if sources.is_empty() {
+                    self.settle_planes(out);
+                } else {
+                    self.flush_sets(&sources, out);
+                }
             }
-            Purpose::Cut { .. } => self.move_head_out(out),
-            Purpose::Complete { set } => self.flush_sets(&[set], out),
+            Purpose::Complete { set } => self.flush_sets(&[*set], out),
             Purpose::Disable { set } => {
+                let set = *set;
                 if self.set(set).is_serving() {
                     self.flush_sets(&[set], out);
                 } else {
@@ -292,8 +418,7 @@ impl Owner {
                 }
             }
             Purpose::Detach => {
-                let serving: Vec<SetIndex> =
-                    self.set_indexes().filter(|index| self.set(*index).is_serving()).collect();
+                let serving = self.serving();
                 if serving.is_empty() {
                     self.gate_done(out);
                 } else {
@@ -303,17 +428,68 @@ impl Owner {
         }
     }
 
-    /// An update of a complete shadow leaves chunks in place that the label is going to cover.
-    fn move_head_out(&mut self, out: &mut OwnerOutput) {
+    fn serving(&self) -> Vec<SetIndex> {
+        self.set_indexes().filter(|index| self.set(*index).is_serving()).collect()
+    }
+
+    /// Writes the pages that the flip relies upon: *differs* of an update, *pending* of a restore.
+    fn settle_planes(&mut self, out: &mut OwnerOutput) {
+        let mut wanted = self.updated();
         let gate = self.gate.as_ref().expect("a gate in progress");
-        match gate.purpose {
-            Purpose::Cut { set, kind: CopyKind::Update, .. } if !self.set(set).header.head_moved => {
-                self.gate_to(Phase::Head);
-                self.set_mut(set).head_moving = true;
-                out.actions.push(Action::MoveHead { set, to: HeadMove::Out });
-            }
-            _ => self.commit_gate(out),
+        let restored: Vec<CutMember> = gate.purpose.restored().collect();
+        for member in restored {
+            self.seed_pending(member);
+            wanted.push(member.set);
         }
+        if wanted.is_empty() {
+            self.move_heads_out(out);
+            return;
+        }
+        self.gate_to(Phase::Checkpointing);
+        for index in wanted {
+            self.set_mut(index).checkpoint_wanted = true;
+        }
+    }
+
+    /// What a restore has to copy. It counts only once the superblock says that a restore runs.
+    fn seed_pending(&mut self, member: CutMember) {
+        let maps = Arc::clone(&self.maps);
+        let set = self.set_mut(member.set);
+        set.fold_written(&maps);
+        let pending = match (set.parameters.mode, member.kind) {
+            (Mode::Dependent, _) => set.plane(PlaneId::Held).clone(),
+            (Mode::Independent, CopyKind::Update) => set.plane(set.differs_plane()).clone(),
+            (Mode::Independent, CopyKind::Full) => set.plane(PlaneId::Held).clone(),
+        };
+        let plane = set.plane_mut(PlaneId::Pending);
+        *plane = pending;
+        plane.mark_all(true);
+    }
+
+    /// An update of a complete shadow leaves chunks in place that the label is going to cover.
+    fn move_heads_out(&mut self, out: &mut OwnerOutput) {
+        let gate = self.gate.as_ref().expect("a gate in progress");
+        let in_place = |member: &&CutMember| {
+            member.direction == Direction::ToShadow
+                && member.kind == CopyKind::Update
+                && !self.set(member.set).header.head_moved
+        };
+        let sets: Vec<SetIndex> =
+            gate.purpose.members().iter().filter(in_place).map(|member| member.set).collect();
+        if sets.is_empty() {
+            self.gate_ready(out);
+        } else {
+            self.move_heads(sets, HeadMove::Out, out);
+        }
+    }
+
+    fn move_heads(&mut self, sets: Vec<SetIndex>, to: HeadMove, out: &mut OwnerOutput) {
+        self.gate_to(Phase::Head);
+        for set in &sets {
+            self.set_mut(*set).head_moving = true;
+            out.actions.push(Action::MoveHead { set: *set, to });
+        }
+        self.gate.as_mut().expect("a gate in progress").awaited = sets;
     }
 
     fn flush_sets(&mut self, sets: &[SetIndex], out: &mut OwnerOutput) {
@@ -336,18 +512,13 @@ impl Owner {
         if *awaited > 0 {
             return;
         }
-        match gate.purpose.clone() {
-            Purpose::Complete { set } => {
-                self.gate_to(Phase::Head);
-                self.set_mut(set).head_moving = true;
-                out.actions.push(Action::MoveHead { set, to: HeadMove::Back });
-            }
-            Purpose::Disable { .. } | Purpose::Cut { .. } => self.commit_gate(out),
+        match gate.purpose {
+            Purpose::Complete { set } => self.move_heads(vec![set], HeadMove::Back, out),
+            Purpose::Disable { .. } => self.commit_gate(out),
+            Purpose::Cut { .. } => self.settle_planes(out),
             Purpose::Detach => {
                 self.gate_to(Phase::Checkpointing);
-                for index in
-                    self.set_indexes().filter(|index| self.set(*index).is_serving()).collect::<Vec<_>>()
-                {
+                for index in self.serving() {
                     self.set_mut(index).checkpoint_wanted = true;
                 }
             }
@@ -358,12 +529,23 @@ impl Owner {
     pub(crate) fn head_moved(&mut self, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
         let Some(set) = self.sets[usize::from(index.0)].as_mut() else { return };
         set.head_moving = false;
-        let in_head = self.gate.as_ref().is_some_and(|gate| gate.phase == Phase::Head);
-        if in_head && ok {
-            self.commit_gate(out);
-        } else if in_head {
-            self.shadow_failed(index, out);
+        let awaits = |gate: &Gate| gate.phase == Phase::Head && gate.awaited.contains(&index);
+        if !self.gate.as_ref().is_some_and(awaits) {
+            return;
         }
+        if !ok {
+            self.shadow_failed(index, out);
+        } else if self.no_longer_awaited(index) {
+            self.gate_ready(out);
+        }
+    }
+
+    /// Takes a set off those that the gate waits for; true if it was the last.
+    fn no_longer_awaited(&mut self, index: SetIndex) -> bool {
+        let gate = self.gate.as_mut().expect("a gate in progress");
+        let before = gate.awaited.len();
+        gate.awaited.retain(|set| *set != index);
+        before > 0 && gate.awaited.is_empty()
     }
 
     /// The pages are complete: nothing is left for a replay, and no region need count as differing (E2).
@@ -372,26 +554,109 @@ impl Owner {
             !set.checkpoint_wanted && set.checkpoint == Checkpoint::Idle && set.committing == Committing::Idle
         };
         if self.sets.iter().flatten().filter(|set| set.is_serving()).all(ready) {
-            self.move_head_out(out);
+            self.move_heads_out(out);
+        }
+    }
+
+    /// All that can be done before anything durable changes is done.
+    fn gate_ready(&mut self, out: &mut OwnerOutput) {
+        let gate = self.gate.as_mut().expect("a gate in progress");
+        if matches!(gate.purpose, Purpose::Cut { all: Some(_), .. }) {
+            let command = gate.command.take();
+            self.gate_to(Phase::Gated);
+            answer(command, Ok(Done::Gated), out);
+        } else {
+            self.commit_gate(out);
+        }
+    }
+
+    /// Second step of a cut over several sets.
+    pub(crate) fn flip_gate(&mut self, id: CommandId, cut: Id128, out: &mut OwnerOutput) {
+        match self.gate_of(cut).map(|gate| gate.phase) {
+            Some(Phase::Gated) => {
+                self.gate.as_mut().expect("looked at").command = Some(id);
+                self.hand_out(Phase::Doubting, Commit::Doubt);
+            }
+            Some(Phase::InDoubt) => answer(Some(id), Ok(Done::InDoubt), out),
+            Some(_) => answer(Some(id), Err(Refusal::Busy), out),
+            None => answer(Some(id), Err(Refusal::NoGate), out),
+        }
+    }
+
+    /// Last step of a cut over several sets, or the end of the attempt.
+    pub(crate) fn decide_gate(&mut self, id: CommandId, cut: Id128, commit: bool, out: &mut OwnerOutput) {
+        match (self.gate_of(cut).map(|gate| gate.phase), commit) {
+            (Some(Phase::InDoubt), true) => {
+                self.gate.as_mut().expect("looked at").command = Some(id);
+                self.commit_gate(out);
+            }
+            (Some(Phase::InDoubt), false) => {
+                self.gate.as_mut().expect("looked at").command = Some(id);
+                self.hand_out(Phase::Voiding(Refusal::NoGate), |_| Commit::Void);
+                self.finish_awaited(out);
+            }
+            (Some(Phase::Doubting | Phase::Committing | Phase::Voiding(_)), _) => {
+                answer(Some(id), Err(Refusal::Busy), out);
+            }
+            (Some(_), false) => {
+                self.void(Refusal::NoGate, out);
+                answer(Some(id), Ok(Done::Ok), out);
+            }
+            (None, false) => {
+                // It may still wait for its turn.
+                let is_it =
+                    |command: &Command| matches!(command, Command::Prepare { cut: of, .. } if *of == cut);
+                let (void, rest) =
+                    self.commands.drain(..).partition::<Vec<_>, _>(|(_, command)| is_it(command));
+                self.commands.extend(rest);
+                for (waiting, _) in void {
+                    answer(Some(waiting), Err(Refusal::NoGate), out);
+                }
+                answer(Some(id), Ok(Done::Ok), out);
+            }
+            (Some(_) | None, true) => answer(Some(id), Err(Refusal::NoGate), out),
+        }
+    }
+
+    fn gate_of(&self, cut: Id128) -> Option<&Gate> {
+        self.gate.as_ref().filter(|gate| matches!(gate.purpose, Purpose::Cut { cut: of, .. } if of == cut))
+    }
+
+    /// What a superblock that is in doubt says beside its own header.
+    pub(crate) fn doubt(&self, then: SetHeader) -> Option<InDoubt> {
+        match &self.gate.as_ref()?.purpose {
+            Purpose::Cut { all: Some(members), .. } => Some(InDoubt { members: Arc::clone(members), then }),
+            Purpose::Cut { .. } | Purpose::Complete { .. } | Purpose::Disable { .. } | Purpose::Detach => {
+                None
+            }
         }
     }
 
     /// Hands the gate's superblocks out. Written and flushed, they are the instant.
     fn commit_gate(&mut self, out: &mut OwnerOutput) {
-        let gate = self.gate.as_ref().expect("a gate in progress");
-        let purpose = gate.purpose.clone();
-        let sets: Vec<SetIndex> = match purpose.set() {
-            Some(set) => vec![set],
-            None => self.set_indexes().filter(|index| self.set(*index).is_serving()).collect(),
+        self.hand_out(Phase::Committing, Commit::Gate);
+        self.finish_awaited(out);
+    }
+
+    fn hand_out(&mut self, phase: Phase, commit: impl Fn(SetHeader) -> Commit) {
+        let purpose = self.gate.as_ref().expect("a gate in progress").purpose.clone();
+        let sets: Vec<SetIndex> = match &purpose {
+            Purpose::Cut { members, .. } => members.iter().map(|member| member.set).collect(),
+            Purpose::Complete { set } | Purpose::Disable { set } => vec![*set],
+            Purpose::Detach => self.serving(),
         };
-        if sets.is_empty() {
-            // Every set has ended meanwhile: a detach has nothing left to write.
-            return self.gate_done(out);
+        self.gate_to(phase);
+        for index in &sets {
+            let header = self.gate_header(*index, &purpose);
+            self.set_mut(*index).commits.push_back(commit(header));
         }
-        self.gate_to(Phase::Committing(u32::try_from(sets.len()).expect("at most 16 sets")));
-        for index in sets {
-            let header = self.gate_header(index, &purpose);
-            self.set_mut(index).commits.push_back(Commit::Gate(header));
+        self.gate.as_mut().expect("a gate in progress").awaited = sets;
+    }
+
+    /// Goes on if nothing is awaited: every set that was has ended meanwhile.
+    fn finish_awaited(&mut self, out: &mut OwnerOutput) {
+        if self.gate.as_ref().is_some_and(|gate| gate.awaited.is_empty()) {
+            self.awaited_done(out);
         }
     }
 
@@ -399,8 +664,12 @@ impl Owner {
     fn gate_header(&self, index: SetIndex, purpose: &Purpose) -> SetHeader {
         let set = self.set(index);
         match purpose {
-            Purpose::Cut { kind, cut, unix_ms, .. } => {
-                let header = cut_header(set, *kind);
+            Purpose::Cut { members, cut, unix_ms, .. } => {
+                let member = members.iter().find(|member| member.set == index).expect("a member of the cut");
+                let header = match member.direction {
+                    Direction::ToShadow => cut_header(set, member.kind),
+                    Direction::ToMaster => restore_header(set),
+                };
                 SetHeader { cut: *cut, cut_unix_ms: *unix_ms, ..header }
             }
             Purpose::Complete { .. } => {
@@ -412,69 +681,96 @@ impl Owner {
         }
     }
 
+    /// The epoch that a cut may have begun on the bitmap volume already, though memory does not say so.
+    pub(crate) fn doubtful_epoch(&self, index: SetIndex) -> Option<Epoch> {
+        let gate = self.gate.as_ref()?;
+        let begun = matches!(gate.phase, Phase::Doubting | Phase::InDoubt) && gate.purpose.concerns(index);
+        begun.then(|| self.gate_header(index, &gate.purpose).epoch)
+    }
+
     /// A superblock of the gate is durable.
     pub(crate) fn gate_committed(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        let waits =
+            |gate: &Gate| matches!(gate.phase, Phase::Doubting | Phase::Committing | Phase::Voiding(_));
+        if self.gate.as_ref().is_some_and(waits) && self.no_longer_awaited(index) {
+            self.awaited_done(out);
+        }
+    }
+
+    /// Every superblock of the gate is durable, or its set has ended.
+    fn awaited_done(&mut self, out: &mut OwnerOutput) {
         let gate = self.gate.as_mut().expect("a gate in progress");
-        let Phase::Committing(awaited) = &mut gate.phase else { return };
-        *awaited -= 1;
-        let last = *awaited == 0;
-        let purpose = gate.purpose.clone();
-        match purpose {
-            Purpose::Cut { set, kind, .. } => self.flip(set, kind, out),
-            Purpose::Complete { set } => self.set_mut(set).publish_maps(),
-            Purpose::Disable { set } => {
+        match (gate.phase, gate.purpose.clone()) {
+            (Phase::Doubting, _) => {
+                let command = gate.command.take();
+                self.gate_to(Phase::InDoubt);
+                answer(command, Ok(Done::InDoubt), out);
+            }
+            (Phase::Voiding(refusal), _) => self.void(refusal, out),
+            (_, Purpose::Cut { members, .. }) => {
+                self.flip(&members, out);
+                self.gate_done(out);
+            }
+            (_, Purpose::Complete { set }) => {
+                self.set_mut(set).publish_maps();
+                self.gate_done(out);
+            }
+            (_, Purpose::Disable { set }) => {
                 self.set_mut(set).publish_maps();
                 out.messages.push(ToPort::Maps(set, None));
+                self.gate_done(out);
             }
-            Purpose::Detach => {}
-        }
-        debug_assert!(purpose.set().is_none_or(|set| set == index));
-        if last {
-            self.gate_done(out);
+            (_, Purpose::Detach) => self.gate_done(out),
         }
     }
 
     /// The cut in memory.
-    fn flip(&mut self, index: SetIndex, kind: CopyKind, out: &mut OwnerOutput) {
+    fn flip(&mut self, members: &[CutMember], out: &mut OwnerOutput) {
         self.counters.cuts += 1;
-        let maps = std::sync::Arc::clone(&self.maps);
+        let maps = Arc::clone(&self.maps);
         // What ports wrote belongs to the past of every set.
         for set in self.sets.iter_mut().flatten() {
-            if set.index != index {
+            if members.iter().all(|member| member.set != set.index) {
                 set.fold_written(&maps);
             }
         }
-        let set = self.set_mut(index);
-        set.journal.checkpointed(set.header.checkpoint_upto);
-        if set.parameters.mode == Mode::Independent && kind == CopyKind::Update {
-            subtract_differing(set, &maps);
-        } else {
-            clear_plane(set, PlaneId::Held);
+        for member in members {
+            let set = self.set_mut(member.set);
+            set.journal.checkpointed(set.header.checkpoint_upto);
+            match member.direction {
+                Direction::ToShadow => flip_to_shadow(set, member.kind, &maps),
+                Direction::ToMaster => clear_tracking(set),
+            }
+            if set.ending == Ending::Recorded {
+                set.ending = Ending::No;
+            }
+            set.copier.cursor = 0;
+            set.copier.copied_bytes = 0;
+            set.publish_maps();
+            let (epoch, labelled, shadow) = (set.header.epoch, set.header.head_moved, Arc::clone(&set.maps));
+            out.messages.push(ToPort::Maps(member.set, Some(shadow)));
+            if labelled {
+                out.actions.push(Action::Label { set: member.set, epoch });
+            }
+            if member.direction == Direction::ToMaster {
+                self.begin_restore(member.set);
+            }
         }
-        clear_plane(set, PlaneId::Lost);
-        let tracking = [set.differs_plane(), set.region_plane()];
-        for plane in tracking {
-            clear_plane(set, plane);
-        }
-        if set.ending == Ending::Recorded {
-            set.ending = Ending::No;
-        }
-        set.copier.cursor = 0;
-        set.copier.copied_bytes = 0;
-        set.publish_maps();
-        let epoch = set.header.epoch;
         maps.written.fill(false);
-        out.messages.push(ToPort::Maps(index, Some(std::sync::Arc::clone(&self.set(index).maps))));
-        out.actions.push(Action::Label { set: index, epoch });
         self.publish_pass();
     }
 
     /// Opens the gate and answers; after a disable the set is gone, after a detach everything is.
     fn gate_done(&mut self, out: &mut OwnerOutput) {
         let gate = self.gate.take().expect("a gate in progress");
+        self.note_times(&gate);
         let done = match &gate.purpose {
-            Purpose::Cut { set, .. } => Done::Cut { epoch: self.set(*set).header.epoch },
-            Purpose::Complete { .. } | Purpose::Disable { .. } | Purpose::Detach => Done::Ok,
+            Purpose::Cut { members, all: None, .. } => {
+                Done::Cut { epoch: self.set(members[0].set).header.epoch }
+            }
+            Purpose::Cut { .. } | Purpose::Complete { .. } | Purpose::Disable { .. } | Purpose::Detach => {
+                Done::Ok
+            }
         };
         match gate.purpose {
             Purpose::Detach => {
@@ -491,74 +787,124 @@ impl Owner {
         if !self.detached {
             out.messages.push(ToPort::Open);
         }
-        if let Some(command) = gate.command {
-            out.actions.push(Action::Answer { command, result: Ok(done) });
+        answer(gate.command, Ok(done), out);
+    }
+
+    fn note_times(&mut self, gate: &Gate) {
+        if let (Purpose::Cut { .. }, Some(Now(closed)), Some(Now(drained))) =
+            (&gate.purpose, gate.closed_at, gate.drained_at)
+        {
+            self.counters.last_drain_ms = drained - closed;
+            self.counters.last_gate_ms = self.now.0 - closed;
         }
     }
 
     /// An abort or a resume that came too late: there is nothing left to stop, but somebody waits for the answer.
     fn refuse_state_command(&mut self, index: SetIndex, out: &mut OwnerOutput) {
-        if let Some(command) = self.set_mut(index).state_command.take() {
-            out.actions.push(Action::Answer { command, result: Err(Refusal::NoSuchSet) });
-        }
+        let command = self.set_mut(index).state_command.take();
+        answer(command, Err(Refusal::NoSuchSet), out);
     }
 
-    /// Nothing durable has changed: opens the gate and refuses.
+    /// Nothing durable has changed, or it has been taken back: opens the gate and refuses.
     fn void(&mut self, refusal: Refusal, out: &mut OwnerOutput) {
         let gate = self.gate.take().expect("a gate in progress");
+        for member in gate.purpose.restored() {
+            clear_plane(self.set_mut(member.set), PlaneId::Pending);
+        }
         if !matches!(gate.phase, Phase::Preflush | Phase::Settling) {
             out.messages.push(ToPort::Open);
         }
-        if let Some(command) = gate.command {
-            out.actions.push(Action::Answer { command, result: Err(refusal) });
-        }
+        // Somebody who decided that nothing happens gets what was asked for.
+        let asked = gate.phase == Phase::Voiding(Refusal::NoGate);
+        answer(gate.command, if asked { Ok(Done::Ok) } else { Err(refusal) }, out);
     }
 
     /// A set's image has ended while a gate was closed or closing.
     pub(crate) fn gate_set_ended(&mut self, index: SetIndex, cause: OfflineCause, out: &mut OwnerOutput) {
         let Some(gate) = &self.gate else { return };
-        let concerned = gate.purpose.set().is_none_or(|set| set == index);
-        if concerned && let Some(set) = self.sets[usize::from(index.0)].as_mut() {
-            // Its superblock, if it still waits for its turn, would come after the gate is open again.
-            set.commits.retain(|commit| !matches!(commit, Commit::Gate(_)));
+        if !gate.purpose.concerns(index) {
+            return;
         }
-        let Some(gate) = &self.gate else { return };
-        match gate.purpose.set() {
-            Some(set) if set == index => self.void(Refusal::Failed(cause), out),
-            Some(_) => {}
-            None => {
-                // Detach goes on with the other sets.
-                match gate.phase {
-                    Phase::ShadowFlush(_) => self.gate_to(Phase::SourceFlush),
-                    Phase::Committing(_) => {
-                        let left = self.sets.iter().flatten();
-                        let awaited = left.filter(|set| set.is_serving() && !set.header.clean).count();
-                        self.gate_to(Phase::Committing(u32::try_from(awaited).expect("at most 16 sets")));
-                        if awaited == 0 {
-                            self.gate_done(out);
-                        }
-                    }
-                    _ => {}
+        let (phase, alone) = (gate.phase, !matches!(gate.purpose, Purpose::Cut { all: Some(_), .. }));
+        let is_detach = gate.purpose == Purpose::Detach;
+        if let Some(set) = self.sets[usize::from(index.0)].as_mut() {
+            // Its superblock, if it still waits for its turn, would come after the gate is open again.
+            set.commits.retain(|commit| !commit.is_of_gate());
+        }
+        match phase {
+            // Detach goes on with the other sets.
+            Phase::ShadowFlush(_) if is_detach => self.gate_to(Phase::SourceFlush),
+            Phase::Committing if is_detach => {
+                if self.no_longer_awaited(index) {
+                    self.awaited_done(out);
                 }
             }
+            _ if is_detach => {}
+            Phase::Doubting => {
+                self.leave_cut(index);
+                self.hand_out(Phase::Voiding(Refusal::Failed(cause)), |_| Commit::Void);
+                self.finish_awaited(out);
+            }
+            // Decided, or about to be, for all: the others go on without it.
+            Phase::InDoubt => self.leave_cut(index),
+            Phase::Committing | Phase::Voiding(_) if !alone => {
+                self.leave_cut(index);
+                if self.no_longer_awaited(index) {
+                    self.awaited_done(out);
+                }
+            }
+            _ => self.void(Refusal::Failed(cause), out),
         }
     }
 
-    /// A drain that takes too long voids the cut.
+    fn leave_cut(&mut self, index: SetIndex) {
+        if let Some(Gate { purpose: Purpose::Cut { members, .. }, .. }) = &mut self.gate {
+            members.retain(|member| member.set != index);
+        }
+        clear_plane(self.set_mut(index), PlaneId::Pending);
+    }
+
+    /// A drain that takes too long voids the cut, and so does a coordinator that does not come back in time.
     pub(crate) fn gate_tick(&mut self, out: &mut OwnerOutput) {
         let Some(gate) = &self.gate else { return };
-        if gate.phase == Phase::Head
-            && let Some(index) = gate.purpose.set()
-            && self.now.0 >= gate.phase_since.0 + self.set(index).parameters.shadow_deadline_ms
-        {
-            self.shadow_failed(index, out);
+        if gate.phase == Phase::Head {
+            let since = gate.phase_since.0;
+            let late =
+                |index: &SetIndex| self.now.0 >= since + self.set(*index).parameters.shadow_deadline_ms;
+            let late: Vec<SetIndex> = gate.awaited.iter().copied().filter(late).collect();
+            for index in late {
+                self.shadow_failed(index, out);
+            }
             return;
         }
-        let waits = matches!(gate.phase, Phase::Closing | Phase::Draining | Phase::SourceFlush);
+        let waits =
+            matches!(gate.phase, Phase::Closing | Phase::Draining | Phase::SourceFlush | Phase::Gated);
         let late = self.now.0 >= gate.since.0 + self.limits.drain_deadline_ms;
         if waits && late && gate.purpose != Purpose::Detach {
             self.void(Refusal::DrainTimeout, out);
         }
+    }
+}
+
+fn answer(command: Option<CommandId>, result: Result<Done, Refusal>, out: &mut OwnerOutput) {
+    if let Some(command) = command {
+        out.actions.push(Action::Answer { command, result });
+    }
+}
+
+fn flip_to_shadow(set: &mut VolumeSet, kind: CopyKind, maps: &crate::shared::MasterMaps) {
+    if set.parameters.mode == Mode::Independent && kind == CopyKind::Update {
+        subtract_differing(set, maps);
+    } else {
+        clear_plane(set, PlaneId::Held);
+    }
+    clear_plane(set, PlaneId::Lost);
+    clear_tracking(set);
+}
+
+fn clear_tracking(set: &mut VolumeSet) {
+    for plane in [set.differs_plane(), set.region_plane()] {
+        clear_plane(set, plane);
     }
 }
 
@@ -611,6 +957,24 @@ fn cut_header(set: &VolumeSet, kind: CopyKind) -> SetHeader {
         header.checkpoint_upto = set.journal.confirmed();
     }
     for plane in [PlaneId::Lost, PlaneId::differs(header.tracking), PlaneId::region(header.tracking)] {
+        header.planes[plane.index()] = PlaneHeader { epoch };
+    }
+    header
+}
+
+/// The epoch-change table of engine.md for a restore: *pending* is in its pages already, both sides are the same
+/// from here on.
+fn restore_header(set: &VolumeSet) -> SetHeader {
+    let epoch = set.header.epoch.max(set.given_up_epoch).next();
+    let mut header = SetHeader {
+        epoch,
+        state: SetState::Restoring,
+        shadow_written: false,
+        recovered: false,
+        clean: false,
+        ..set.header
+    };
+    for plane in [PlaneId::differs(header.tracking), PlaneId::region(header.tracking)] {
         header.planes[plane.index()] = PlaneHeader { epoch };
     }
     header

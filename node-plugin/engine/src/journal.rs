@@ -17,6 +17,8 @@ pub(crate) enum Purpose {
     Held(CopyId),
     /// The run of this copy is lost.
     Lost(CopyId),
+    /// The run of this copy is on the master again.
+    Restored(CopyId),
     /// The region is active.
     RegionActive(u64),
 }

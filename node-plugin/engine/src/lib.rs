@@ -15,7 +15,7 @@
 //! set's durable state. **chunk**: unit of tracking and copying. **cut**: the act and the instant of taking a
 //! point in time; the set's **epoch** counts them. **held**: the shadow side has its own copy (exact).
 //! **differs**: the sides may differ since the cut (may say too much). **pending**: not held yet in an
-//! independent set. **lost**: the old data could not be kept (exact).
+//! independent set; in a restore: still to be copied to the master. **lost**: the old data could not be kept (exact).
 //!
 //! # Invariants
 //! 1. *Master first.* A failing shadow or bitmap volume never fails a master write, and never delays it beyond
@@ -24,7 +24,7 @@
 //!    durable, or the chunk is durably lost.
 //! 3. *Exact image.* A shadow reads what the master held at the cut, but for what was written through it.
 //! 4. *A cut is an instant.* In-flight writes are drained and the source flushed before the flip.
-//! 5. *Restore is two-sided* (not built yet).
+//! 5. *Restore is instant and two-sided.* While it runs both sides read their defined content for every chunk.
 //! 6. *Bits are never lost.* *Differs* may say too much; *held*, *pending* and *lost* are exact.
 //! 7. *Lost is lost*, until a new epoch.
 //! 8. *Replay is harmless.*
@@ -47,14 +47,16 @@ pub mod mutation;
 mod owner;
 mod port;
 mod record;
+mod restore;
 mod set;
 mod shared;
 mod units;
 
 pub use action::{
-    Action, Command, CommandId, CopyBuf, CopyId, CopyKind, CopyLimits, Device, Done, Durability, Event,
-    HeadMove, IoKind, Memory, Now, OpId, Place, Refusal, Request, RequestError, RequestId, RequestKind,
-    Route, SETS_MAX, SetIndex, SetParameters, Side, Unrecordable,
+    Action, CUT_MEMBERS_MAX, Command, CommandId, CopyBuf, CopyId, CopyKind, CopyLimits, CutMember, Device,
+    Direction, Done, Durability, Event, HeadMove, InDoubt, IoKind, Memory, Now, OpId, Place, Refusal,
+    Request, RequestError, RequestId, RequestKind, Route, SETS_MAX, SetIndex, SetParameters, Side,
+    Unrecordable,
 };
 pub use bits::{AtomicBits, PAGE_BITS, PAGE_WORDS, Plane};
 pub use geometry::{

@@ -8,7 +8,7 @@ use crate::action::{Action, Event, Now, OpId, SetIndex, SetParameters};
 use crate::geometry::Geometry;
 use crate::owner::{Counters, Limits, Owner, OwnerOutput};
 use crate::port::{Port, PortOutput, ToPort};
-use crate::record::{PLANES, PlaneId, SetHeader};
+use crate::record::{PLANES, PlaneId, SetHeader, SetState};
 use crate::set::SetImage;
 use crate::shared::MasterMaps;
 use crate::units::{Chunk, Sequence};
@@ -26,7 +26,7 @@ pub struct SetStatus {
     pub held: u64,
     /// Chunks that are lost.
     pub lost: u64,
-    /// Chunks that the copier has still to copy; 0 for a dependent set.
+    /// Chunks that the copier has still to copy, in either direction.
     pub pending: u64,
     /// Chunks that may differ since the cut.
     pub differs: u64,
@@ -63,11 +63,11 @@ impl Master {
 
     /// Adds a set that was read from its bitmap volume before the first request, or a prepared one at any time.
     pub fn add_set(&mut self, index: SetIndex, parameters: SetParameters, image: SetImage) {
-        let prepared = image.header.state == crate::record::SetState::Prepared;
+        let prepared = image.header.state == SetState::Prepared;
         self.owner.add_set(index, parameters, image);
         if !prepared {
             let maps = self.owner.shadow_maps(index);
-            self.port.message(ToPort::Close, &mut self.port_out);
+            self.port.message(ToPort::Close { reads: false }, &mut self.port_out);
             self.port.message(ToPort::Maps(index, maps), &mut self.port_out);
             self.port.message(ToPort::Open, &mut self.port_out);
             self.port_out.messages.clear();
@@ -147,12 +147,19 @@ impl Master {
     /// What a set is doing.
     pub fn status(&self, set: SetIndex) -> Option<SetStatus> {
         let set = self.owner.sets[usize::from(set.0)].as_ref()?;
-        let copying = set.header.state.is_copying();
         Some(SetStatus {
             header: set.header,
             held: set.plane(PlaneId::Held).ones(),
             lost: set.plane(PlaneId::Lost).ones(),
-            pending: if copying { set.pending_chunks() } else { 0 },
+            pending: match set.header.state {
+                SetState::Copying | SetState::CopyAborted => set.pending_chunks(),
+                SetState::Restoring | SetState::RestoreAborted => set.plane(PlaneId::Pending).ones(),
+                SetState::Prepared
+                | SetState::Dependent
+                | SetState::Complete
+                | SetState::Offline(_)
+                | SetState::Disabled => 0,
+            },
             differs: self.owner.differing(set),
             chunks: self.geometry.chunk_count(),
             copied_bytes: set.copier.copied_bytes,

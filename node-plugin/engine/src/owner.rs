@@ -11,18 +11,20 @@
 //! | `copier.rs` | the background copier of independent sets |
 //! | `durable.rs` | journal blocks, flush tickets, superblock commits, checkpoints |
 //! | `gate.rs` | cut, completion, disable, detach: everything done under the closed gate |
+//! | `restore.rs` | runs of chunks from a shadow back to the master |
 //! | `failure.rs` | deadlines, offline, giving up |
 
 use crate::action::{
-    Action, Command, CommandId, CopyBuf, CopyId, Device, Event, Now, OpId, Refusal, Request, RequestError,
-    RequestId, RequestKind, SETS_MAX, SetIndex, SetParameters, Side,
+    Action, Command, CommandId, CopyBuf, CopyId, CutMember, Device, Event, Now, OpId, Refusal, Request,
+    RequestError, RequestId, RequestKind, SETS_MAX, SetIndex, SetParameters, Side,
 };
 use crate::copy::Copy;
 use crate::gate::Gate;
 use crate::geometry::Geometry;
 use crate::mutation::{Rule, is_off};
 use crate::port::{ToOwner, ToPort};
-use crate::record::{PlaneId, Record, SetState};
+use crate::record::{PlaneId, Record};
+use crate::restore::Restore;
 use crate::set::{Commit, SetImage, VolumeSet};
 use crate::shared::MasterMaps;
 use crate::units::{Chunk, ChunkRun, Sequence};
@@ -55,7 +57,9 @@ pub struct Counters {
     pub write_copies: u64,
     /// Bytes copied because a write needed them.
     pub write_copy_bytes: u64,
-    /// Copies made in the background.
+    /// Runs restored because a write needed them.
+    pub write_restores: u64,
+    /// Copies made in the background, either way.
     pub background_copies: u64,
     /// Bytes copied in the background.
     pub background_bytes: u64,
@@ -73,8 +77,12 @@ pub struct Counters {
     pub lost_chunks: u64,
     /// Copies that had to wait for a buffer.
     pub buffer_waits: u64,
-    /// Cuts taken.
+    /// Cuts taken, restores included.
     pub cuts: u64,
+    /// Milliseconds from the closing of the gate of the last cut to the end of its drain.
+    pub last_drain_ms: u64,
+    /// Milliseconds from the closing of the gate of the last cut to its opening.
+    pub last_gate_ms: u64,
 }
 
 #[derive(Debug)]
@@ -115,6 +123,8 @@ pub(crate) struct Owner {
     pub(crate) detached: bool,
     pub(crate) master_ticket: u64,
     pub(crate) counters: Counters,
+    /// The restore of this master, from its flip until nothing is pending.
+    pub(crate) restore: Option<Restore>,
     reconsider: VecDeque<RequestId>,
 }
 
@@ -156,6 +166,7 @@ impl Owner {
             detached: false,
             master_ticket: 0,
             counters: Counters::default(),
+            restore: None,
             reconsider: VecDeque::with_capacity(limits.requests),
         }
     }
@@ -165,8 +176,11 @@ impl Owner {
     pub(crate) fn add_set(&mut self, index: SetIndex, parameters: SetParameters, image: SetImage) {
         assert!(self.sets[usize::from(index.0)].is_none(), "a set index is used once");
         let set = VolumeSet::new(index, &self.geometry, parameters, image);
-        let serving = set.is_serving();
+        let (serving, restoring) = (set.is_serving(), set.header.state.is_restoring());
         self.sets[usize::from(index.0)] = Some(set);
+        if restoring {
+            self.begin_restore(index);
+        }
         if serving {
             self.publish_pass();
         }
@@ -181,10 +195,15 @@ impl Owner {
     /// Invariants that can be seen from inside, whatever is in flight.
     pub(crate) fn self_check(&self) {
         for chunk in (0..self.geometry.chunk_count()).map(Chunk) {
-            let satisfied = self.sets.iter().flatten().all(|set| set.is_satisfied(chunk));
             assert!(
-                !self.maps.wpass.get(chunk.0) || satisfied,
+                !self.maps.wpass.get(chunk.0) || self.may_pass(chunk),
                 "invariant 2: chunk {chunk} may pass too early"
+            );
+            let pending = |restore: &Restore| self.set(restore.set()).plane(PlaneId::Pending).get(chunk.0);
+            assert_eq!(
+                self.maps.pending.get(chunk.0),
+                self.restore.as_ref().is_some_and(pending),
+                "invariant 5: chunk {chunk} is routed as it is recorded"
             );
         }
         for (chunk, copy) in &self.locks {
@@ -220,6 +239,7 @@ impl Owner {
                 false => u64::MAX,
             };
             let pass = self.sets.iter().flatten().fold(u64::MAX, |pass, set| pass & ready(set));
+            let pass = pass & !self.maps.pending.word(index);
             self.maps.wpass.set_word(index, pass);
         }
         self.maps.region.fill(false);
@@ -228,6 +248,11 @@ impl Owner {
                 self.maps.region.set(region);
             }
         }
+    }
+
+    /// Whether a write to the chunk needs nothing for any set.
+    pub(crate) fn may_pass(&self, chunk: Chunk) -> bool {
+        !self.maps.pending.get(chunk.0) && self.sets.iter().flatten().all(|set| set.is_satisfied(chunk))
     }
 
     pub(crate) fn is_region_active(&self, region: u64) -> bool {
@@ -288,6 +313,9 @@ impl Owner {
                     self.device_flushed(device, set, ticket, ok, out);
                 }
             }
+            OpId::RestoreRead(copy, set) => self.restore_read(copy, set, ok, out),
+            OpId::RestoreWrite(copy) => self.restore_written(copy, ok, out),
+            OpId::RestoreFlush(ticket) => self.restore_flushed(ticket, ok, out),
             OpId::Journal(set, sequence) => {
                 if self.ended(Device::Bitmap(set), set, op) {
                     self.journal_written(set, sequence, ok, out);
@@ -329,6 +357,7 @@ impl Owner {
             self.consider(id, out);
         }
         self.run_copiers(out);
+        self.run_restore(out);
         self.settle(out);
         self.advance_gate(out);
         self.settle(out);
@@ -340,7 +369,7 @@ impl Owner {
         debug_assert_eq!(waiting.outstanding, 0);
         let request = waiting.request;
         let outcome = match request.side {
-            Side::Master => Ok(self.prepare_master_write(&request, out)),
+            Side::Master => self.prepare_master_write(&request, out),
             Side::Shadow(set) => self.prepare_shadow_write(set, &request, out),
         };
         match outcome {
@@ -354,13 +383,18 @@ impl Owner {
             }
             Err(error) => {
                 self.waiting[id.0 as usize] = None;
+                self.forget_waiter(id);
                 out.messages.push(ToPort::Fail(id, error));
             }
         }
     }
 
     /// Common rule 3, the barrier: the number of things the write has to wait for.
-    fn prepare_master_write(&mut self, request: &Request, out: &mut OwnerOutput) -> u32 {
+    fn prepare_master_write(
+        &mut self,
+        request: &Request,
+        out: &mut OwnerOutput,
+    ) -> Result<u32, RequestError> {
         let run = self.geometry.chunks_of(request.range);
         let mut outstanding = 0;
         if request.kind != RequestKind::Discard {
@@ -370,17 +404,24 @@ impl Owner {
                     at = at.next();
                     continue;
                 }
+                let rest = ChunkRun::new(at, count(at, run.end()));
                 let copy = match self.locks.get(&at) {
                     Some(copy) => *copy,
-                    None => self.start_write_copy(ChunkRun::new(at, count(at, run.end())), None, out),
+                    None if self.maps.pending.get(at.0) => self.start_restore(rest, out)?,
+                    None => self.start_write_copy(rest, None, out),
                 };
-                let copy = self.copies.get_mut(&copy).expect("a locked chunk has a copy");
-                copy.waiters.push(request.id);
-                at = copy.run.end();
+                at = self.wait_for_copy(copy, request.id);
                 outstanding += 1;
             }
         }
-        outstanding + self.activate_regions(run, request.id)
+        Ok(outstanding + self.activate_regions(run, request.id))
+    }
+
+    /// Returns the chunk behind the copy's run.
+    fn wait_for_copy(&mut self, copy: CopyId, id: RequestId) -> Chunk {
+        let copy = self.copies.get_mut(&copy).expect("a locked chunk has a copy");
+        copy.waiters.push(id);
+        copy.run.end()
     }
 
     fn prepare_shadow_write(
@@ -402,7 +443,9 @@ impl Owner {
         let mut at = run.first;
         while at < run.end() {
             let set = self.set(index);
-            let held = set.plane(PlaneId::Held).get(at.0);
+            let pending = self.restores_from(index) && self.maps.pending.get(at.0);
+            let held = set.plane(PlaneId::Held).get(at.0) && !pending;
+            let rest = ChunkRun::new(at, count(at, run.end()));
             let copy = match self.locks.get(&at) {
                 _ if held => {
                     outstanding += u32::from(self.await_confirmation(index, at, request.id));
@@ -410,11 +453,10 @@ impl Owner {
                     continue;
                 }
                 Some(copy) => *copy,
-                None => self.start_write_copy(ChunkRun::new(at, count(at, run.end())), Some(index), out),
+                None if pending => self.start_restore(rest, out)?,
+                None => self.start_write_copy(rest, Some(index), out),
             };
-            let copy = self.copies.get_mut(&copy).expect("a locked chunk has a copy");
-            copy.waiters.push(request.id);
-            at = copy.run.end();
+            at = self.wait_for_copy(copy, request.id);
             outstanding += 1;
         }
         Ok(outstanding + self.activate_regions(run, request.id))
@@ -451,11 +493,27 @@ impl Owner {
     /// Makes the regions of `run` active for every set that tracks; the number that must be waited for.
     fn activate_regions(&mut self, run: ChunkRun, id: RequestId) -> u32 {
         let mut outstanding = 0;
-        let last = self.geometry.region_of(Chunk(run.end().0 - 1));
-        for region in self.geometry.region_of(run.first)..=last {
-            if self.maps.region.get(region) {
-                continue;
-            }
+        for region in self.want_regions(run) {
+            self.activations.get_mut(&region).expect("just wanted").waiters.push(id);
+            outstanding += 1;
+        }
+        outstanding
+    }
+
+    /// Whether the regions of `run` are active for every set that tracks.
+    pub(crate) fn are_regions_active(&self, run: ChunkRun) -> bool {
+        self.regions_of(run).all(|region| self.maps.region.get(region))
+    }
+
+    fn regions_of(&self, run: ChunkRun) -> std::ops::RangeInclusive<u64> {
+        self.geometry.region_of(run.first)..=self.geometry.region_of(Chunk(run.end().0 - 1))
+    }
+
+    /// Asks for the regions of `run` in the log of every set that tracks; returns those that are not there yet.
+    pub(crate) fn want_regions(&mut self, run: ChunkRun) -> Vec<u64> {
+        let missing: Vec<u64> =
+            self.regions_of(run).filter(|region| !self.maps.region.get(*region)).collect();
+        for region in missing.iter().copied() {
             if !self.activations.contains_key(&region) {
                 let mut activation = Activation::default();
                 for set in self.sets.iter_mut().flatten() {
@@ -470,10 +528,8 @@ impl Owner {
                 assert!(activation.outstanding > 0, "a region that is not active has a set that tracks");
                 self.activations.insert(region, activation);
             }
-            self.activations.get_mut(&region).expect("just inserted").waiters.push(id);
-            outstanding += 1;
         }
-        outstanding
+        missing
     }
 
     /// One set has the region in its log, or tracks no more.
@@ -498,6 +554,26 @@ impl Owner {
         }
     }
 
+    /// Fails a request that waits. What else it waited for must not wake whoever gets its number next.
+    pub(crate) fn fail_request(&mut self, id: RequestId, out: &mut OwnerOutput) {
+        if self.waiting[id.0 as usize].take().is_some() {
+            self.forget_waiter(id);
+            out.messages.push(ToPort::Fail(id, RequestError::Io));
+        }
+    }
+
+    /// The request waits for nothing any more.
+    fn forget_waiter(&mut self, id: RequestId) {
+        for copy in self.copies.values_mut() {
+            copy.waiters.retain(|waiter| *waiter != id);
+        }
+        for activation in self.activations.values_mut() {
+            activation.waiters.retain(|waiter| *waiter != id);
+        }
+        self.confirm_waiters.retain(|(_, _, waiter)| *waiter != id);
+        self.reconsider.retain(|waiter| *waiter != id);
+    }
+
     /// Fails every master write that waits, by the policy for when nothing can be recorded.
     pub(crate) fn fail_waiting(&mut self, out: &mut OwnerOutput) {
         for slot in &mut self.waiting {
@@ -519,26 +595,27 @@ impl Owner {
         let known = |set: SetIndex| self.sets[usize::from(set.0)].is_some();
         let refused = match &command {
             _ if self.detached => Some(Refusal::NoSuchSet),
-            Command::Cut { set, .. }
+            Command::Cut { member: CutMember { set, .. }, .. }
             | Command::Abort { set }
             | Command::Resume { set }
             | Command::SetCopyLimits { set, .. }
             | Command::Disable { set, .. } => (!known(*set)).then_some(Refusal::NoSuchSet),
-            Command::Detach => None,
+            Command::Prepare { members, .. } => {
+                (!members.iter().all(|member| known(member.set))).then_some(Refusal::NoSuchSet)
+            }
+            Command::Flip { .. } | Command::Decide { .. } | Command::Detach => None,
         };
         if let Some(refusal) = refused {
             out.actions.push(Action::Answer { command: id, result: Err(refusal) });
             return;
         }
         match command {
-            Command::Abort { set } => {
-                self.set_copying(id, set, SetState::Copying, SetState::CopyAborted, out)
-            }
-            Command::Resume { set } => {
-                self.set_copying(id, set, SetState::CopyAborted, SetState::Copying, out)
-            }
+            Command::Abort { set } => self.set_copying(id, set, false, out),
+            Command::Resume { set } => self.set_copying(id, set, true, out),
+            Command::Flip { cut } => self.flip_gate(id, cut, out),
+            Command::Decide { cut, commit } => self.decide_gate(id, cut, commit, out),
             Command::SetCopyLimits { set, limits } => self.set_copy_limits(id, set, limits, out),
-            Command::Cut { .. } | Command::Disable { .. } | Command::Detach => {
+            Command::Cut { .. } | Command::Prepare { .. } | Command::Disable { .. } | Command::Detach => {
                 self.commands.push_back((id, command));
             }
         }

@@ -11,8 +11,9 @@
 //!      └─ gate closed ─> held back until Open          └─ route changed: piece again (E3)
 //! ```
 //!
-//! The gate (F2): `Close` holds back everything but master reads and flushes; when the last request that
-//! may write or that reads through a shadow has ended, the port says `Closed`. That is the drain of a cut.
+//! The gate (F2): `Close` holds back everything but master flushes and, unless a restore begins, master reads;
+//! when the last request that may write or that reads through a shadow has ended, the port says `Closed`. That
+//! is the drain of a cut. While a restore runs, a read of the logical master is routed like one of a shadow.
 
 use crate::action::{
     Action, Device, IoKind, Memory, OpId, Request, RequestError, RequestId, RequestKind, Route, SETS_MAX,
@@ -44,8 +45,11 @@ pub(crate) enum ToPort {
     Go(RequestId),
     /// It cannot be had.
     Fail(RequestId, RequestError),
-    /// Close the gate.
-    Close,
+    /// Close the gate; for a restore master reads are held back too.
+    Close {
+        /// Whether they are.
+        reads: bool,
+    },
     /// Open it.
     Open,
     /// A set exists from now on, or no longer. Only while the gate is closed.
@@ -71,14 +75,33 @@ struct InFlight {
 }
 
 impl InFlight {
-    /// Whether the gate waits for this request.
+    /// Whether every gate waits for this request.
     fn drains(&self) -> bool {
-        !passes_gate(&self.request)
+        !passes_gate(&self.request, Gate::Writes)
     }
 }
 
-fn passes_gate(request: &Request) -> bool {
-    request.side == Side::Master && matches!(request.kind, RequestKind::Read | RequestKind::Flush)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// Closed for what may write and for everything that goes through a shadow.
+    Writes,
+    /// Closed for master reads, too.
+    All,
+}
+
+fn passes_gate(request: &Request, gate: Gate) -> bool {
+    gate == Gate::Open
+        || request.side == Side::Master
+            && match request.kind {
+                RequestKind::Flush => true,
+                RequestKind::Read => gate == Gate::Writes,
+                RequestKind::Write { .. } | RequestKind::WriteZeroes { .. } | RequestKind::Discard => false,
+            }
+}
+
+fn is_master_read(request: &Request) -> bool {
+    (request.side, request.kind) == (Side::Master, RequestKind::Read)
 }
 
 /// Output of a port, in order.
@@ -99,9 +122,10 @@ pub(crate) struct Port {
     slots: Vec<Option<InFlight>>,
     spare_pieces: Vec<Vec<Piece>>,
     held_back: VecDeque<Request>,
-    closed: bool,
+    gate: Gate,
     reported: bool,
     draining: usize,
+    master_reads: usize,
 }
 
 impl Port {
@@ -114,9 +138,10 @@ impl Port {
             slots: (0..requests).map(|_| None).collect(),
             spare_pieces: (0..requests).map(|_| Vec::with_capacity(8)).collect(),
             held_back: VecDeque::with_capacity(requests),
-            closed: false,
+            gate: Gate::Open,
             reported: false,
             draining: 0,
+            master_reads: 0,
         }
     }
 
@@ -129,7 +154,7 @@ impl Port {
     pub(crate) fn request(&mut self, request: Request, out: &mut PortOutput) {
         if !self.is_valid(&request) {
             out.actions.push(Action::Complete { id: request.id, result: Err(RequestError::Invalid) });
-        } else if self.closed && !passes_gate(&request) {
+        } else if !passes_gate(&request, self.gate) {
             self.held_back.push_back(request);
         } else {
             self.admit(request, out);
@@ -152,6 +177,7 @@ impl Port {
         let pieces = self.spare_pieces.pop().expect("one list of pieces for every slot");
         let in_flight = InFlight { request, pieces, pending: 0, attempt: 0, failed: false, submitted: false };
         self.draining += usize::from(in_flight.drains());
+        self.master_reads += usize::from(is_master_read(&request));
         let slot = &mut self.slots[request.id.0 as usize];
         assert!(slot.is_none(), "request {:?} is in flight already", request.id);
         *slot = Some(in_flight);
@@ -185,14 +211,14 @@ impl Port {
         match message {
             ToPort::Go(id) => self.submit(id, out),
             ToPort::Fail(id, error) => self.finish(id, Err(error), out),
-            ToPort::Close => {
-                assert!(!self.closed, "the gate is closed once");
-                self.closed = true;
+            ToPort::Close { reads } => {
+                assert!(self.gate == Gate::Open, "the gate is closed once");
+                self.gate = if reads { Gate::All } else { Gate::Writes };
                 self.reported = false;
             }
             ToPort::Open => {
-                assert!(self.closed, "an open gate is not opened");
-                self.closed = false;
+                assert!(self.gate != Gate::Open, "an open gate is not opened");
+                self.gate = Gate::Open;
                 for _ in 0..self.held_back.len() {
                     let request = self.held_back.pop_front().expect("counted");
                     // Judged again: the set it was for may be gone.
@@ -200,7 +226,7 @@ impl Port {
                 }
             }
             ToPort::Maps(set, maps) => {
-                assert!(self.closed, "sets come and go under the gate");
+                assert!(self.gate != Gate::Open, "sets come and go under the gate");
                 self.shadows[usize::from(set.0)] = maps;
             }
         }
@@ -208,7 +234,12 @@ impl Port {
     }
 
     fn report_closed(&mut self, out: &mut PortOutput) {
-        if self.closed && !self.reported && self.draining == 0 {
+        let drained = match self.gate {
+            Gate::Open => false,
+            Gate::Writes => self.draining == 0,
+            Gate::All => self.draining == 0 && self.master_reads == 0,
+        };
+        if drained && !self.reported {
             self.reported = true;
             out.messages.push(ToOwner::Closed);
         }
@@ -252,6 +283,17 @@ impl Port {
                     }
                 }
                 false
+            }
+            (Side::Master, RequestKind::Read) if self.maps.restored_from().is_some() => {
+                let mut lost = false;
+                let route = |chunk| self.route(request.side, chunk);
+                for (range, route) in split_by(&self.geometry, request.range, route) {
+                    lost |= route == Route::Lost;
+                    for part in split_at(range, self.source().map_or(0, |(_, maps)| maps.head_bytes())) {
+                        push(part, route);
+                    }
+                }
+                lost
             }
             (Side::Master, _) => {
                 push(request.range, Route::Master);
@@ -304,6 +346,10 @@ impl Port {
                     self.shadows[usize::from(set.0)].as_ref().expect("checked when it was cut into pieces");
                 maps.locate(set, piece.range)
             }
+            (Side::Master, Route::Held) => {
+                let (set, maps) = self.source().expect("checked when it was cut into pieces");
+                maps.locate(set, piece.range)
+            }
             (Side::Master | Side::Shadow(_), _) => (Device::Master, piece.range),
         };
         let memory = Memory::Request(request.id, piece.range.start - request.range.start);
@@ -325,7 +371,15 @@ impl Port {
         assert!(!in_flight.pieces[index].done, "a piece completes once");
         debug_assert!(attempt <= in_flight.attempt);
         let appended = match (in_flight.request.side, in_flight.request.kind) {
-            (Side::Shadow(set), RequestKind::Read) => self.reroute(set, &mut in_flight, index),
+            (Side::Shadow(set), RequestKind::Read) => {
+                in_flight.failed |=
+                    self.shadows[usize::from(set.0)].as_ref().is_none_or(|maps| maps.is_offline());
+                self.reroute(&mut in_flight, index)
+            }
+            // Only what went to the shadow of a restore can have moved since.
+            (Side::Master, RequestKind::Read) if in_flight.pieces[index].route == Route::Held => {
+                self.reroute(&mut in_flight, index)
+            }
             (Side::Master | Side::Shadow(_), _) => None,
         };
         if let Some(appended) = appended {
@@ -357,21 +411,41 @@ impl Port {
         }
     }
 
+    /// The shadow that is restored from.
+    fn source(&self) -> Option<(SetIndex, &Arc<ShadowMaps>)> {
+        let set = self.maps.restored_from()?;
+        self.shadows[usize::from(set.0)].as_ref().map(|maps| (set, maps))
+    }
+
+    /// Where a chunk of a presented device is read from now.
+    fn route(&self, side: Side, chunk: Chunk) -> Route {
+        match side {
+            Side::Shadow(set) => match &self.shadows[usize::from(set.0)] {
+                Some(maps) if !maps.is_offline() => maps.route(chunk),
+                Some(_) | None => Route::Lost,
+            },
+            Side::Master if !self.maps.pending.get(chunk.0) => Route::Master,
+            // A pending chunk that cannot be read from the shadow is an error, never the old data (E9).
+            Side::Master => match self.source() {
+                Some((_, maps)) if !self.maps.is_source_failed() && !maps.lost.get(chunk.0) => Route::Held,
+                Some(_) | None => Route::Lost,
+            },
+        }
+    }
+
     /// E3: if a part of the piece at `index` would be read from elsewhere now, cuts it anew: the first part
     /// takes its place, the others are appended, and their indexes returned. The request fails if a part is
     /// lost by now.
-    fn reroute(&self, set: SetIndex, in_flight: &mut InFlight, index: usize) -> Option<Range<usize>> {
-        let Some(maps) = self.shadows[usize::from(set.0)].as_ref().filter(|maps| !maps.is_offline()) else {
-            in_flight.failed = true;
-            return None;
-        };
+    fn reroute(&self, in_flight: &mut InFlight, index: usize) -> Option<Range<usize>> {
+        let side = in_flight.request.side;
         let Piece { range, route: was, .. } = in_flight.pieces[index];
         let mut chunks = self.geometry.chunks_of(range).chunks();
-        if chunks.all(|chunk| maps.route(chunk) == was) || is_off(Rule::ReadRecheck) {
+        if in_flight.failed || chunks.all(|chunk| self.route(side, chunk) == was) || is_off(Rule::ReadRecheck)
+        {
             return None;
         }
         let appended = in_flight.pieces.len();
-        let parts = split_by(&self.geometry, range, |chunk| maps.route(chunk));
+        let parts = split_by(&self.geometry, range, |chunk| self.route(side, chunk));
         for (n, (range, route)) in parts.enumerate() {
             in_flight.failed |= route == Route::Lost;
             let piece = Piece { range, route, done: false };
@@ -391,6 +465,7 @@ impl Port {
     fn finish(&mut self, id: RequestId, result: Result<(), RequestError>, out: &mut PortOutput) {
         let mut in_flight = self.slots[id.0 as usize].take().expect("a request that is in flight");
         self.draining -= usize::from(in_flight.drains());
+        self.master_reads -= usize::from(is_master_read(&in_flight.request));
         in_flight.pieces.clear();
         self.spare_pieces.push(in_flight.pieces);
         out.actions.push(Action::Complete { id, result });

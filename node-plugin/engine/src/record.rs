@@ -135,6 +135,16 @@ pub enum Mode {
     Dependent,
 }
 
+impl Mode {
+    /// The state in which nothing is left to be copied.
+    pub const fn at_rest(self) -> SetState {
+        match self {
+            Self::Independent => SetState::Complete,
+            Self::Dependent => SetState::Dependent,
+        }
+    }
+}
+
 /// Why a set is offline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OfflineCause {
@@ -157,6 +167,10 @@ pub enum SetState {
     CopyAborted,
     /// Independent, every chunk copied: the shadow is a plain image.
     Complete,
+    /// Chunks of the logical master are still on the shadow only. The copier runs.
+    Restoring,
+    /// As `Restoring`, but a user stopped the copier.
+    RestoreAborted,
     /// The image is given up. Shadow I/O fails, the master passes; only a reset leads out.
     Offline(OfflineCause),
     /// Disabled: the bitmap volume may be used for something else.
@@ -166,12 +180,25 @@ pub enum SetState {
 impl SetState {
     /// Whether the shadow serves an image.
     pub const fn is_online(self) -> bool {
-        matches!(self, Self::Dependent | Self::Copying | Self::CopyAborted | Self::Complete)
+        match self {
+            Self::Dependent
+            | Self::Copying
+            | Self::CopyAborted
+            | Self::Complete
+            | Self::Restoring
+            | Self::RestoreAborted => true,
+            Self::Prepared | Self::Offline(_) | Self::Disabled => false,
+        }
     }
 
     /// Whether unheld chunks are still to be copied by somebody.
     pub const fn is_copying(self) -> bool {
         matches!(self, Self::Copying | Self::CopyAborted)
+    }
+
+    /// Whether chunks of the logical master are on the shadow only.
+    pub const fn is_restoring(self) -> bool {
+        matches!(self, Self::Restoring | Self::RestoreAborted)
     }
 }
 

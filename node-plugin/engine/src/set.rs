@@ -37,12 +37,23 @@ impl SetImage {
 pub(crate) enum Commit {
     /// A cut, a completion, an end: the gate's header replaces ours.
     Gate(SetHeader),
+    /// A cut over several sets is not decided: ours stays, and what it may become is named beside it.
+    Doubt(SetHeader),
+    /// It is decided that nothing happens.
+    Void,
     /// Pages up to here are written.
     Checkpoint { upto: Sequence, merged: bool },
     /// The set's state changes.
     State(SetState),
     /// The shadow was written through.
     ShadowWritten,
+}
+
+impl Commit {
+    /// Whether a gate waits for it.
+    pub(crate) fn is_of_gate(self) -> bool {
+        matches!(self, Self::Gate(_) | Self::Doubt(_) | Self::Void)
+    }
 }
 
 /// Where a superblock commit is: first slot A (this is the commit), then slot B, before the next one (E10).
@@ -296,6 +307,11 @@ impl VolumeSet {
             let plane = self.differs_plane();
             self.plane_mut(plane).or_shared(&maps.written);
         }
+    }
+
+    /// Whether a change of the state is being committed.
+    pub(crate) fn is_committing_state(&self) -> bool {
+        matches!(self.committing, Committing::Slot { commit: Commit::State(_), .. })
     }
 
     /// Whether the gate may act on the set: nothing in flight, everything confirmed, superblock settled.

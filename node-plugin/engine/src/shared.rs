@@ -15,6 +15,13 @@ pub(crate) struct MasterMaps {
     pub region: AtomicBits,
     /// The chunk was written since the owner last folded this into *differs*.
     pub written: AtomicBits,
+    /// The chunk's data is on the shadow that is restored from. From 1 to 0 while ports are open, and only after
+    /// the master has the data durably and the record says so; from 0 to 1 under the gate.
+    pub pending: AtomicBits,
+    /// The set that is restored from, counted from 1; 0: none.
+    restored_from: AtomicU64,
+    /// What is pending cannot be read: the shadow that it is on has failed.
+    source_failed: AtomicBool,
 }
 
 impl MasterMaps {
@@ -24,7 +31,31 @@ impl MasterMaps {
             wpass: AtomicBits::new(geometry.chunk_count(), true),
             region: AtomicBits::new(geometry.region_count(), true),
             written: AtomicBits::new(geometry.chunk_count(), false),
+            pending: AtomicBits::new(geometry.chunk_count(), false),
+            restored_from: AtomicU64::new(0),
+            source_failed: AtomicBool::new(false),
         }
+    }
+
+    /// Whether what is pending can be read.
+    pub(crate) fn is_source_failed(&self) -> bool {
+        self.source_failed.load(Ordering::Acquire)
+    }
+
+    /// The shadow that is restored from has failed, or is tried again.
+    pub(crate) fn set_source_failed(&self, failed: bool) {
+        self.source_failed.store(failed, Ordering::Release);
+    }
+
+    /// The set that a restore copies from.
+    pub(crate) fn restored_from(&self) -> Option<SetIndex> {
+        let number = self.restored_from.load(Ordering::Acquire).checked_sub(1)?;
+        Some(SetIndex(u8::try_from(number).expect("at most 16 sets")))
+    }
+
+    /// A restore begins (only under the gate), or nothing is pending any more.
+    pub(crate) fn set_restored_from(&self, set: Option<SetIndex>) {
+        self.restored_from.store(set.map_or(0, |set| u64::from(set.0) + 1), Ordering::Release);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a superblock says must be understood to read, to serve, or not at all.
 //!
-//! This version knows no feature: every bit below is a number that is taken, so that no two later versions
-//! give it two meanings. `docs/format.md` says what each will stand for.
+//! This version knows one, and sets it only while a cut over several sets is not decided. Every bit below is a
+//! number that is taken, so that no two later versions give it two meanings. `docs/format.md` says what each will stand for.
 
 /// Bit of [`Features::compatible`]: results of the last operations at [`crate::OPERATIONS_AT`].
 pub const COMPATIBLE_OPERATION_RESULTS: u64 = 1;
@@ -39,7 +39,8 @@ pub struct Features {
 
 impl Features {
     /// What this version knows.
-    pub const KNOWN: Self = Self { compatible: 0, read_only_compatible: 0, incompatible: 0 };
+    pub const KNOWN: Self =
+        Self { compatible: 0, read_only_compatible: 0, incompatible: INCOMPATIBLE_IN_DOUBT };
 
     /// Those that this version does not know.
     #[must_use]

@@ -6,6 +6,7 @@
 
 mod codec;
 mod features;
+mod in_doubt;
 mod journal;
 mod label;
 mod layout;

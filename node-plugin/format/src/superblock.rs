@@ -1,12 +1,13 @@
 //! The superblock: who the set is, what it is made of, and the engine's header. Two slots, one truth.
 
 use crate::codec::{BLOCK_BYTES, Reader, Writer};
-use crate::features::Features;
+use crate::features::{Features, INCOMPATIBLE_IN_DOUBT};
+use crate::in_doubt;
 use crate::layout::{HEAD_BYTES_MAX, RING_BLOCKS_MAX, RING_BLOCKS_MIN};
 use thiserror::Error;
 use umbra_engine::{
-    Epoch, Geometry, Id128, Mode, OfflineCause, PLANES, PlaneHeader, RingGeneration, Sequence, SetHeader,
-    SetState, SuperblockGeneration, TrackingPair,
+    Epoch, Geometry, Id128, InDoubt, Mode, OfflineCause, PLANES, PlaneHeader, RingGeneration, Sequence,
+    SetHeader, SetState, SuperblockGeneration, TrackingPair,
 };
 
 const MAGIC: [u8; 8] = *b"UMBRASUP";
@@ -66,7 +67,9 @@ const _: () = {
     assert!(FAMILY_AT + FAMILY_ROOM * FAMILY_ENTRY_BYTES <= OPERATIONS_AT);
     assert!(OPERATIONS_AT + OPERATIONS_ROOM * OPERATION_ENTRY_BYTES <= EXPORT_AT);
     assert!(EXPORT_AT + EXPORT_BYTES <= IN_DOUBT_AT);
-    assert!(IN_DOUBT_AT + IN_DOUBT_BYTES <= BLOCK_BYTES);
+    assert!(
+        in_doubt::MEMBERS_END <= IN_DOUBT_AT + IN_DOUBT_BYTES && IN_DOUBT_AT + IN_DOUBT_BYTES <= BLOCK_BYTES
+    );
 };
 
 /// Longest cluster or namespace name, in bytes.
@@ -139,6 +142,8 @@ pub struct Superblock {
     pub identity: SetIdentity,
     /// The engine's part.
     pub header: SetHeader,
+    /// A cut over several sets that is not decided.
+    pub doubt: Option<InDoubt>,
 }
 
 /// Why a block is not a superblock.
@@ -199,6 +204,10 @@ impl Superblock {
         w.u32(u32::try_from(BLOCK_BYTES).expect("4096"));
         w.at(GENERATION_AT);
         w.u64(self.generation.0);
+        let incompatible = if self.doubt.is_some() { INCOMPATIBLE_IN_DOUBT } else { 0 };
+        w.u64(0);
+        w.u64(0);
+        w.u64(incompatible);
         w.at(IDS_AT);
         for id in [
             identity.set,
@@ -244,6 +253,9 @@ impl Superblock {
         w.string(&identity.name, NAME_MAX);
         w.string(&identity.master.hardware_id, HARDWARE_ID_MAX);
         w.string(&identity.shadow.hardware_id, HARDWARE_ID_MAX);
+        if let Some(doubt) = &self.doubt {
+            in_doubt::encode(doubt, &mut w);
+        }
         w.seal(HASH_AT);
     }
 
@@ -290,25 +302,37 @@ impl Superblock {
             return Err(SuperblockError::Field("generation"));
         }
         // What an unknown feature keeps, and where, is unknown too.
-        if features.unknown().is_empty() && !reserved_is_zero(&r) {
+        let in_doubt = features.incompatible & INCOMPATIBLE_IN_DOUBT != 0;
+        if features.unknown().is_empty() && !reserved_is_zero(&r, in_doubt) {
             return Err(SuperblockError::Field("reserved area"));
         }
-        Ok((decode_body(&mut r, generation)?, features))
+        Ok((decode_body(&mut r, generation, in_doubt)?, features))
     }
 }
 
-fn reserved_is_zero(r: &Reader<'_>) -> bool {
-    let areas =
-        [RESERVED_BYTE_AT..FLAGS_AT, PLANES_END..NAMES_AT, NAMES_END..FAMILY_AT, FAMILY_AT..BLOCK_BYTES];
+fn reserved_is_zero(r: &Reader<'_>, in_doubt: bool) -> bool {
+    let doubt_end = if in_doubt { in_doubt::MEMBERS_END } else { IN_DOUBT_AT };
+    let areas = [
+        RESERVED_BYTE_AT..FLAGS_AT,
+        PLANES_END..NAMES_AT,
+        NAMES_END..FAMILY_AT,
+        FAMILY_AT..IN_DOUBT_AT,
+        doubt_end..BLOCK_BYTES,
+    ];
     let mut flags = r.clone();
     flags.at(FLAGS_AT);
     areas.into_iter().all(|area| r.is_zero(area)) && flags.u32() & !FLAGS_KNOWN == 0
 }
 
-fn decode_body(r: &mut Reader<'_>, generation: SuperblockGeneration) -> Result<Superblock, SuperblockError> {
+fn decode_body(
+    r: &mut Reader<'_>,
+    generation: SuperblockGeneration,
+    in_doubt: bool,
+) -> Result<Superblock, SuperblockError> {
     let identity = decode_identity(r)?;
     let header = decode_header(r, &identity)?;
-    Ok(Superblock { generation, identity, header })
+    let doubt = in_doubt.then(|| in_doubt::decode(r, identity.mode, &header)).transpose()?;
+    Ok(Superblock { generation, identity, header, doubt })
 }
 
 fn decode_identity(r: &mut Reader<'_>) -> Result<SetIdentity, SuperblockError> {
@@ -420,11 +444,15 @@ fn decode_header(r: &mut Reader<'_>, identity: &SetIdentity) -> Result<SetHeader
 }
 
 /// Whether a set of this mode can be in this state.
-fn is_state_of(mode: Mode, state: SetState) -> bool {
+pub(crate) fn is_state_of(mode: Mode, state: SetState) -> bool {
     match state {
         SetState::Dependent => mode == Mode::Dependent,
         SetState::Copying | SetState::CopyAborted | SetState::Complete => mode == Mode::Independent,
-        SetState::Prepared | SetState::Offline(_) | SetState::Disabled => true,
+        SetState::Prepared
+        | SetState::Restoring
+        | SetState::RestoreAborted
+        | SetState::Offline(_)
+        | SetState::Disabled => true,
     }
 }
 
@@ -453,7 +481,7 @@ fn decode_mode(code: u8) -> Option<Mode> {
     [Mode::Independent, Mode::Dependent].into_iter().find(|mode| mode_code(*mode) == code)
 }
 
-fn state_code(state: SetState) -> u8 {
+pub(crate) fn state_code(state: SetState) -> u8 {
     match state {
         SetState::Prepared => 1,
         SetState::Dependent => 2,
@@ -463,10 +491,12 @@ fn state_code(state: SetState) -> u8 {
         SetState::Offline(OfflineCause::Shadow) => 6,
         SetState::Offline(OfflineCause::Bitmap) => 7,
         SetState::Disabled => 8,
+        SetState::Restoring => 9,
+        SetState::RestoreAborted => 10,
     }
 }
 
-fn decode_state(code: u8) -> Option<SetState> {
+pub(crate) fn decode_state(code: u8) -> Option<SetState> {
     [
         SetState::Prepared,
         SetState::Dependent,
@@ -476,6 +506,8 @@ fn decode_state(code: u8) -> Option<SetState> {
         SetState::Offline(OfflineCause::Shadow),
         SetState::Offline(OfflineCause::Bitmap),
         SetState::Disabled,
+        SetState::Restoring,
+        SetState::RestoreAborted,
     ]
     .into_iter()
     .find(|state| state_code(*state) == code)

@@ -16,7 +16,7 @@ use umbra_engine::{
 };
 use umbra_platform::PlatformError;
 use umbra_platform::status::Role;
-use umbra_store::{Capabilities, EndNote, Session, SetOptions};
+use umbra_store::{Capabilities, EndNote, Known, Session, SetOptions};
 use umbra_ublk::{Control, DeviceId};
 use umbra_uring::Device;
 use uuid::Uuid;
@@ -224,7 +224,8 @@ impl Host {
         tokio::task::spawn_blocking(move || {
             let shadow = volumes::open(&shadow, Role::Shadow, Some(CLAIM_DEADLINE))?;
             let bitmap = volumes::open(&bitmap, Role::Bitmap, Some(CLAIM_DEADLINE))?;
-            volumes::recover(index, SetVolumes { shadow, bitmap }, session, ended, options)
+            let known = Known { ended, commit: false };
+            volumes::recover(index, SetVolumes { shadow, bitmap }, session, known, options)
         })
         .await
         .map_err(|error| failed("recover", &name, error.to_string()))?
@@ -232,7 +233,12 @@ impl Host {
 
     /// E6: a set that cannot be started is given up durably before its master serves.
     fn give_up(&self, set: &SetRecord) -> Result<(), PlatformError> {
-        let note = EndNote { set: id128(set.id), epoch: Epoch(u64::MAX), cause: OfflineCause::Bitmap };
+        let note = EndNote {
+            set: id128(set.id),
+            epoch: Epoch(u64::MAX),
+            cause: OfflineCause::Bitmap,
+            master_incomplete: false,
+        };
         self.state
             .record_end(&note)
             .map_err(|error| failed("record the end of", &set.bitmap, error.to_string()))

@@ -79,7 +79,12 @@ mod tests {
     use umbra_engine::{Epoch, Id128, OfflineCause};
 
     fn note(set: u8, epoch: u64) -> EndNote {
-        EndNote { set: Id128([set; 16]), epoch: Epoch(epoch), cause: OfflineCause::Shadow }
+        EndNote {
+            set: Id128([set; 16]),
+            epoch: Epoch(epoch),
+            cause: OfflineCause::Shadow,
+            master_incomplete: false,
+        }
     }
 
     /// Notes, and what says that it was woken.
@@ -106,7 +111,7 @@ mod tests {
         notes.submit(note(2, 6));
         let done = after_wakes(&mut notes, &woken, 2);
         assert_eq!(done, [(note(1, 5), true), (note(2, 6), true)]);
-        assert_eq!(state.ended(Id128([2; 16])).unwrap(), Some(Epoch(6)));
+        assert_eq!(state.ended(Id128([2; 16])).unwrap().map(|ended| ended.epoch), Some(Epoch(6)));
     }
 
     #[test]

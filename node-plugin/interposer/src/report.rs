@@ -139,6 +139,8 @@ fn engine_view(engine: &EngineStatus, set: &SetRecord) -> View {
         }
         EngineState::Copying => SetState::Copying(progress()),
         EngineState::CopyAborted => SetState::CopyAborted(progress()),
+        EngineState::Restoring => SetState::Restoring(progress()),
+        EngineState::RestoreAborted => SetState::RestoreAborted(progress()),
         EngineState::Offline(OfflineCause::Shadow) => {
             offline(Role::Shadow, "an operation on the shadow failed or was too slow")
         }

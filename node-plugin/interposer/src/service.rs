@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::IntervalStream;
-use umbra_engine::{Command, Done, Refusal, SETS_MAX, SetIndex, Side};
+use umbra_engine::{Command, CutMember, Done, Refusal, SETS_MAX, SetIndex, Side};
 use umbra_format::{Layout, SetIdentity, VolumeIdentity};
 use umbra_platform::call::{
     Abort, AttachMaster, AttachedMaster, Cadence, Copied, CopyKind, CopySets, DetachMaster, Direction,
@@ -166,24 +166,41 @@ impl Service {
                 };
                 PlatformError::VolumeInUse { device: volumes::device_path(path), holder: cause }
             }
+            Refusal::Restoring => PlatformError::Copying { set, direction: Direction::ToMaster },
+            Refusal::LostChunks(lost) => PlatformError::Incomplete { set, lost },
+            Refusal::NoImage => PlatformError::Copying { set, direction: Direction::ToShadow },
+            Refusal::NoGate => PlatformError::CutVoid { cut: CutId(Uuid::nil()), cause },
+            Refusal::Twice | Refusal::TooManyMembers => {
+                PlatformError::BadArgument { argument: "sets".into(), problem: cause }
+            }
             Refusal::Dependent => PlatformError::Copying { set, direction: Direction::ToShadow },
         }
     }
 
-    async fn cut(&self, found: &Found, kind: CopyKind, cut: CutId, reset: bool) -> Result<Epoch> {
+    async fn cut(
+        &self,
+        found: &Found,
+        direction: Direction,
+        kind: CopyKind,
+        cut: CutId,
+        reset: bool,
+    ) -> Result<Epoch> {
         // Held over the flip: whoever opened the shadow would go on reading the old image from its page cache.
         let presented = Some(found.set.shadow_ublk_id).filter(|id| *id != u32::MAX);
         let _claim = presented.map(|id| present::claim_presented(DeviceId::new(id))).transpose()?;
-        let command = Command::Cut {
+        let member = CutMember {
             set: found.index(),
+            direction: match direction {
+                Direction::ToShadow => umbra_engine::Direction::ToShadow,
+                Direction::ToMaster => umbra_engine::Direction::ToMaster,
+            },
             kind: match kind {
                 CopyKind::Full => umbra_engine::CopyKind::Full,
                 CopyKind::Update => umbra_engine::CopyKind::Update,
             },
-            cut: id128(cut.0),
-            unix_ms: WallTime::now().unix_millis(),
             reset,
         };
+        let command = Command::Cut { member, cut: id128(cut.0), unix_ms: WallTime::now().unix_millis() };
         match self.command(found, command).await? {
             Done::Cut { epoch } => {
                 if let Err(error) = self.host.state.forget_end(id128(found.set.id)) {
@@ -191,7 +208,7 @@ impl Service {
                 }
                 Ok(Epoch(epoch.0))
             }
-            Done::Ok => unreachable!("a cut answers with its epoch"),
+            Done::Gated | Done::InDoubt | Done::Ok => unreachable!("a cut answers with its epoch"),
         }
     }
 
@@ -333,7 +350,7 @@ impl Service {
         added.map_err(|error| io(&record.bitmap, "add", &error))?;
         let found = Found { attached: attached.clone(), set: record };
         let cut = CutId::random();
-        let epoch = match self.cut(&found, CopyKind::Full, cut, false).await {
+        let epoch = match self.cut(&found, Direction::ToShadow, CopyKind::Full, cut, false).await {
             Ok(epoch) => epoch,
             Err(error) => {
                 self.drop_set(&found).await?;
@@ -444,10 +461,13 @@ impl Service {
         if found.set.protected {
             return Err(PlatformError::Protected { set: target.set.clone() });
         }
-        let epoch = self.cut(&found, call.kind, cut, false).await.map_err(|error| match error {
-            PlatformError::CutVoid { cause, .. } => PlatformError::CutVoid { cut, cause },
-            other => other,
-        })?;
+        let epoch =
+            self.cut(&found, Direction::ToShadow, call.kind, cut, false).await.map_err(
+                |error| match error {
+                    PlatformError::CutVoid { cause, .. } => PlatformError::CutVoid { cut, cause },
+                    other => other,
+                },
+            )?;
         let name = report::set_name(&found.set);
         Ok(Copied { cut, sets: vec![SetEpoch { id: SetId(found.set.id), name, epoch }] })
     }
@@ -458,7 +478,7 @@ impl Service {
             return Ok(ResetDone::NotNeeded);
         }
         let cut = CutId::random();
-        let epoch = self.cut(&found, CopyKind::Full, cut, true).await?;
+        let epoch = self.cut(&found, Direction::ToShadow, CopyKind::Full, cut, true).await?;
         Ok(ResetDone::Cut { cut, epoch })
     }
 

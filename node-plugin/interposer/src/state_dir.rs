@@ -39,7 +39,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use thiserror::Error;
 use umbra_engine::{Epoch, Id128, OfflineCause};
-use umbra_store::EndNote;
+use umbra_store::{EndNote, Ended};
 use uuid::Uuid;
 
 /// Answers kept; a request repeated later than this many others is a new one.
@@ -217,16 +217,24 @@ impl StateDir {
         // Never to an older epoch: what has ended stays ended. A damaged record gives way to a whole one.
         let before = load::<EndRecord>(&path, remedy::ENDED).ok().flatten().map_or(0, |record| record.epoch);
         let epoch = note.epoch.0.max(before);
-        save(&path, &EndRecord { epoch, shadow_failed: note.cause == OfflineCause::Shadow })
+        save(
+            &path,
+            &EndRecord {
+                epoch,
+                shadow_failed: note.cause == OfflineCause::Shadow,
+                master_incomplete: note.master_incomplete,
+            },
+        )
     }
 
     /// The newest epoch of a set that is recorded as ended.
     ///
     /// # Errors
     /// [`StateDirError`].
-    pub fn ended(&self, set: Id128) -> Result<Option<Epoch>, StateDirError> {
+    pub fn ended(&self, set: Id128) -> Result<Option<Ended>, StateDirError> {
         let record = load::<EndRecord>(&self.ended_path(set), remedy::ENDED)?;
-        Ok(record.map(|record| Epoch(record.epoch)))
+        Ok(record
+            .map(|record| Ended { epoch: Epoch(record.epoch), master_incomplete: record.master_incomplete }))
     }
 
     /// Forgets the end: a new image is durable.

@@ -8,13 +8,14 @@ use crate::reactor::{ReadySet, SetVolumes};
 use std::path::Path;
 use std::time::Duration;
 use umbra_engine::SetImage;
-use umbra_engine::{Epoch, Geometry, SetIndex};
+use umbra_engine::{Geometry, SetIndex};
 use umbra_format::SetIdentity;
 use umbra_platform::PlatformError;
 use umbra_platform::status::Role as VolumeRole;
 use umbra_platform::value::{ByteCount, Detail, DevicePath};
 use umbra_store::{
-    Blocking, RecoverError, Session, SetConfig, SetDevices, SetOptions, StoreError, prepare_set, recover_set,
+    Blocking, Known, RecoverError, Session, SetConfig, SetDevices, SetOptions, StoreError, prepare_set,
+    recover_set,
 };
 use umbra_uring::{Device, Holder, OpenError, Owner, Ring, RingConfig, Role, StoreLimits, UringStore};
 
@@ -171,7 +172,7 @@ pub(crate) fn recover(
     index: SetIndex,
     volumes: SetVolumes,
     session: Session,
-    ended: Option<Epoch>,
+    known: Known,
     options: SetOptions,
 ) -> Result<ReadySet, PlatformError> {
     let bitmap = device_path(volumes.bitmap.path());
@@ -182,7 +183,7 @@ pub(crate) fn recover(
         detail: detail.into(),
     };
     let work = |store: &mut UringStore, devices| -> Result<(SetConfig, SetImage), RecoverError> {
-        recover_set(store, devices, session, ended, options)
+        recover_set(store, devices, session, known, options)
     };
     let (recovered, volumes) = with_volumes(volumes, work).map_err(io)?;
     let (config, image) = recovered.map_err(|error| recover_refusal(&shadow, &bitmap, error))?;

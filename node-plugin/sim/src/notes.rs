@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use umbra_engine::{Epoch, Id128};
-use umbra_store::{EndNote, Notes, SimRng, SimWorld};
+use umbra_store::{EndNote, Ended, Notes, SimRng, SimWorld};
 
 #[derive(Debug)]
 struct Directory {
     rng: SimRng,
-    durable: HashMap<Id128, Epoch>,
+    durable: HashMap<Id128, Ended>,
     /// With the polls until each is written.
     writing: Vec<(EndNote, u64)>,
     failing: u32,
@@ -37,7 +37,7 @@ impl SimNotes {
     }
 
     /// The newest image of a set that the directory says has ended.
-    pub fn ended(&self, set: Id128) -> Option<Epoch> {
+    pub fn ended(&self, set: Id128) -> Option<Ended> {
         self.directory.borrow().durable.get(&set).copied()
     }
 
@@ -74,8 +74,9 @@ impl SimNotes {
 
 impl Directory {
     fn keep(&mut self, note: EndNote) {
-        let newest = self.durable.entry(note.set).or_default();
-        *newest = (*newest).max(note.epoch);
+        let before = self.durable.get(&note.set).map_or(Epoch(0), |ended| ended.epoch);
+        let ended = Ended { epoch: before.max(note.epoch), master_incomplete: note.master_incomplete };
+        self.durable.insert(note.set, ended);
     }
 }
 

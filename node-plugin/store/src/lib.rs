@@ -18,7 +18,8 @@ mod side_jobs;
 pub use blocking::Blocking;
 pub use machine::{EndNote, Finished, IoCounts, Machine, Notes};
 pub use recover::{
-    RecoverError, Session, SetConfig, SetDevices, SetOptions, prepare_set, read_superblock, recover_set,
+    Ended, Known, MemberView, RecoverError, Session, SetConfig, SetDevices, SetOptions, decide, prepare_set,
+    read_superblock, recover_set,
 };
 
 mod crash;

@@ -14,8 +14,9 @@ use crate::recover::SetConfig;
 use crate::side_jobs::{SideJob, SideJobs};
 use umbra_engine::{
     Action, ByteRange, Command, CommandId, CopyBuf, Device, Done, Epoch, Event, Geometry, HeadMove, Id128,
-    IoKind, JournalBlock, Limits, Master, Memory, Now, OfflineCause, OpId, Place, PlaneId, Refusal, Request,
-    RequestError, RequestId, SETS_MAX, Sequence, SetHeader, SetImage, SetIndex, SuperblockGeneration,
+    InDoubt, IoKind, JournalBlock, Limits, Master, Memory, Now, OfflineCause, OpId, Place, PlaneId, Refusal,
+    Request, RequestError, RequestId, SETS_MAX, Sequence, SetHeader, SetImage, SetIndex,
+    SuperblockGeneration,
 };
 use umbra_format::{BLOCK_BYTES, PageHeader, Superblock, data_hash, encode_journal, encode_page};
 
@@ -28,6 +29,8 @@ pub struct EndNote {
     pub epoch: Epoch,
     /// Why.
     pub cause: OfflineCause,
+    /// A restore from the set had chunks left: a part of the master's data is on the shadow only (E9).
+    pub master_incomplete: bool,
 }
 
 /// The state directory: small durable records away from every volume that Umbra interposes.
@@ -315,12 +318,17 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             Action::Page { op, set, plane, page, place, stamp, fua, sequence } => {
                 self.write_page(op, set, (plane, page, place), (stamp, sequence), fua);
             }
-            Action::Superblock { op, set, header, fua } => self.write_superblock(op, set, header, fua),
+            Action::Superblock { op, set, header, doubt, fua } => {
+                self.write_superblock(op, set, header, doubt, fua);
+            }
             Action::Complete { id, result } => {
                 let buf = self.requests[id.0 as usize].take();
                 self.finished.push(Finished { id, result, buf });
             }
-            Action::GiveUp { set, cause, epoch } => self.give_up(set, cause, epoch),
+            Action::GiveUp { set, cause, epoch, master_incomplete } => {
+                let set_id = self.config(set).identity.set;
+                self.give_up(set, EndNote { set: set_id, epoch, cause, master_incomplete });
+            }
             Action::MoveHead { set, to } => self.side_job(set, SideJob::MoveHead(to)),
             Action::Label { set, epoch } => self.side_job(set, SideJob::Label { epoch, given_up: false }),
             Action::Answer { command, result } => self.answers.push((command, result)),
@@ -452,7 +460,14 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         self.write_block(op, set, offset, fua, block);
     }
 
-    fn write_superblock(&mut self, op: OpId, set: SetIndex, header: SetHeader, fua: bool) {
+    fn write_superblock(
+        &mut self,
+        op: OpId,
+        set: SetIndex,
+        header: SetHeader,
+        doubt: Option<InDoubt>,
+        fua: bool,
+    ) {
         let OpId::Superblock(_, generation, place) = op else { unreachable!("named so by the engine") };
         let mut block = self.scratch_buf(BLOCK_BYTES);
         let config = self.config(set);
@@ -460,13 +475,13 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         if header.clean {
             (identity.node, identity.session) = (Id128::default(), Id128::default());
         }
-        Superblock { generation, identity, header }.encode(&mut block);
+        Superblock { generation, identity, header, doubt }.encode(&mut block);
         let offset = config.layout.superblock(place);
         self.write_block(op, set, offset, fua, block);
     }
 
-    fn give_up(&mut self, set: SetIndex, cause: OfflineCause, epoch: Epoch) {
-        let note = EndNote { set: self.config(set).identity.set, epoch, cause };
+    fn give_up(&mut self, set: SetIndex, note: EndNote) {
+        let epoch = note.epoch;
         // A plain image keeps its first bytes: only a moved head leaves room for a label.
         let labelled = self.master.status(set).is_some_and(|status| status.header.head_moved);
         self.side_jobs[usize::from(set.0)].expect_end_records(1 + u8::from(labelled));

@@ -176,6 +176,64 @@ pub enum RecoverError {
     /// The set was disabled.
     #[error("set {0} was disabled; there is nothing to attach")]
     Disabled(Id128),
+    /// A restore was interrupted, and what it still had to copy is not known any more (E9).
+    #[error(
+        "set {0} was restoring its master when its bitmap volume failed: a part of the master's data is on the \
+         shadow only, and nothing says which; restore the master from another image"
+    )]
+    MasterIncomplete(Id128),
+}
+
+/// What is known away from the set's own volumes when it is recovered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The end of an image that the state directory has on record.
+    pub ended: Option<Ended>,
+    /// Whether a cut that is in doubt is committed: [`decide`] says so.
+    pub commit: bool,
+}
+
+/// The end of an image, on record away from its bitmap volume (E7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Images up to this epoch have ended.
+    pub epoch: Epoch,
+    /// A restore had chunks left.
+    pub master_incomplete: bool,
+}
+
+/// What a member of a cut over several sets says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberView {
+    /// It is in doubt.
+    InDoubt,
+    /// It is committed.
+    Committed,
+    /// It never heard of it, or it is void.
+    Void,
+    /// Nobody can read its bitmap volume.
+    Unreadable,
+}
+
+impl MemberView {
+    /// What a superblock says of the cut `cut`.
+    pub fn of(superblock: &Superblock, cut: Id128) -> Self {
+        match &superblock.doubt {
+            Some(doubt) if doubt.then.cut == cut => Self::InDoubt,
+            Some(_) | None if superblock.header.cut == cut => Self::Committed,
+            Some(_) | None => Self::Void,
+        }
+    }
+}
+
+/// Whether a cut over several sets is committed (E4): all members get the same, whichever of them is asked first.
+///
+/// A member is committed only after all were in doubt, and void only if the cut is: one of either decides. With
+/// all in doubt nothing was let through anywhere, and the cut is as good as taken. Who cannot be read may be
+/// committed only if the decision was recorded first.
+pub fn decide(recorded: bool, members: &[MemberView]) -> bool {
+    let any = |view| members.contains(&view);
+    recorded || any(MemberView::Committed) || !any(MemberView::Void) && !any(MemberView::Unreadable)
 }
 
 fn bitmap_error(source: StoreError) -> RecoverError {
@@ -378,7 +436,7 @@ fn choose_superblock<S: BlockStore>(
     }
 }
 
-/// Recovers a set; see the module. `ended` is the newest epoch that the state directory says has ended.
+/// Recovers a set; see the module.
 ///
 /// # Errors
 /// [`RecoverError`]; nothing was written unless the error is of a device.
@@ -386,7 +444,7 @@ pub fn recover_set<S: BlockStore>(
     store: &mut S,
     devices: SetDevices,
     session: Session,
-    ended: Option<Epoch>,
+    known: Known,
     options: SetOptions,
 ) -> Result<(SetConfig, SetImage), RecoverError> {
     let mut io = Blocking::new(store);
@@ -403,12 +461,19 @@ pub fn recover_set<S: BlockStore>(
     }
     (identity.node, identity.session) = (session.node, session.session);
     let config = config(io.store(), devices, identity, options);
-    let mut header = superblock.header;
+    let mut header = match superblock.doubt {
+        Some(doubt) if known.commit => doubt.then,
+        Some(_) | None => superblock.header,
+    };
     if header.state == SetState::Disabled {
         return Err(RecoverError::Disabled(config.identity.set));
     }
     let labelled_end = read_label(&mut io, &config)?;
-    let ended = ended.max(labelled_end).filter(|epoch| *epoch >= header.epoch);
+    let noted = known.ended.filter(|ended| ended.epoch >= header.epoch);
+    let ended = noted.map(|ended| ended.epoch).max(labelled_end).filter(|epoch| *epoch >= header.epoch);
+    if ended.is_some() && header.state.is_restoring() && noted.is_none_or(|ended| ended.master_incomplete) {
+        return Err(RecoverError::MasterIncomplete(config.identity.set));
+    }
     if ended.is_some() && header.state != SetState::Prepared {
         header.state = SetState::Offline(OfflineCause::Bitmap);
     }
@@ -420,6 +485,9 @@ pub fn recover_set<S: BlockStore>(
     let ring = read_ring(&mut io, &config, &header)?;
     let mut replay = Replay::new(&config.identity, header, bases, ring.blocks);
     if ring.unknown || replay.is_damaged() {
+        if header.state.is_restoring() {
+            return Err(RecoverError::MasterIncomplete(config.identity.set));
+        }
         replay.give_up();
     } else {
         let accepted = check_hashes(&mut io, &config, &replay)?;
@@ -634,7 +702,12 @@ fn write_planes<S: BlockStore>(
 }
 
 fn superblock_of(config: &SetConfig, image: &SetImage) -> Superblock {
-    Superblock { generation: image.generation, identity: config.identity.clone(), header: image.header }
+    Superblock {
+        generation: image.generation,
+        identity: config.identity.clone(),
+        header: image.header,
+        doubt: None,
+    }
 }
 
 fn write_superblocks<S: BlockStore>(

@@ -153,12 +153,17 @@ impl Replay {
     fn guess_page(&mut self, id: PlaneId, page: usize) {
         let first = page as u64 * PAGE_BITS;
         let end = (first + PAGE_BITS).min(self.planes[id.index()].len());
-        let target = match id {
-            PlaneId::Held | PlaneId::Lost | PlaneId::Pending => PlaneId::Lost,
-            PlaneId::Differs0 | PlaneId::Differs1 | PlaneId::Region0 | PlaneId::Region1 => id,
+        let targets: &[PlaneId] = match id {
+            PlaneId::Held | PlaneId::Lost => &[PlaneId::Lost],
+            // E9: what may be on the shadow only is an error on both sides.
+            PlaneId::Pending if self.header.state.is_restoring() => &[PlaneId::Lost, PlaneId::Pending],
+            PlaneId::Pending => &[],
+            PlaneId::Differs0 | PlaneId::Differs1 | PlaneId::Region0 | PlaneId::Region1 => {
+                std::slice::from_ref(&PlaneId::ALL[id.index()])
+            }
         };
-        for bit in first..end {
-            self.plane(target).put(bit, true);
+        for target in targets {
+            (first..end).for_each(|bit| self.plane(*target).put(bit, true));
         }
         self.plane(id).mark_dirty(page);
         self.replayed = true;
@@ -231,6 +236,11 @@ impl Replay {
         let (differs, regions) = (PlaneId::differs(tracking), PlaneId::region(tracking));
         let active = self.planes[regions.index()].clone();
         let was_clean = self.header.clean;
+        if !self.header.state.is_restoring() {
+            // Left by a restore that has ended, or whose flip never came.
+            self.plane(PlaneId::Pending).fill(false);
+            self.plane(PlaneId::Pending).mark_all(false);
+        }
         let mut next = active.find(0, true).filter(|_| !was_clean && self.mode == Mode::Independent);
         while let Some(region) = next {
             let first = region * self.geometry.region_chunks();

@@ -13,7 +13,7 @@ use std::io::Read;
 use std::path::Path;
 use umbra_engine::{Id128, PlaneId, Sequence, SetImage, SetState};
 use umbra_format::{Superblock, SuperblockError, data_hash, decode_journal};
-use umbra_store::{MemStore, RecoverError, Session, SetDevices, SetOptions, SimRng, recover_set};
+use umbra_store::{Known, MemStore, RecoverError, Session, SetDevices, SetOptions, SimRng, recover_set};
 
 const BLOCK: usize = 4096;
 const SLOTS: [usize; 2] = [0, 1 << 20];
@@ -90,7 +90,8 @@ impl Bench {
     }
 
     fn recover(&mut self) -> Result<SetImage, RecoverError> {
-        let recovered = recover_set(&mut self.store, self.devices, SESSION, None, SetOptions::default());
+        let recovered =
+            recover_set(&mut self.store, self.devices, SESSION, Known::default(), SetOptions::default());
         recovered.map(|(_, image)| image)
     }
 }

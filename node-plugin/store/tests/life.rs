@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 use umbra_engine::{
-    ByteRange, Command, CommandId, CopyKind, Done, Geometry, Id128, Limits, Mode, Now, Refusal, Request,
-    RequestError, RequestId, RequestKind, SetIndex, SetState, Side,
+    ByteRange, Command, CommandId, CopyKind, CutMember, Done, Geometry, Id128, Limits, Mode, Now, Refusal,
+    Request, RequestError, RequestId, RequestKind, SetIndex, SetState, Side,
 };
 use umbra_format::{SetIdentity, VolumeIdentity};
 use umbra_store::{
-    AlignedBuf, DeviceSlot, EndNote, IoBuf, Machine, MemStore, Notes, Session, SetDevices, SetOptions,
+    AlignedBuf, DeviceSlot, EndNote, IoBuf, Known, Machine, MemStore, Notes, Session, SetDevices, SetOptions,
     prepare_set, recover_set,
 };
 
@@ -100,7 +100,7 @@ impl Bench {
         let mut sides = std::mem::take(self.machine.sides());
         let session = Session { node: Id128([6; 16]), session: Id128([9; 16]) };
         let (config, image) =
-            recover_set(&mut sides, devices(), session, None, SetOptions::default()).unwrap();
+            recover_set(&mut sides, devices(), session, Known::default(), SetOptions::default()).unwrap();
         let geometry = Geometry::new(SIZE, CHUNK).unwrap();
         let mut machine =
             Machine::new(geometry, limits(), (master, DeviceSlot(0)), sides, NoNotes::default());
@@ -166,7 +166,7 @@ impl Bench {
 
     fn cut(&mut self, kind: CopyKind) -> Result<Done, Refusal> {
         let cut = Id128([u8::try_from(self.next).unwrap() + 100; 16]);
-        self.command(Command::Cut { set: SET, kind, cut, unix_ms: 0, reset: false })
+        self.command(Command::Cut { member: CutMember::to_shadow(SET, kind), cut, unix_ms: 0 })
     }
 
     fn state(&self) -> SetState {

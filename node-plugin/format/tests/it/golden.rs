@@ -5,7 +5,8 @@
 //! images of the *current* version anew. Those of a version that was released are never made anew.
 
 use crate::samples::{
-    bare_superblock, encoded, full_journal, full_label, full_page, full_superblock, journal, page, words,
+    bare_superblock, encoded, full_journal, full_label, full_page, full_superblock, journal, page,
+    superblock_in_doubt, words,
 };
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use std::fs;
@@ -53,9 +54,11 @@ fn golden_block(name: &str, written_now: &[u8; 4096]) -> [u8; 4096] {
 
 #[test]
 fn superblocks() {
-    for (name, expected) in
-        [("v1-superblock.img", full_superblock()), ("v1-superblock-bare.img", bare_superblock())]
-    {
+    for (name, expected) in [
+        ("v1-superblock.img", full_superblock()),
+        ("v1-superblock-bare.img", bare_superblock()),
+        ("v1-superblock-in-doubt.img", superblock_in_doubt()),
+    ] {
         let image = golden_block(name, &encoded(|block| expected.encode(block)));
         assert_eq!(Superblock::decode(&image).unwrap(), expected, "{name}");
     }

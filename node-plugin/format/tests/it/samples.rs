@@ -1,8 +1,9 @@
 //! The values that stand in the golden images. Written out by hand: they are the promise, not the code.
 
 use umbra_engine::{
-    Chunk, ChunkRun, Epoch, Geometry, Id128, JournalBlock, Mode, OfflineCause, PAGE_WORDS, PlaneHeader,
-    PlaneId, Record, RingGeneration, Sequence, SetHeader, SetState, SuperblockGeneration, TrackingPair,
+    Chunk, ChunkRun, Epoch, Geometry, Id128, InDoubt, JournalBlock, Mode, OfflineCause, PAGE_WORDS,
+    PlaneHeader, PlaneId, Record, RingGeneration, Sequence, SetHeader, SetState, SuperblockGeneration,
+    TrackingPair,
 };
 use umbra_format::{Label, PageHeader, SetIdentity, Superblock, VolumeIdentity, encode_journal, encode_page};
 
@@ -91,6 +92,7 @@ pub(crate) fn full_superblock() -> Superblock {
             recovered: true,
             clean: false,
         },
+        doubt: None,
     }
 }
 
@@ -133,11 +135,33 @@ pub(crate) fn bare_superblock() -> Superblock {
         recovered: false,
         clean: true,
     };
-    Superblock { generation: SuperblockGeneration(1), identity, header }
+    Superblock { generation: SuperblockGeneration(1), identity, header, doubt: None }
+}
+
+/// A member of a cut over two sets that is not decided.
+pub(crate) fn superblock_in_doubt() -> Superblock {
+    let now = full_superblock();
+    let then = SetHeader {
+        epoch: Epoch(79),
+        cut: Id128(*b"golden cut 2 is."),
+        cut_unix_ms: 0x0203_0405_0607,
+        state: SetState::Copying,
+        planes: planes([70, 79, 12, 13, 79, 78, 7]),
+        tracking: TrackingPair::First,
+        merging: true,
+        head_moved: true,
+        checkpoint_upto: Sequence(101_000),
+        shadow_written: false,
+        recovered: false,
+        clean: false,
+        ..now.header
+    };
+    let members = [SET, Id128(*b"golden sibling..")];
+    Superblock { doubt: Some(InDoubt { members: members.into(), then }), ..now }
 }
 
 /// Every state, each with the mode that can have it.
-pub(crate) const STATES: [(Mode, SetState); 8] = [
+pub(crate) const STATES: [(Mode, SetState); 10] = [
     (Mode::Dependent, SetState::Prepared),
     (Mode::Dependent, SetState::Dependent),
     (Mode::Independent, SetState::Copying),
@@ -146,6 +170,8 @@ pub(crate) const STATES: [(Mode, SetState); 8] = [
     (Mode::Dependent, SetState::Offline(OfflineCause::Shadow)),
     (Mode::Independent, SetState::Offline(OfflineCause::Bitmap)),
     (Mode::Independent, SetState::Disabled),
+    (Mode::Dependent, SetState::Restoring),
+    (Mode::Independent, SetState::RestoreAborted),
 ];
 
 pub(crate) fn full_page() -> (PageHeader, Vec<u64>) {

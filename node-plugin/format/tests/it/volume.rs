@@ -161,7 +161,7 @@ fn dependent() -> Volume {
         confirmed_upto: Sequence(20),
         ..bare.header
     };
-    let superblock = Superblock { generation: SuperblockGeneration(9), identity, header };
+    let superblock = Superblock { generation: SuperblockGeneration(9), identity, header, doubt: None };
     let held = |chunk, count, hash| vec![record(PlaneId::Held, chunk, count, hash)];
     Volume {
         slots: [superblock.clone(), superblock],
@@ -220,6 +220,7 @@ fn independent() -> Volume {
         generation: SuperblockGeneration(generation),
         identity: identity.clone(),
         header,
+        doubt: None,
     };
     let all: Vec<u64> = (0..256).collect();
     let merged: Vec<u64> = (0..256).filter(|chunk| !(7..9).contains(chunk)).collect();

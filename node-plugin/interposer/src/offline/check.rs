@@ -428,6 +428,9 @@ fn image_remedy(superblock: &Superblock) -> &'static str {
         SetState::Dependent | SetState::Copying | SetState::CopyAborted => {
             "the next start gives the image up; then `umbra-io ctl reset SET` begins a new one"
         }
+        SetState::Restoring | SetState::RestoreAborted => {
+            "the next start refuses the master: a part of its data is on the shadow only, and nothing says which"
+        }
         SetState::Offline(_) | SetState::Disabled => "there is no image to lose: reset the set",
     }
 }
@@ -484,6 +487,11 @@ fn check_header(superblock: &Superblock, report: &mut CheckReport) {
         }
         SetState::Disabled => {
             report.note("set", "it was disabled".to_owned(), "the volume may be used for another");
+        }
+        SetState::Restoring | SetState::RestoreAborted => {
+            let what =
+                "a restore is not complete: a part of the master's data is on the shadow only".to_owned();
+            report.note("set", what, "attach the master and wait, before anything else uses it");
         }
         SetState::Prepared
         | SetState::Dependent

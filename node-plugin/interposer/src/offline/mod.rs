@@ -83,6 +83,8 @@ fn state_name(state: SetState) -> &'static str {
         SetState::Offline(OfflineCause::Shadow) => "offline (shadow failed)",
         SetState::Offline(OfflineCause::Bitmap) => "offline (bitmap volume failed or image given up)",
         SetState::Disabled => "disabled",
+        SetState::Restoring => "restoring",
+        SetState::RestoreAborted => "restore-aborted",
     }
 }
 

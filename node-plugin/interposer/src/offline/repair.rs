@@ -60,7 +60,7 @@ pub(super) fn give_up(older: &Superblock, newest: Newest) -> Repair {
         ..header
     };
     let generation = SuperblockGeneration(generation);
-    Repair::GiveUp(Box::new(Superblock { generation, header, identity: older.identity.clone() }))
+    Repair::GiveUp(Box::new(Superblock { generation, header, identity: older.identity.clone(), doubt: None }))
 }
 
 /// Does what the report offers; says what was done.

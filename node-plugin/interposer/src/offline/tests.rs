@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use umbra_engine::{Geometry, Id128, PlaneId, SetImage, SetState};
 use umbra_format::{Label, Superblock, data_hash};
-use umbra_store::{MemStore, RecoverError, Session, SetDevices, SetOptions, SimRng, recover_set};
+use umbra_store::{Known, MemStore, RecoverError, Session, SetDevices, SetOptions, SimRng, recover_set};
 
 const BLOCK: usize = 4096;
 const SLOTS: [usize; 2] = [0, 1 << 20];
@@ -56,7 +56,7 @@ fn recover(image: &[u8]) -> Result<SetImage, RecoverError> {
     shadow[..BLOCK].fill(0);
     let devices = SetDevices { shadow: store.add_device(shadow), bitmap: store.add_device(image.to_vec()) };
     let session = Session { node: Id128([6; 16]), session: Id128([9; 16]) };
-    recover_set(&mut store, devices, session, None, SetOptions::default()).map(|(_, image)| image)
+    recover_set(&mut store, devices, session, Known::default(), SetOptions::default()).map(|(_, image)| image)
 }
 
 fn ones(image: &SetImage) -> Vec<(PlaneId, u64)> {

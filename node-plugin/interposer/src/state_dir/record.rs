@@ -89,6 +89,9 @@ pub struct CopyLimitsRecord {
 pub(super) struct EndRecord {
     pub(super) epoch: u64,
     pub(super) shadow_failed: bool,
+    /// A restore from the set had chunks left (E9).
+    #[serde(default)]
+    pub(super) master_incomplete: bool,
 }
 
 /// The answer that a request got.

@@ -2,7 +2,7 @@
 
 use super::{Life, Running, SET};
 use crate::oracle::Verdict;
-use umbra_engine::{Command, CommandId, CopyKind, Done, Refusal, SetState};
+use umbra_engine::{Command, CommandId, CopyKind, CutMember, Done, Refusal, SetState};
 
 impl Life {
     pub(super) fn answered(&mut self, id: CommandId, answer: Result<Done, Refusal>) -> Verdict {
@@ -44,7 +44,8 @@ impl Life {
     /// Asked again by the same name, a cut is answered the same.
     fn repeat(&mut self, cut: umbra_engine::Id128, epoch: u64) {
         if matches!(self.state(), Some(state) if state.is_online() && state != SetState::Prepared) {
-            let command = Command::Cut { set: SET, kind: CopyKind::Full, cut, unix_ms: 0, reset: false };
+            let member = CutMember::to_shadow(SET, CopyKind::Full);
+            let command = Command::Cut { member, cut, unix_ms: 0 };
             self.command(Running::Repeat { epoch }, command);
         }
     }

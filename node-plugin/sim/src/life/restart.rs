@@ -6,7 +6,8 @@ use crate::plan::Disk;
 use umbra_engine::{Id128, Limits, SetState, Unrecordable};
 use umbra_format::{SetIdentity, VolumeIdentity};
 use umbra_store::{
-    Crash, Machine, RecoverError, Session, SetDevices, SetOptions, StoreError, prepare_set, recover_set,
+    Crash, Known, Machine, RecoverError, Session, SetDevices, SetOptions, StoreError, prepare_set,
+    recover_set,
 };
 
 /// The one node.
@@ -108,10 +109,10 @@ impl Life {
         for attempt in 0..2 {
             let Some(set) = self.set.clone() else { break };
             let session = Session { node: NODE, session: self.fresh_id() };
-            let ended = self.notes.ended(set.identity.set);
+            let known = Known { ended: self.notes.ended(set.identity.set), commit: false };
             let mut store = self.world.claim();
             let faults = self.faults();
-            let recovered = recover_set(&mut store, self.set_devices(), session, ended, self.options());
+            let recovered = recover_set(&mut store, self.set_devices(), session, known, self.options());
             match recovered {
                 Ok((config, image)) => {
                     let (epoch, state) = (image.header.epoch, image.header.state);

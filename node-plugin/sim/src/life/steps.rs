@@ -3,7 +3,7 @@
 use super::{Life, Outstanding, REQUESTS, Running, SET};
 use crate::oracle::{Side, Verdict};
 use crate::plan::{Ask, Disk, Step};
-use umbra_engine::{Command, CommandId, CopyKind, CopyLimits, Now, SetState};
+use umbra_engine::{Command, CommandId, CopyKind, CopyLimits, CutMember, Now, SetState};
 use umbra_store::{Crash, Faults};
 
 impl Life {
@@ -99,7 +99,8 @@ impl Life {
         let reset = matches!(state, SetState::Offline(_));
         self.oracle.cut_begins(before);
         let unix_ms = self.now_ms;
-        self.command(Running::Cut { cut }, Command::Cut { set: SET, kind, cut, unix_ms, reset });
+        let member = CutMember { reset, ..CutMember::to_shadow(SET, kind) };
+        self.command(Running::Cut { cut }, Command::Cut { member, cut, unix_ms });
         Ok(())
     }
 

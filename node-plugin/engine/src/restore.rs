@@ -1,0 +1,507 @@
+//! A restore (E9): the master is from the flip on what the shadow is; what is *pending* is copied back behind it.
+//!
+//! ```text
+//!  legs of siblings ─> regions active ─> read shadow ─> write master ─> flush master ─> J{pending 0} ─> published
+//!  (copy.rs)           for those that                                   shared by a     shared by a
+//!                      track                                            batch           batch
+//! ```
+//!
+//! A restored run is a write of the master: every sibling gets what it needs first (common rule 3). *Pending* is
+//! cleared only after the master has the data durably, else a power cut would show what was there before the
+//! restore. Until then both sides read the shadow. Whoever writes to a pending chunk has it restored first.
+//!
+//! A chunk that the copier restores is *unheld* again in a dependent set; one that is restored for a write stays
+//! held, because the write makes the sides differ at once.
+//!
+//! The pages of *pending* are written under the gate, before the flip, and count only while the superblock says
+//! that a restore runs: nothing about them has to be derived after a crash.
+
+use crate::action::{
+    Action, CopyBuf, CopyId, Device, Durability, IoKind, Memory, OpId, Refusal, RequestError, SetIndex,
+};
+use crate::flush::Flusher;
+use crate::journal::Purpose;
+use crate::mutation::{Rule, is_off};
+use crate::owner::{Owner, OwnerOutput};
+use crate::record::{Mode, OfflineCause, PlaneId, Record, SetState};
+use crate::set::{Commit, Ending, VolumeSet};
+use crate::units::{Chunk, ChunkRun};
+
+/// Runs whose flush and records are shared: 16 of 1 MiB cost one flush and one record block (performance plan, 2.7).
+const BATCH: usize = 16;
+
+/// Where a run that is restored is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Siblings are being made ready.
+    Barrier,
+    /// Regions of sets that track are being made active.
+    Regions,
+    /// Waits for a buffer.
+    Queued,
+    /// The shadow is read.
+    Reading,
+    /// The master is written.
+    Writing,
+    /// The master has it, perhaps in a cache.
+    Written,
+    /// The master has it durably; the record is on its way.
+    Recording,
+}
+
+impl Stage {
+    pub(crate) fn wants_buffer(self) -> bool {
+        self == Self::Queued
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Restore {
+    set: SetIndex,
+    /// Runs that wait for regions.
+    waiting: Vec<CopyId>,
+    /// Background runs that are written and wait for company.
+    batch: Vec<CopyId>,
+    flusher: Flusher<CopyId>,
+    /// A device has failed: the copier waits for a resume or a restart.
+    stopped: bool,
+    /// The bitmap volume has failed, which is recorded elsewhere: the restore goes on from memory.
+    unrecorded: bool,
+}
+
+impl Restore {
+    pub(crate) fn set(&self) -> SetIndex {
+        self.set
+    }
+}
+
+impl Owner {
+    /// The set's *pending* plane is complete and its superblock says that a restore runs. Under the gate, or
+    /// before the first request.
+    pub(crate) fn begin_restore(&mut self, index: SetIndex) {
+        assert!(self.restore.is_none(), "one restore per master");
+        let pending =
+            self.sets[usize::from(index.0)].as_ref().expect("a set that exists").plane(PlaneId::Pending);
+        for word in 0..self.maps.pending.words() {
+            self.maps.pending.set_word(word, pending.word(word));
+        }
+        self.maps.set_source_failed(false);
+        self.maps.set_restored_from(Some(index));
+        self.restore = Some(Restore {
+            set: index,
+            waiting: Vec::new(),
+            batch: Vec::new(),
+            // How the master becomes durable is the device's business: a flush says so everywhere. The mutant
+            // takes what is only written for durable.
+            flusher: Flusher::new(match is_off(Rule::FlushBeforePendingClear) {
+                false => Durability::Flush,
+                true => Durability::WriteThrough,
+            }),
+            stopped: false,
+            unrecorded: false,
+        });
+    }
+
+    /// Whether the master is being restored from this set.
+    pub(crate) fn restores_from(&self, index: SetIndex) -> bool {
+        self.restore.as_ref().is_some_and(|restore| restore.set == index)
+    }
+
+    /// Whether the set is restored from and its shadow has failed.
+    pub(crate) fn is_source_failed(&self, index: SetIndex) -> bool {
+        self.restores_from(index) && self.maps.is_source_failed()
+    }
+
+    /// Restores the first part of `wanted`, for a write that comes behind it.
+    ///
+    /// # Errors
+    /// If the shadow cannot be read.
+    pub(crate) fn start_restore(
+        &mut self,
+        wanted: ChunkRun,
+        out: &mut OwnerOutput,
+    ) -> Result<CopyId, RequestError> {
+        if !self.is_restorable(wanted.first) {
+            return Err(RequestError::Io);
+        }
+        let run = self.copyable_run(wanted, None, self.limits.write_buffer_bytes);
+        Ok(self.start_copy(run, None, None, Some(Stage::Barrier), out))
+    }
+
+    /// Whether the chunk's data can be had from the shadow.
+    fn is_restorable(&self, chunk: Chunk) -> bool {
+        let restore = self.restore.as_ref().expect("a restore runs");
+        let set = self.set(restore.set);
+        let head_gone =
+            set.ending != Ending::No && chunk.0 * self.geometry.chunk_bytes() < set.maps.head_bytes();
+        !self.maps.is_source_failed() && !head_gone && !set.plane(PlaneId::Lost).get(chunk.0)
+    }
+
+    /// Starts background runs, lets out what is ready, and ends the restore when nothing is pending.
+    pub(crate) fn run_restore(&mut self, out: &mut OwnerOutput) {
+        let Some(restore) = &self.restore else { return };
+        let index = restore.set;
+        let set = self.set(index);
+        let recordable = set.ending == Ending::No || restore.unrecorded;
+        if !recordable || self.detached {
+            return;
+        }
+        let runs = set.header.state == SetState::Restoring && !restore.stopped && self.gate.is_none();
+        if runs {
+            self.start_background_restores(index, out);
+        }
+        self.pass_regions(out);
+        self.flush_restored(out);
+        self.maybe_end_restore(index, out);
+    }
+
+    fn start_background_restores(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        loop {
+            let batched = self.restore.as_ref().map_or(0, |restore| restore.batch.len());
+            let copier = &self.set(index).copier;
+            let working = usize::from(copier.in_flight) - batched;
+            let room = usize::from(copier.in_flight) < BATCH + usize::from(copier.limits.in_flight);
+            let limited =
+                copier.limits.bytes_per_second.is_some() && copier.allowance < self.geometry.chunk_bytes();
+            if working >= usize::from(copier.limits.in_flight)
+                || !room
+                || limited
+                || self.free_copier_buffers.is_empty()
+            {
+                return;
+            }
+            let Some(run) = self.next_restore_run(index) else { return };
+            let bytes = self.geometry.bytes_of(run).len;
+            let copier = &mut self.set_mut(index).copier;
+            copier.allowance = copier.allowance.saturating_sub(bytes);
+            copier.in_flight += 1;
+            copier.cursor = run.end().0;
+            self.start_copy(run, None, Some(index), Some(Stage::Barrier), out);
+        }
+    }
+
+    /// The next run that is pending and not locked, from the cursor on and around the end; the head comes first.
+    fn next_restore_run(&self, index: SetIndex) -> Option<ChunkRun> {
+        let set = self.set(index);
+        let pending = set.plane(PlaneId::Pending);
+        let free = |chunk: u64| !self.locks.contains_key(&Chunk(chunk)) && self.is_restorable(Chunk(chunk));
+        let from = |start: u64, end: u64| {
+            let mut at = pending.find(start, true);
+            while let Some(chunk) = at.filter(|chunk| *chunk < end) {
+                if free(chunk) {
+                    return Some(chunk);
+                }
+                at = pending.find(chunk + 1, true);
+            }
+            None
+        };
+        let first = from(set.copier.cursor, pending.len()).or_else(|| from(0, set.copier.cursor))?;
+        let most = u32::try_from(pending.len() - first).unwrap_or(u32::MAX);
+        let run = ChunkRun::new(Chunk(first), most.min(self.copier_chunks()));
+        Some(self.copyable_run(run, None, self.limits.copier_buffer_bytes))
+    }
+
+    fn copier_chunks(&self) -> u32 {
+        u32::try_from(self.limits.copier_buffer_bytes / self.geometry.chunk_bytes()).unwrap_or(u32::MAX)
+    }
+
+    /// Siblings are ready for the run.
+    pub(crate) fn restore_run(&mut self, id: CopyId, out: &mut OwnerOutput) {
+        let run = self.copies[&id].run;
+        if !self.is_restorable(run.first) {
+            return self.fail_restored(id, out);
+        }
+        self.copies.get_mut(&id).expect("looked at").restoring = Some(Stage::Regions);
+        self.want_regions(run);
+        self.restore.as_mut().expect("a restore runs").waiting.push(id);
+    }
+
+    /// Runs whose regions are active go on to the shadow.
+    fn pass_regions(&mut self, out: &mut OwnerOutput) {
+        let Some(restore) = self.restore.as_mut() else { return };
+        let mut waiting = std::mem::take(&mut restore.waiting);
+        waiting.retain(|id| {
+            let run = self.copies[id].run;
+            if !self.are_regions_active(run) {
+                return true;
+            }
+            self.copies.get_mut(id).expect("looked at").restoring = Some(Stage::Queued);
+            self.buffer_queue.push_back(*id);
+            false
+        });
+        self.restore.as_mut().expect("looked at").waiting = waiting;
+        self.give_buffers(out);
+    }
+
+    /// The run has a buffer.
+    pub(crate) fn read_from_shadow(&mut self, id: CopyId, buffer: CopyBuf, out: &mut OwnerOutput) {
+        let index = self.restore.as_ref().expect("a restore runs").set;
+        let copy = self.copies.get_mut(&id).expect("the copy is in progress");
+        copy.restoring = Some(Stage::Reading);
+        let (device, range) = self.copy_target(index, self.copies[&id].run);
+        let op = OpId::RestoreRead(id, index);
+        let now = self.now;
+        self.set_mut(index).watch(device).submitted(op, now);
+        self.buffers_in_flight.push((op, buffer));
+        let kind = IoKind::Read { hash: false };
+        out.actions.push(Action::Io { op, device, kind, range, memory: Memory::Copy(buffer) });
+    }
+
+    /// The shadow's data is there, or not.
+    pub(crate) fn restore_read(&mut self, id: CopyId, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
+        let op = OpId::RestoreRead(id, index);
+        let at = self.buffers_in_flight.iter().position(|(other, _)| *other == op);
+        let (_, buffer) = self.buffers_in_flight.swap_remove(at.expect("a read has a buffer"));
+        let set = self.sets[usize::from(index.0)].as_mut();
+        let in_time = set.is_some_and(|set| set.shadow_watch.ended(op) || set.bitmap_watch.ended(op));
+        if !in_time || !self.copies.contains_key(&id) {
+            self.release_buffer(buffer, out);
+        } else if ok {
+            self.write_to_master(id, buffer, out);
+        } else {
+            self.release_buffer(buffer, out);
+            self.stop_restore();
+            self.fail_restored(id, out);
+        }
+    }
+
+    fn write_to_master(&mut self, id: CopyId, buffer: CopyBuf, out: &mut OwnerOutput) {
+        let copy = self.copies.get_mut(&id).expect("the copy is in progress");
+        copy.restoring = Some(Stage::Writing);
+        let run = copy.run;
+        let from = self.restore.as_ref().expect("a restore runs").set;
+        // Common rule 3: for a sibling that tracks this is a write like any other.
+        for set in self.sets.iter_mut().flatten().filter(|set| set.index != from && set.is_tracking()) {
+            let differs = set.differs_plane();
+            run.chunks().for_each(|chunk| set.plane_mut(differs).put(chunk.0, true));
+        }
+        let op = OpId::RestoreWrite(id);
+        self.buffers_in_flight.push((op, buffer));
+        out.actions.push(Action::Io {
+            op,
+            device: Device::Master,
+            kind: IoKind::Write { fua: false },
+            range: self.geometry.bytes_of(run),
+            memory: Memory::Copy(buffer),
+        });
+    }
+
+    /// The master has the data, perhaps in a cache; or not.
+    pub(crate) fn restore_written(&mut self, id: CopyId, ok: bool, out: &mut OwnerOutput) {
+        let op = OpId::RestoreWrite(id);
+        let at = self.buffers_in_flight.iter().position(|(other, _)| *other == op);
+        let (_, buffer) = self.buffers_in_flight.swap_remove(at.expect("a write has a buffer"));
+        self.release_buffer(buffer, out);
+        if !ok {
+            self.stop_restore();
+            self.fail_restored(id, out);
+            return;
+        }
+        let copy = self.copies.get_mut(&id).expect("nothing ends a run that is being written");
+        copy.restoring = Some(Stage::Written);
+        let background = copy.background.is_some();
+        let restore = self.restore.as_mut().expect("a restore runs");
+        if background {
+            restore.batch.push(id);
+        } else {
+            restore.flusher.written(id);
+        }
+    }
+
+    /// Lets the batch go if it is full or nothing more will come for now, and issues what flushes are due.
+    fn flush_restored(&mut self, out: &mut OwnerOutput) {
+        let closing = self.gate.is_some();
+        let Some(restore) = &self.restore else { return };
+        let in_flight = usize::from(self.set(restore.set).copier.in_flight);
+        let awaited = || restore.batch.iter().any(|id| !self.copies[id].waiters.is_empty());
+        let due = !restore.batch.is_empty()
+            && (restore.batch.len() >= BATCH || restore.batch.len() == in_flight || closing || awaited());
+        let restore = self.restore.as_mut().expect("looked at");
+        if due {
+            for id in std::mem::take(&mut restore.batch) {
+                restore.flusher.written(id);
+            }
+        }
+        if let Some(ticket) = restore.flusher.issue() {
+            out.actions.push(Action::Flush { op: OpId::RestoreFlush(ticket), device: Device::Master });
+        }
+        self.record_flushed(out);
+    }
+
+    /// A flush of the master for restored runs has ended.
+    pub(crate) fn restore_flushed(&mut self, ticket: u64, ok: bool, out: &mut OwnerOutput) {
+        let Some(restore) = self.restore.as_mut() else { return };
+        if ok {
+            restore.flusher.flushed(ticket);
+            self.record_flushed(out);
+            return;
+        }
+        // What was written may be gone: all of it stays pending, and is written again.
+        restore.flusher.fail();
+        self.stop_restore();
+        let written = |id: &CopyId| self.copies[id].restoring == Some(Stage::Written);
+        let mut lost: Vec<CopyId> = self.copies.keys().copied().filter(written).collect();
+        lost.sort_unstable();
+        self.restore.as_mut().expect("looked at").batch.clear();
+        for id in lost {
+            self.fail_restored(id, out);
+        }
+    }
+
+    fn record_flushed(&mut self, out: &mut OwnerOutput) {
+        while let Some(id) = self.restore.as_mut().and_then(|restore| restore.flusher.pop_ready()) {
+            let restore = self.restore.as_ref().expect("looked at");
+            let (index, unrecorded) = (restore.set, restore.unrecorded);
+            self.copies.get_mut(&id).expect("a run ends after its record").restoring = Some(Stage::Recording);
+            if unrecorded {
+                self.restored(id, out);
+                continue;
+            }
+            let run = self.copies[&id].run;
+            let clear = PlaneId::Pending.mask() | if self.unholds(id) { PlaneId::Held.mask() } else { 0 };
+            self.set_mut(index)
+                .journal
+                .push(Record { run, set: 0, clear, hash: None }, Purpose::Restored(id));
+        }
+    }
+
+    /// Whether the run is unheld once it is restored: nobody waits for it to write.
+    fn unholds(&self, id: CopyId) -> bool {
+        let index = self.restore.as_ref().expect("a restore runs").set;
+        self.copies[&id].background.is_some() && self.set(index).parameters.mode == Mode::Dependent
+    }
+
+    /// The record is durable, or the restore goes on without: from here on the run is the master's own.
+    pub(crate) fn restored(&mut self, id: CopyId, out: &mut OwnerOutput) {
+        let Some(copy) = self.copies.get(&id) else { return };
+        let (run, background) = (copy.run, copy.background.is_some());
+        let unheld = self.unholds(id);
+        let index = self.restore.as_ref().expect("a restore runs").set;
+        let set = self.set_mut(index);
+        for chunk in run.chunks() {
+            set.plane_mut(PlaneId::Pending).put(chunk.0, false);
+            if unheld {
+                set.plane_mut(PlaneId::Held).put(chunk.0, false);
+                set.maps.held.clear(chunk.0);
+            }
+        }
+        for chunk in run.chunks() {
+            self.maps.pending.clear(chunk.0);
+        }
+        if !background {
+            self.counters.write_restores += 1;
+        }
+        self.finish_copy(id);
+        self.maybe_end_restore(index, out);
+    }
+
+    /// The run could not be restored: it stays pending, and whoever waited for it gets an error (E9).
+    fn fail_restored(&mut self, id: CopyId, out: &mut OwnerOutput) {
+        for waiter in self.unlock_copy(id) {
+            self.fail_request(waiter, out);
+        }
+    }
+
+    /// The copier stops until somebody says that it may go on.
+    fn stop_restore(&mut self) {
+        if let Some(restore) = &mut self.restore {
+            restore.stopped = true;
+        }
+    }
+
+    /// The shadow that is restored from has failed: what is pending is an error on both sides, and stays pending.
+    pub(crate) fn source_failed(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        self.maps.set_source_failed(true);
+        self.set(index).maps.set_offline(true);
+        self.stop_restore();
+        self.lose_legs(index);
+        self.fail_unreadable(out);
+    }
+
+    /// Ends the runs that cannot be read any more. Those that wait for siblings end behind them; those that the
+    /// master has already need the shadow no more.
+    pub(crate) fn fail_unreadable(&mut self, out: &mut OwnerOutput) {
+        let waits = |stage: Stage| matches!(stage, Stage::Regions | Stage::Queued | Stage::Reading);
+        let unreadable = |id: &CopyId| {
+            let copy = &self.copies[id];
+            copy.restoring.is_some_and(waits) && !self.is_restorable(copy.run.first)
+        };
+        let mut failed: Vec<CopyId> = self.copies.keys().copied().filter(unreadable).collect();
+        failed.sort_unstable();
+        if let Some(restore) = &mut self.restore {
+            restore.waiting.retain(|id| !failed.contains(id));
+        }
+        for id in failed {
+            self.fail_restored(id, out);
+        }
+    }
+
+    /// Somebody says that the restore may be tried again.
+    ///
+    /// # Errors
+    /// While I/O that was given up has not come back.
+    pub(crate) fn retry_restore(&mut self, index: SetIndex) -> Result<(), Refusal> {
+        if !self.restores_from(index) {
+            return Ok(());
+        }
+        let set = self.set(index);
+        if set.shadow_watch.has_abandoned() {
+            return Err(Refusal::AbandonedIo(Device::Shadow(index)));
+        }
+        if set.ending == Ending::No {
+            set.maps.set_failing(false);
+            set.maps.set_offline(false);
+        }
+        self.maps.set_source_failed(false);
+        self.restore.as_mut().expect("just asked").stopped = false;
+        Ok(())
+    }
+
+    /// The end of the image of a set that is restored from is recorded away from its bitmap volume: what is
+    /// pending is copied all the same, from memory.
+    pub(crate) fn restore_unrecorded(&mut self, out: &mut OwnerOutput) {
+        let Some(restore) = &mut self.restore else { return };
+        restore.unrecorded = true;
+        let recording = |id: &CopyId| self.copies[id].restoring == Some(Stage::Recording);
+        let mut waiting: Vec<CopyId> = self.copies.keys().copied().filter(recording).collect();
+        waiting.sort_unstable();
+        for id in waiting {
+            self.restored(id, out);
+        }
+    }
+
+    /// Nothing is pending: the set is at rest again.
+    fn maybe_end_restore(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        let Some(restore) = &self.restore else { return };
+        let unrecorded = restore.unrecorded;
+        let set = self.set(index);
+        let pending = set.plane(PlaneId::Pending).ones();
+        if pending > 0 || self.copies.values().any(|copy| copy.restoring.is_some()) {
+            return;
+        }
+        if unrecorded {
+            let epoch = set.given_up_epoch;
+            self.set_mut(index).header.state = SetState::Offline(OfflineCause::Bitmap);
+            self.restore_ended(index);
+            let cause = OfflineCause::Bitmap;
+            out.actions.push(Action::GiveUp { set: index, cause, epoch, master_incomplete: false });
+        } else if set.ending == Ending::No && !has_state_commit(set) {
+            let state = set.parameters.mode.at_rest();
+            self.set_mut(index).commits.push_back(Commit::State(state));
+        }
+    }
+
+    /// The master is whole, and everything durable says so.
+    pub(crate) fn restore_ended(&mut self, index: SetIndex) {
+        if self.restores_from(index) {
+            self.maps.set_restored_from(None);
+            self.restore = None;
+        }
+    }
+}
+
+/// Whether a change of the set's state is on its way already.
+fn has_state_commit(set: &VolumeSet) -> bool {
+    set.commits.iter().any(|commit| matches!(commit, Commit::State(_))) || set.is_committing_state()
+}
