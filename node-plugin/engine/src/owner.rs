@@ -366,7 +366,7 @@ impl Owner {
         if request.kind != RequestKind::Discard {
             let mut at = run.first;
             while at < run.end() {
-                if self.maps.wpass.get(at.0) {
+                if self.maps.wpass.get(at.0) || self.mutant_passes(at) {
                     at = at.next();
                     continue;
                 }
@@ -381,6 +381,17 @@ impl Owner {
             }
         }
         outstanding + self.activate_regions(run, request.id)
+    }
+
+    /// The mutant of the barrier waits for the first sibling only.
+    fn mutant_passes(&self, chunk: Chunk) -> bool {
+        is_off(Rule::SiblingBarrier)
+            && self
+                .sets
+                .iter()
+                .flatten()
+                .find(|set| set.is_serving())
+                .is_none_or(|set| set.is_satisfied(chunk))
     }
 
     fn prepare_shadow_write(
