@@ -417,6 +417,11 @@ impl Owner {
             return;
         }
         leg.state = LegState::Settled;
+        if is_off(Rule::SiblingBarrier) && copy.legs[0].state == LegState::Settled {
+            let waiters = std::mem::take(&mut copy.waiters);
+            waiters.into_iter().for_each(|waiter| self.wake(waiter));
+        }
+        let copy = &self.copies[&id];
         if copy.legs.iter().all(|leg| leg.state == LegState::Settled) {
             self.legs_settled(id, out);
         }

@@ -400,7 +400,7 @@ impl Owner {
         if request.kind != RequestKind::Discard {
             let mut at = run.first;
             while at < run.end() {
-                if self.maps.wpass.get(at.0) {
+                if self.maps.wpass.get(at.0) || self.mutant_passes(at) {
                     at = at.next();
                     continue;
                 }
@@ -422,6 +422,17 @@ impl Owner {
         let copy = self.copies.get_mut(&copy).expect("a locked chunk has a copy");
         copy.waiters.push(id);
         copy.run.end()
+    }
+
+    /// The mutant of the barrier waits for the first sibling only.
+    fn mutant_passes(&self, chunk: Chunk) -> bool {
+        is_off(Rule::SiblingBarrier)
+            && self
+                .sets
+                .iter()
+                .flatten()
+                .find(|set| set.is_serving())
+                .is_none_or(|set| set.is_satisfied(chunk))
     }
 
     fn prepare_shadow_write(

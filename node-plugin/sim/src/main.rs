@@ -117,12 +117,13 @@ fn many(run: &Run) -> ExitCode {
     let summary = campaign.run();
     let tally = summary.tally;
     println!(
-        "{} seeds, {} operations, {} requests, {} crashes, {} cuts, {} faults, {} sectors lost, {} sectors judged, {:.0} s",
+        "{} seeds, {} operations, {} requests, {} crashes, {} cuts ({} beside a sibling), {} faults, {} sectors lost, {} sectors judged, {:.0} s",
         summary.seeds,
         tally.operations,
         tally.requests,
         tally.crashes,
         tally.cuts,
+        tally.cuts_beside,
         tally.faults,
         tally.lost,
         tally.judged,
@@ -149,8 +150,10 @@ fn report(failure: &Failure) {
     for line in outcome.trace {
         println!("{line}");
     }
-    println!("{:?} {:?} head {} ring {}", plan.mode, plan.geometry, plan.head_bytes, plan.ring_blocks);
-    println!("{:?} {:?}", plan.caches, plan.timing);
+    println!("{:?} master {:?} {:?}", plan.geometry, plan.cache, plan.timing);
+    for set in &plan.sets {
+        println!("{set:?}");
+    }
     for step in &plan.script {
         println!("  {step:?}");
     }

@@ -3,24 +3,44 @@
 //! The script comes first and is only data, so that a failing one can be shortened by leaving steps out. Each seed
 //! switches some kinds of events off altogether (swarm): what is rare among everything is common somewhere.
 
-use crate::oracle::Side;
+use crate::oracle::{SETS_MAX, SetNumber, Side};
 use umbra_engine::{Geometry, Mode};
 use umbra_store::{Cache, Crash, Faults, SimRng, Timing};
 
-/// One of the three devices.
+/// One of the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disk {
     /// The physical master.
     Master,
-    /// The shadow.
-    Shadow,
-    /// The bitmap volume.
-    Bitmap,
+    /// The shadow of a set.
+    Shadow(SetNumber),
+    /// The bitmap volume of a set.
+    Bitmap(SetNumber),
 }
 
 impl Disk {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Master, Self::Shadow, Self::Bitmap];
+    /// Its place among all disks: the master, then two for each set.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Master => 0,
+            Self::Shadow(set) => 1 + 2 * usize::from(set),
+            Self::Bitmap(set) => 2 + 2 * usize::from(set),
+        }
+    }
+
+    /// All disks of a master with so many sets, in that order.
+    pub fn all(sets: usize) -> impl Iterator<Item = Self> {
+        let of = |set| [Self::Shadow(set), Self::Bitmap(set)];
+        std::iter::once(Self::Master).chain((0..).take(sets).flat_map(of))
+    }
+
+    /// The set that it belongs to.
+    pub fn set(self) -> Option<SetNumber> {
+        match self {
+            Self::Master => None,
+            Self::Shadow(set) | Self::Bitmap(set) => Some(set),
+        }
+    }
 }
 
 /// What the workload asks for.
@@ -64,21 +84,25 @@ pub enum Step {
     Settle,
     /// Settle, then read both sides.
     ReadOut,
-    /// Prepare a set, if there is none.
-    Enable,
+    /// Prepare a set, if it is not there.
+    Enable(SetNumber),
     /// A cut. The shadow's requests are drained first and none is issued until the answer.
     Cut {
+        /// Of this set.
+        set: SetNumber,
         /// Only what may differ.
         update: bool,
     },
     /// Stop the copier.
-    Abort,
+    Abort(SetNumber),
     /// Let it go on.
-    Resume,
+    Resume(SetNumber),
     /// Chunks per tenth of a second that the copier may copy; none: no limit.
-    Limit(Option<u64>),
-    /// End the set.
+    Limit(SetNumber, Option<u64>),
+    /// End a set.
     Disable {
+        /// This one.
+        set: SetNumber,
         /// Also while it is copying.
         force: bool,
     },
@@ -99,6 +123,45 @@ pub enum Step {
     Heal,
 }
 
+impl Step {
+    /// The set that the step is about, if it is about one.
+    pub fn set(self) -> Option<SetNumber> {
+        match self {
+            Self::Request { side: Side::Shadow(set), .. }
+            | Self::Enable(set)
+            | Self::Cut { set, .. }
+            | Self::Abort(set)
+            | Self::Resume(set)
+            | Self::Limit(set, _)
+            | Self::Disable { set, .. } => Some(set),
+            Self::Faults(disk, _) => disk.set(),
+            Self::Request { side: Side::Master, .. }
+            | Self::Turns(_)
+            | Self::Settle
+            | Self::ReadOut
+            | Self::Detach
+            | Self::Crash { .. }
+            | Self::NoteFaults(_)
+            | Self::Heal => None,
+        }
+    }
+}
+
+/// One of the sets that the master may have.
+#[derive(Clone, Copy, Debug)]
+pub struct SetPlan {
+    /// Dependent or independent.
+    pub mode: Mode,
+    /// Caches of shadow and bitmap volume.
+    pub caches: [Cache; 2],
+    /// Blocks of the journal ring.
+    pub ring_blocks: u64,
+    /// Bytes of the head that is kept on the bitmap volume.
+    pub head_bytes: u64,
+    /// Whether master writes fail when nothing can be recorded, instead of waiting.
+    pub fail_write: bool,
+}
+
 /// Everything that a seed decides.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -106,24 +169,18 @@ pub struct Plan {
     pub seed: u64,
     /// Size and chunks of the master.
     pub geometry: Geometry,
-    /// Dependent or independent.
-    pub mode: Mode,
-    /// Caches of master, shadow and bitmap volume.
-    pub caches: [Cache; 3],
+    /// Cache of the master.
+    pub cache: Cache,
     /// How slow the devices are.
     pub timing: Timing,
-    /// Blocks of the journal ring.
-    pub ring_blocks: u64,
-    /// Bytes of the head that is kept on the bitmap volume.
-    pub head_bytes: u64,
+    /// The sets, by number; at most [`SETS_MAX`].
+    pub sets: Vec<SetPlan>,
     /// Copy buffers for first writes.
     pub write_buffers: u16,
     /// Copy buffers of the copier.
     pub copier_buffers: u16,
     /// Chunks in a copy buffer.
     pub buffer_chunks: u64,
-    /// Whether master writes fail when nothing can be recorded, instead of waiting.
-    pub fail_write: bool,
     /// Whether a new write may overlap one in flight.
     pub overlaps: bool,
     /// Of a thousand recoveries so many crash.
@@ -159,6 +216,9 @@ struct Weights {
 
 struct Generator<'a> {
     rng: &'a mut SimRng,
+    /// What concerns more than one set comes from here, so that seeds with one set stay what they are.
+    more: SimRng,
+    sets: usize,
     sectors: u64,
     chunk_sectors: u64,
     weights: Weights,
@@ -168,43 +228,70 @@ struct Generator<'a> {
     hot: u64,
     power: u32,
     crash_span: u64,
+    /// By kind: master, shadows, bitmap volumes.
     faulty: [bool; 3],
+    /// Sets with good devices beside others with bad ones show that only those suffer.
+    faulty_sets: [bool; SETS_MAX],
     note_faults: bool,
     drop_cache: bool,
 }
 
 impl Plan {
-    /// The plan of a seed.
+    /// The plan of a seed: of three in a row the first has one set, the next two, then three.
     pub fn of(seed: u64) -> Self {
         let rng = &mut SimRng::new(seed);
+        let mut more = SimRng::new(seed ^ 0x5e75);
+        let siblings = usize::try_from(seed % SETS_MAX as u64).unwrap_or(0);
         let mode = if rng.chance(500) { Mode::Dependent } else { Mode::Independent };
         let geometry = geometry(rng, mode);
         let head_chunks = rng.range(1, 4).min(geometry.chunk_count());
-        let caches = caches(rng);
+        let [cache, shadow, bitmap] = [(); 3].map(|()| any_cache(rng));
         let timing =
             Timing { effect: rng.range(1, 5), completion: rng.range(1, 4), slow: rng.pick(&[0, 10, 50]) };
+        let first = SetPlan {
+            mode,
+            caches: [shadow, bitmap],
+            ring_blocks: rng.pick(&RINGS),
+            head_bytes: head_chunks * geometry.chunk_bytes(),
+            fail_write: false,
+        };
         let mut plan = Self {
             seed,
             geometry,
-            mode,
-            caches,
+            cache,
             timing,
-            ring_blocks: rng.pick(&[8, 8, 12, 16, 64]),
-            head_bytes: head_chunks * geometry.chunk_bytes(),
+            sets: vec![first],
             write_buffers: u16::try_from(rng.range(1, 6)).unwrap_or(1),
             copier_buffers: u16::try_from(rng.range(1, 4)).unwrap_or(1),
             buffer_chunks: rng.range(1, 4),
-            fail_write: rng.chance(200),
-            overlaps: rng.chance(250),
-            crash_in_recovery: rng.pick(&[0, 0, 200, 500]),
-            read_after_recovery: rng.pick(&[0, 700, 1000]),
+            overlaps: false,
+            crash_in_recovery: 0,
+            read_after_recovery: 0,
             script: Vec::new(),
         };
+        plan.sets[0].fail_write = rng.chance(200);
+        plan.overlaps = rng.chance(250);
+        plan.crash_in_recovery = rng.pick(&[0, 0, 200, 500]);
+        plan.read_after_recovery = rng.pick(&[0, 700, 1000]);
+        plan.sets.extend((0..siblings).map(|_| sibling(&mut more, &geometry)));
         if geometry.chunk_count() > 1000 {
             plan.buffer_chunks = 256;
         }
-        plan.script = script(rng, &geometry);
+        plan.script = script(rng, more, &geometry, plan.sets.len());
         plan
+    }
+}
+
+/// Small ones mostly: what happens when a ring is full must happen.
+const RINGS: [u64; 5] = [8, 8, 12, 16, 64];
+
+fn sibling(rng: &mut SimRng, geometry: &Geometry) -> SetPlan {
+    SetPlan {
+        mode: if rng.chance(500) { Mode::Dependent } else { Mode::Independent },
+        caches: [(); 2].map(|()| any_cache(rng)),
+        ring_blocks: rng.pick(&RINGS),
+        head_bytes: rng.range(1, 4).min(geometry.chunk_count()) * geometry.chunk_bytes(),
+        fail_write: rng.chance(200),
     }
 }
 
@@ -217,10 +304,10 @@ fn geometry(rng: &mut SimRng, mode: Mode) -> Geometry {
     Geometry::new(chunks * chunk - short, chunk).expect("a possible geometry")
 }
 
-fn caches(rng: &mut SimRng) -> [Cache; 3] {
+fn any_cache(rng: &mut SimRng) -> Cache {
     // Mostly volatile: that is where flushes matter.
     let all = [Cache::Volatile, Cache::Fua, Cache::WriteThrough];
-    [(); 3].map(|()| if rng.chance(550) { Cache::Volatile } else { rng.pick(&all) })
+    if rng.chance(550) { Cache::Volatile } else { rng.pick(&all) }
 }
 
 fn weights(rng: &mut SimRng) -> Weights {
@@ -247,7 +334,7 @@ fn weights(rng: &mut SimRng) -> Weights {
     }
 }
 
-fn script(rng: &mut SimRng, geometry: &Geometry) -> Vec<Step> {
+fn script(rng: &mut SimRng, mut more: SimRng, geometry: &Geometry, sets: usize) -> Vec<Step> {
     let weights = weights(rng);
     let sectors = geometry.master_bytes() / 512;
     let chunk_sectors = geometry.chunk_bytes() / 512;
@@ -260,7 +347,10 @@ fn script(rng: &mut SimRng, geometry: &Geometry) -> Vec<Step> {
         faulty: [rng.chance(400), rng.chance(600), rng.chance(600)],
         note_faults: rng.chance(200),
         drop_cache: rng.chance(500),
+        faulty_sets: [(); SETS_MAX].map(|()| sets == 1 || more.chance(600)),
         rng,
+        more,
+        sets,
         sectors,
         chunk_sectors,
         weights,
@@ -269,11 +359,19 @@ fn script(rng: &mut SimRng, geometry: &Geometry) -> Vec<Step> {
     let length = generator.rng.range(15, 110);
     let before = generator.rng.below(6);
     let mut script: Vec<Step> = (0..before).map(|_| generator.request(Side::Master)).collect();
-    script.extend([Step::Enable, Step::Cut { update: false }]);
+    script.extend([Step::Enable(0), Step::Cut { set: 0, update: false }]);
     if generator.rng.chance(500) {
         script.push(Step::Settle);
     }
+    let start = script.len() as u64;
     script.extend((0..length).map(|_| generator.step()));
+    for set in (1..).take(sets - 1) {
+        script.extend((0..generator.more.below(length / 2 + 1)).map(|_| generator.step()));
+        // At the beginning, or into a life that is well under way.
+        let span = if generator.more.chance(500) { 4 } else { script.len() as u64 + 1 - start };
+        let at = usize::try_from(start + generator.more.below(span)).unwrap_or(0).min(script.len());
+        script.splice(at..at, [Step::Enable(set), Step::Cut { set, update: false }]);
+    }
     script
 }
 
@@ -295,20 +393,32 @@ impl Generator<'_> {
         ];
         match self.choose(&kinds) {
             0 => self.request(Side::Master),
-            1 => self.request(Side::Shadow),
+            1 => {
+                let set = self.set();
+                self.request(Side::Shadow(set))
+            }
             2 => Step::Turns(u32::try_from(self.rng.range(1, 12)).unwrap_or(1)),
             3 => self.rng.pick(&[Step::Settle, Step::ReadOut]),
-            4 => Step::Cut { update: self.rng.chance(600) },
-            5 => self.rng.pick(&[Step::Abort, Step::Resume]),
-            6 if self.rng.chance(600) => Step::Limit(Some(self.rng.range(1, 40))),
-            6 => Step::Limit(None),
+            4 => Step::Cut { set: self.set(), update: self.rng.chance(600) },
+            5 => {
+                let set = self.set();
+                self.rng.pick(&[Step::Abort(set), Step::Resume(set)])
+            }
+            6 if self.rng.chance(600) => Step::Limit(self.set(), Some(self.rng.range(1, 40))),
+            6 => Step::Limit(self.set(), None),
             7 => {
-                self.rng.pick(&[Step::Disable { force: true }, Step::Disable { force: false }, Step::Enable])
+                let set = self.set();
+                let end = |force| Step::Disable { set, force };
+                self.rng.pick(&[end(true), end(false), Step::Enable(set)])
             }
             8 => Step::Detach,
             9 => self.crash(),
             _ => self.faults(),
         }
+    }
+
+    fn set(&mut self) -> SetNumber {
+        SetNumber::try_from(self.more.index(self.sets)).unwrap_or(0)
     }
 
     fn choose(&mut self, weights: &[u64]) -> usize {
@@ -330,7 +440,7 @@ impl Generator<'_> {
                 [w.master_write, w.master_zeroes, w.master_read, w.master_flush, w.discard],
                 [Ask::Write { fua }, Ask::Zeroes { fua }, Ask::Read, Ask::Flush, Ask::Discard],
             ),
-            Side::Shadow => (
+            Side::Shadow(_) => (
                 [w.shadow_write, w.shadow_zeroes, w.shadow_read, w.shadow_flush, 0],
                 [Ask::Write { fua }, Ask::Zeroes { fua }, Ask::Read, Ask::Flush, Ask::Flush],
             ),
@@ -363,8 +473,11 @@ impl Generator<'_> {
     }
 
     fn faults(&mut self) -> Step {
-        let disk = self.rng.index(3);
-        if self.rng.chance(400) || !self.faulty[disk] {
+        let kind = self.rng.index(3);
+        let set = self.set();
+        let disk = [Disk::Master, Disk::Shadow(set), Disk::Bitmap(set)][kind];
+        let good = !self.faulty[kind] || !self.faulty_sets[usize::from(set)] && disk != Disk::Master;
+        if self.rng.chance(400) || good {
             return Step::Heal;
         }
         if self.note_faults && self.rng.chance(150) {
@@ -374,9 +487,9 @@ impl Generator<'_> {
         let (read, write, flush) = (rate(400), rate(400), rate(300));
         // A hung master hangs its workload too, and one that forgets what it could not flush breaks every promise
         // to whoever did not ask for that flush: nothing is promised then.
-        let master = Disk::ALL[disk] == Disk::Master;
+        let master = disk == Disk::Master;
         let hang = if master { 0 } else { rate(250).min(150) };
         let drop_cache = self.drop_cache && !master;
-        Step::Faults(Disk::ALL[disk], Faults { read, write, flush, hang, drop_cache })
+        Step::Faults(disk, Faults { read, write, flush, hang, drop_cache })
     }
 }

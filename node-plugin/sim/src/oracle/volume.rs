@@ -113,9 +113,9 @@ impl Volume {
     }
 
     /// The image of this volume that a cut between `from` and `to` makes.
-    pub fn image(&self, from: Time, to: Time, write_through: bool) -> Self {
+    pub fn image(&self, name: &'static str, from: Time, to: Time, write_through: bool) -> Self {
         let mut image = Self::master(write_through);
-        image.name = "shadow";
+        image.name = name;
         image.window = (from, to);
         image.unknowns = self.unknowns.clone();
         for (number, sector) in &self.sectors {
