@@ -61,6 +61,12 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
+    /// Whether its records wait for company: nobody waits for the shadow's copier, but siblings of a restore are
+    /// waited for.
+    fn is_batched(&self) -> bool {
+        self.background.is_some() && self.restoring.is_none()
+    }
+
     fn leg(&mut self, set: SetIndex) -> Option<&mut Leg> {
         self.legs.iter_mut().find(|leg| leg.set == set)
     }
@@ -195,14 +201,14 @@ impl Owner {
     /// The old data has been read, or could not be.
     pub(crate) fn copy_read(&mut self, id: CopyId, ok: bool, hash: Option<u64>, out: &mut OwnerOutput) {
         let copy = self.copies.get_mut(&id).expect("a copy ends after its read");
-        let (run, background) = (copy.run, copy.background.is_some());
+        let (run, batched) = (copy.run, copy.is_batched());
         let buffer = copy.buffer.take().expect("a copy that reads has a buffer");
         copy.hash = hash.unwrap_or_default();
         let legs: Vec<SetIndex> =
             copy.legs.iter().filter(|leg| leg.state == LegState::Reading).map(|leg| leg.set).collect();
         for set in legs {
             if ok {
-                self.spread(id, run, set, buffer, background, out);
+                self.spread(id, run, set, buffer, batched, out);
             } else {
                 self.lose(id, set);
             }
@@ -227,7 +233,7 @@ impl Owner {
         run: ChunkRun,
         index: SetIndex,
         buffer: CopyBuf,
-        background: bool,
+        batched: bool,
         out: &mut OwnerOutput,
     ) {
         if self.is_source_failed(index) {
@@ -247,7 +253,7 @@ impl Owner {
         let copy = self.copies.get_mut(&id).expect("the copy is in progress");
         let leg = copy.leg(index).expect("the leg is in progress");
         leg.state = LegState::Copying { data_durable: false, record_durable: false };
-        if !background {
+        if !batched {
             self.record_held(id, index);
         }
     }
@@ -280,12 +286,12 @@ impl Owner {
         }
         if !ok {
             self.lose(id, index);
-        } else if self.copies[&id].background.is_some() {
+        } else if self.copies[&id].is_batched() {
             self.set_mut(index).copier.batch.push(id);
         } else {
             self.await_data(id, index);
         }
-        let copy = self.copies.get_mut(&id).filter(|copy| copy.background.is_none());
+        let copy = self.copies.get_mut(&id).filter(|copy| !copy.is_batched());
         if is_off(Rule::DurableBeforeOverwrite)
             && let Some(leg) =
                 copy.and_then(|copy| copy.leg(index)).filter(|leg| leg.state != LegState::Losing)

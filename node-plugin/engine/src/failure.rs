@@ -75,9 +75,7 @@ impl Owner {
         set.given_up_epoch = set.given_up_epoch.max(epoch);
         self.give_up(index, OfflineCause::Bitmap, out);
         self.legs_await_end(index);
-        if self.restores_from(index) {
-            self.fail_unreadable(out);
-        }
+        self.head_failed(index, out);
     }
 
     fn give_up(&mut self, index: SetIndex, cause: OfflineCause, out: &mut OwnerOutput) {

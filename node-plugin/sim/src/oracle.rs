@@ -65,6 +65,10 @@ pub struct Oracle {
     /// The logical master.
     pub master: Volume,
     shadows: Vec<Shadow>,
+    /// A restore that was asked for: from which set, and when.
+    restore: Option<(SetNumber, Time)>,
+    /// What the master is if a restore has happened that only the bitmap volume knows of.
+    restore_in_doubt: Option<(SetNumber, Volume)>,
 }
 
 impl Oracle {
@@ -83,6 +87,8 @@ impl Oracle {
             next_value: 1,
             master: Volume::master(master_write_through),
             shadows: SHADOW_NAMES.iter().zip(shadows_write_through).map(shadow).collect(),
+            restore: None,
+            restore_in_doubt: None,
         }
     }
 
@@ -189,8 +195,43 @@ impl Oracle {
         }
     }
 
+    /// A restore was asked for; nobody uses the master or this shadow until it is answered.
+    pub fn restore_begins(&mut self, set: SetNumber) {
+        self.restore = Some((set, self.now()));
+    }
+
+    fn restored_master(&mut self) -> Option<(SetNumber, Volume)> {
+        let (set, from) = self.restore.take()?;
+        let to = self.now();
+        let master = self.image(set)?.volume.restored(&self.master, from, to);
+        Some((set, master))
+    }
+
+    /// The restore was answered with this epoch: from now on the master is what the shadow is.
+    ///
+    /// # Errors
+    /// If it is not the next one.
+    pub fn restore_done(&mut self, epoch: u64) -> Verdict {
+        let (set, master) = self.restored_master().ok_or("a restore was answered that nobody asked for")?;
+        self.master = master;
+        let image = self.shadow(set).image.as_mut().ok_or("a restore from no image")?;
+        if epoch <= image.epoch {
+            return Err(format!("the restore was answered with epoch {epoch}, which is not a new one"));
+        }
+        image.epoch = epoch;
+        Ok(())
+    }
+
+    /// The restore was refused: the master is what it was.
+    pub fn restore_refused(&mut self) {
+        self.restore = None;
+    }
+
     /// The machine has crashed.
     pub fn crash(&mut self, power_cut: bool) {
+        if let Some(restored) = self.restored_master() {
+            self.restore_in_doubt = Some(restored);
+        }
         for set in self.sets() {
             if let Some(image) = self.image_of_cut(set) {
                 self.shadow(set).doubt(image);
@@ -199,6 +240,9 @@ impl Oracle {
         if power_cut {
             let now = self.now();
             self.master.power_cut(now);
+            if let Some((_, master)) = &mut self.restore_in_doubt {
+                master.power_cut(now);
+            }
             for image in self.shadows.iter_mut().filter_map(|shadow| shadow.image.as_mut()) {
                 image.volume.power_cut(now);
             }
@@ -214,6 +258,15 @@ impl Oracle {
     /// # Errors
     /// If it can be in no such epoch.
     pub fn recovered(&mut self, set: SetNumber, epoch: u64, online: bool) -> Verdict {
+        if self.restore_in_doubt.as_ref().is_some_and(|(of, _)| *of == set) {
+            let (_, master) = self.restore_in_doubt.take().expect("looked at");
+            let image = self.shadow(set).image.as_mut();
+            if let Some(image) = image.filter(|image| online && epoch > image.epoch) {
+                image.epoch = epoch;
+                self.master = master;
+                return Ok(());
+            }
+        }
         let shadow = self.shadow(set);
         let current = shadow.image.as_ref().map_or(0, |image| image.epoch);
         match shadow.in_doubt.take() {

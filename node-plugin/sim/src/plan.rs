@@ -93,6 +93,13 @@ pub enum Step {
         /// Only what may differ.
         update: bool,
     },
+    /// A restore. Requests of the master and of the shadow are drained first and none is issued until the answer.
+    Restore {
+        /// From this set.
+        set: SetNumber,
+        /// Only what may differ.
+        update: bool,
+    },
     /// Stop the copier.
     Abort(SetNumber),
     /// Let it go on.
@@ -130,6 +137,7 @@ impl Step {
             Self::Request { side: Side::Shadow(set), .. }
             | Self::Enable(set)
             | Self::Cut { set, .. }
+            | Self::Restore { set, .. }
             | Self::Abort(set)
             | Self::Resume(set)
             | Self::Limit(set, _)
@@ -206,6 +214,7 @@ struct Weights {
     turns: u64,
     settle: u64,
     cut: u64,
+    restore: u64,
     abort: u64,
     limit: u64,
     disable: u64,
@@ -325,6 +334,7 @@ fn weights(rng: &mut SimRng) -> Weights {
         turns: 30,
         settle: sometimes(500, 3),
         cut: sometimes(800, 4),
+        restore: sometimes(450, 3),
         abort: sometimes(250, 4),
         limit: sometimes(200, 2),
         disable: sometimes(150, 2),
@@ -390,6 +400,7 @@ impl Generator<'_> {
             w.detach,
             w.crash,
             w.faults,
+            w.restore,
         ];
         match self.choose(&kinds) {
             0 => self.request(Side::Master),
@@ -413,7 +424,8 @@ impl Generator<'_> {
             }
             8 => Step::Detach,
             9 => self.crash(),
-            _ => self.faults(),
+            10 => self.faults(),
+            _ => Step::Restore { set: self.set(), update: self.rng.chance(700) },
         }
     }
 

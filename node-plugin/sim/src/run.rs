@@ -200,20 +200,3 @@ pub fn shrink(plan: &Plan, mut fails: impl FnMut(&Plan) -> bool) -> Plan {
     }
     best
 }
-
-/// Why switching a rule off cannot show anything in this version.
-pub fn not_yet(rule: Rule) -> Option<&'static str> {
-    match rule {
-        Rule::FlushBeforePendingClear => Some("restore is not built"),
-        Rule::ConfirmBeforeInPlace
-        | Rule::RegionsPendingAtCut
-        | Rule::ReadRecheck
-        | Rule::FlushSourceAtCut
-        | Rule::FlushAtRecovery
-        | Rule::CheckpointAtRecovery
-        | Rule::SiblingBarrier
-        | Rule::LostMark
-        | Rule::DurableBeforeOverwrite
-        | Rule::DrainBeforeFlip => None,
-    }
-}

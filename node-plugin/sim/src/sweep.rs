@@ -141,6 +141,10 @@ fn update(set: u8) -> Step {
     Step::Cut { set, update: true }
 }
 
+fn restore(set: u8) -> Step {
+    Step::Restore { set, update: true }
+}
+
 fn disable(set: u8) -> Step {
     Step::Disable { set, force: true }
 }
@@ -156,8 +160,25 @@ fn alone() -> Vec<Step> {
     script.extend(first_writes());
     script.extend([Step::Resume(0), Step::Settle, write(SHADOW, 50, 8), Step::Detach]);
     script.extend([write(Side::Master, 70, 8), write(SHADOW, 71, 2), Step::Turns(10)]);
+    script.extend(restored());
     script.extend([disable(0), Step::Settle, Step::Enable(0), cut(0)]);
     script.extend([write(Side::Master, 5, 1), Step::Turns(20)]);
+    script
+}
+
+/// A slow restore, used from both sides while it runs.
+fn restored() -> Vec<Step> {
+    let mut script = vec![Step::Settle, Step::Limit(0, Some(2)), restore(0), Step::Turns(8)];
+    script.extend([write(Side::Master, 33, 2), read(SHADOW), write(SHADOW, 66, 8), Step::Turns(10)]);
+    script.extend([write(Side::Master, 64, 16), flush(Side::Master), Step::Abort(0), read(Side::Master)]);
+    script.extend([
+        Step::Turns(10),
+        Step::Resume(0),
+        Step::Limit(0, None),
+        Step::Settle,
+        write(SHADOW, 1, 3),
+    ]);
+    script.extend([write(Side::Master, 12, 9), Step::Turns(8), flush(Side::Master)]);
     script
 }
 
@@ -172,6 +193,7 @@ fn siblings() -> Vec<Step> {
     script.extend([flush(SIBLING), Step::Settle, write(Side::Master, 8, 4), write(SIBLING, 9, 3)]);
     script.extend([update(0), update(1), write(Side::Master, 60, 4), Step::Turns(10)]);
     script.extend(first_writes());
+    script.extend(restored());
     script.extend([
         update(1),
         write(Side::Master, 16, 8),

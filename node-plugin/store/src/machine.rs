@@ -18,7 +18,7 @@ use umbra_engine::{
     Request, RequestError, RequestId, SETS_MAX, Sequence, SetHeader, SetImage, SetIndex,
     SuperblockGeneration,
 };
-use umbra_format::{BLOCK_BYTES, PageHeader, Superblock, data_hash, encode_journal, encode_page};
+use umbra_format::{BLOCK_BYTES, ImageEnd, PageHeader, Superblock, data_hash, encode_journal, encode_page};
 
 /// The end of an image, for the state directory (E7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,7 +330,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                 self.give_up(set, EndNote { set: set_id, epoch, cause, master_incomplete });
             }
             Action::MoveHead { set, to } => self.side_job(set, SideJob::MoveHead(to)),
-            Action::Label { set, epoch } => self.side_job(set, SideJob::Label { epoch, given_up: false }),
+            Action::Label { set, epoch } => self.side_job(set, SideJob::Label { epoch, end: None }),
             Action::Answer { command, result } => self.answers.push((command, result)),
         }
     }
@@ -487,7 +487,8 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         self.side_jobs[usize::from(set.0)].expect_end_records(1 + u8::from(labelled));
         self.notes.submit(note);
         if labelled {
-            self.side_job(set, SideJob::Label { epoch, given_up: true });
+            let end = if note.master_incomplete { ImageEnd::MasterIncomplete } else { ImageEnd::GivenUp };
+            self.side_job(set, SideJob::Label { epoch, end: Some(end) });
         }
     }
 
@@ -519,16 +520,16 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             SideJob::MoveHead(HeadMove::Out | HeadMove::Back) => {
                 self.apply(now, Event::HeadMoved { set, ok })
             }
-            SideJob::Label { given_up: true, .. } => {
+            SideJob::Label { end: Some(_), .. } => {
                 if let Some(ok) = self.side_jobs[usize::from(set.0)].end_record(ok) {
                     self.apply(now, Event::GiveUpRecorded { set, ok });
                 }
             }
             // Nobody waits for the label, but its flush was for everything that the shadow had cached.
-            SideJob::Label { given_up: false, .. } if flush_failed => {
+            SideJob::Label { end: None, .. } if flush_failed => {
                 self.apply(now, Event::FlushFailed(Device::Shadow(set)));
             }
-            SideJob::Label { given_up: false, .. } => {}
+            SideJob::Label { end: None, .. } => {}
         }
         if self.side_jobs[usize::from(set.0)].has_work() {
             self.start_side_job(set);

@@ -24,6 +24,25 @@ impl Life {
                 self.oracle.cut_refused(set, !matches!(refusal, Refusal::Failed(_)));
                 self.judge_refusal("cut", set, refusal)
             }
+            (Running::Restore { set, cut }, Ok(Done::Cut { epoch })) => {
+                self.tally.restores += 1;
+                self.oracle.restore_done(epoch.0)?;
+                if self.rng.chance(100) {
+                    self.repeat(set, cut, epoch.0);
+                }
+                Ok(())
+            }
+            (Running::Restore { set, .. }, Err(refusal)) => {
+                self.oracle.restore_refused();
+                let lost = self.status(set).is_some_and(|status| status.lost > 0);
+                let at_rest = [SetState::Dependent, SetState::Complete];
+                let resting = self.state(set).is_some_and(|state| at_rest.contains(&state));
+                match refusal {
+                    Refusal::LostChunks(_) if lost => Ok(()),
+                    Refusal::NoImage if !resting => Ok(()),
+                    refusal => self.judge_refusal("restore", set, refusal),
+                }
+            }
             (Running::Repeat { epoch, .. }, Ok(Done::Cut { epoch: again })) if epoch == again.0 => Ok(()),
             (Running::Repeat { set, .. }, Err(refusal)) => self.judge_refusal("repeated cut", set, refusal),
             (Running::Disable { set }, Ok(Done::Ok)) => {
@@ -60,6 +79,9 @@ impl Life {
     fn judge_refusal(&self, what: &str, set: SetNumber, refusal: Refusal) -> Verdict {
         let before = self.enabled(set).map_or(0, |enabled| enabled.faults_before);
         let drained_with_others = refusal == Refusal::DrainTimeout && self.faults() > 0;
+        if refusal == Refusal::Restoring && self.restoring.is_some() {
+            return Ok(());
+        }
         if self.faults_of(set) > before || drained_with_others {
             return Ok(());
         }

@@ -19,7 +19,9 @@ impl Life {
 
     fn is_at_rest(&self) -> bool {
         let busy = |set: SetNumber| {
-            let copying = self.state(set) == Some(SetState::Copying);
+            let copying = self.state(set) == Some(SetState::Copying)
+                || self.restores_end && self.is_restoring(set)
+                || self.state(set) == Some(SetState::Restoring) && self.faults() == 0;
             let merging = self.status(set).is_some_and(|status| status.header.merging);
             copying || merging && self.is_online(set)
         };
@@ -72,7 +74,9 @@ impl Life {
     /// The raw master is the logical one, and a complete independent shadow is a plain image: both are usable
     /// without Umbra.
     pub(super) fn check_raw(&mut self) -> Verdict {
-        self.check_raw_disk(Disk::Master, Side::Master)?;
+        if self.restoring.is_none() {
+            self.check_raw_disk(Disk::Master, Side::Master)?;
+        }
         for set in self.set_numbers() {
             // A complete set may have lost chunks: then its shadow is no plain image, and its status says so.
             let whole = self.status(set).is_some_and(|status| status.lost == 0);
@@ -109,11 +113,13 @@ impl Life {
         self.world.crash_at(None);
         self.heal();
         self.rest("everything")?;
-        let aborted = |set: &SetNumber| self.state(*set) == Some(SetState::CopyAborted);
+        let aborted =
+            |set: &SetNumber| self.state(*set) == Some(SetState::CopyAborted) || self.is_restoring(*set);
         let aborted: Vec<SetNumber> = self.set_numbers().filter(aborted).collect();
         for set in &aborted {
             self.step(Step::Resume(*set))?;
         }
+        self.restores_end = true;
         if !aborted.is_empty() {
             self.rest("a resumed copy")?;
         }

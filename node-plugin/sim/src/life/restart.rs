@@ -119,6 +119,7 @@ impl Life {
             match recovered {
                 Ok((config, image)) => {
                     let (epoch, state) = (image.header.epoch, image.header.state);
+                    self.tally.restores_resumed += u64::from(state.is_restoring());
                     self.log(|| format!("recovered set {set}: epoch {epoch}, {state:?}"));
                     self.oracle.recovered(set, epoch.0, state.is_online())?;
                     self.machine().add_set(SetIndex(set), config, image);
@@ -142,6 +143,9 @@ impl Life {
                     }
                 }
             }
+        }
+        if self.restoring == Some(set) {
+            return Err(super::MASTER_INCOMPLETE.to_owned());
         }
         // The bitmap volume was damaged by its faults: the operator gives the shadow up.
         self.tally.given_up += 1;

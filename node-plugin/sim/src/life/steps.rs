@@ -10,7 +10,7 @@ impl Life {
     /// Issues a request, if there is somebody who may.
     pub(super) fn ask(&mut self, side: Side, ask: Ask, first: u64, count: u64) -> Verdict {
         let absent = match side {
-            Side::Master => false,
+            Side::Master => self.commands.values().any(|running| matches!(running, Running::Restore { .. })),
             Side::Shadow(set) => self.oracle.image(set).is_none() || self.is_closing(set),
         };
         if absent || self.commands.values().any(|running| *running == Running::Detach) {
@@ -66,8 +66,18 @@ impl Life {
         let submitted_ms = self.now_ms;
         // A fault that was drawn before the faults ended says nothing about the image.
         let reads_out = reads_out && self.is_healthy();
-        let request =
-            Outstanding { side, ask, first, count, values, issued, submitted_ms, master_faults, reads_out };
+        let request = Outstanding {
+            side,
+            ask,
+            first,
+            count,
+            values,
+            issued,
+            submitted_ms,
+            master_faults,
+            in_restore: false,
+            reads_out,
+        };
         self.outstanding.insert(id, request);
         self.submit(id);
     }
@@ -111,6 +121,30 @@ impl Life {
         Ok(())
     }
 
+    /// A restore: nobody has the master or the shadow open until it is answered.
+    pub(super) fn restore(&mut self, set: SetNumber, update: bool) -> Verdict {
+        let closed = |life: &Self| {
+            let open = |side| life.outstanding.values().any(|request| request.side == side);
+            !open(Side::Master) && !open(Side::Shadow(set))
+        };
+        let crashes = self.tally.crashes;
+        if !self.commands_done(set)? || !self.turn_until(600, closed)? || self.tally.crashes > crashes {
+            return Ok(());
+        }
+        let online = self.state(set).is_some_and(SetState::is_online);
+        if !online || self.oracle.image(set).is_none() || self.restoring.is_some() {
+            return Ok(());
+        }
+        let cut = self.fresh_id();
+        let kind = if update { CopyKind::Update } else { CopyKind::Full };
+        self.restoring = Some(set);
+        self.oracle.restore_begins(set);
+        let member = CutMember::to_master(SetIndex(set), kind);
+        let unix_ms = self.now_ms;
+        self.command(Running::Restore { set, cut }, Command::Cut { member, cut, unix_ms });
+        Ok(())
+    }
+
     pub(super) fn steer_copier(&mut self, set: SetNumber, step: Step) -> Verdict {
         if self.enabled(set).is_none() {
             return Ok(());
@@ -143,7 +177,7 @@ impl Life {
 
     /// Closes everything in order, sometimes loses the power, and starts again.
     pub(super) fn detach(&mut self) -> Verdict {
-        if !self.settle(1000)? {
+        if !self.settle(1000)? || self.restoring.is_some() {
             return Ok(());
         }
         self.command(Running::Detach, Command::Detach);

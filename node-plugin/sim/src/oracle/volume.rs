@@ -129,6 +129,23 @@ impl Volume {
         image
     }
 
+    /// The master that a restore between `from` and `to` makes of this image: what it holds, durably, and is looked
+    /// at by whoever looks at `before`, the master until then.
+    pub fn restored(&self, before: &Self, from: Time, to: Time) -> Self {
+        let mut master = self.image(before.name, from, to, before.write_through);
+        // Its sectors are of no one instant of the master's past.
+        master.window = (0, Time::MAX);
+        for candidate in master.sectors.values_mut().flatten() {
+            candidate.window = (0, Time::MAX);
+        }
+        // What the image never touched is what the master was before the run, whatever was written there since.
+        for number in before.sectors.keys() {
+            master.sectors.entry(*number).or_insert_with(|| untouched(*number));
+        }
+        master.looking.clone_from(&before.looking);
+        master
+    }
+
     /// The contents that a sector may have had at an instant of a span.
     fn held_between(sector: &Sector, from: Time, to: Time) -> Vec<Held> {
         let mut all = Vec::new();
