@@ -107,7 +107,7 @@ pub(crate) struct Owner {
     /// Operations and copies that use each buffer.
     pub(crate) buffer_users: Vec<u16>,
     pub(crate) buffer_queue: VecDeque<CopyId>,
-    /// The buffer of every copy's write: not free before the device is done with it, however late.
+    /// The buffer of every copy's write: not free before the device is done with it, or was given up.
     pub(crate) buffers_in_flight: Vec<(OpId, CopyBuf)>,
     pub(crate) activations: HashMap<u64, Activation>,
     pub(crate) gate: Option<Gate>,

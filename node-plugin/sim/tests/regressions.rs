@@ -209,3 +209,27 @@ fn a_cut_drains_though_the_ring_is_full() {
         never_fails(mode, VOLATILE, &script);
     }
 }
+
+/// Two sets with an image each, and nothing in flight.
+fn two_images() -> Vec<Step> {
+    let mut script = vec![ENABLE, CUT, Step::Enable(1), Step::Cut { set: 1, update: false }];
+    script.push(Step::Settle);
+    script
+}
+
+/// E13, E18: copies that hung at one set's volumes kept all the buffers, and first writes that only the healthy
+/// sibling needed waited for as long as the device did.
+#[test]
+fn a_sibling_that_hangs_does_not_keep_the_buffers_of_the_others() {
+    // The buffer itself is lent to the last sibling, the others get a copy of it.
+    let disks = [Disk::Shadow(0), Disk::Bitmap(0), Disk::Shadow(1), Disk::Bitmap(1)];
+    for (disk, turns) in disks.into_iter().flat_map(|disk| (1..6).map(move |turns| (disk, turns))) {
+        let mut script = two_images();
+        script.push(Step::Faults(disk, Faults { hang: 1000, ..NONE }));
+        script.extend([write(Master, 0, 24), write(Master, 24, 80), Step::Settle]);
+        // What hung comes back while its buffers are in use again.
+        script.extend([write(Master, 104, 40), Step::Turns(turns), Step::Heal, Step::ReadOut]);
+        let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+        never_fails_with(Cache::Volatile, &[dependent; 2], &script);
+    }
+}

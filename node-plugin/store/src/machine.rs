@@ -69,6 +69,7 @@ enum Pending {
 #[derive(Debug)]
 pub struct Machine<S, N> {
     master: Master,
+    limits: Limits,
     master_store: S,
     master_device: DeviceSlot,
     sides: S,
@@ -115,6 +116,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             .collect();
         Self {
             master: Master::new(geometry, limits),
+            limits,
             master_store: master.0,
             master_device: master.1,
             sides,
@@ -266,7 +268,12 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             Pending::Copy { op, buf: number, hash } => {
                 let buf = buf.expect("a lent buffer comes back");
                 let hash = (hash && ok).then(|| data_hash(buf.bytes()));
-                self.copy_bufs[usize::from(number.0)] = Some(buf.buf);
+                let slot = &mut self.copy_bufs[usize::from(number.0)];
+                // A write that was given up comes back when its number may be in use for another copy already: what
+                // that one has read stays.
+                if matches!(op, OpId::CopyRead(_)) || slot.is_none() {
+                    *slot = Some(buf.buf);
+                }
                 (op, hash)
             }
             Pending::Scratch { op } => {
@@ -340,13 +347,16 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         match memory {
             Memory::None => self.submit(device, store_kind, None, Pending::Scratch { op }),
             Memory::Copy(number) => {
+                let bytes = self.copy_buf_bytes(number);
                 let slot = &mut self.copy_bufs[usize::from(number.0)];
                 if shared {
                     let bytes = &slot.as_ref().expect("the copy's buffer is here")[..len];
                     let part = AlignedBuf::from_bytes(bytes);
                     self.submit(device, store_kind, Some(IoBuf::whole(part)), Pending::Scratch { op });
                 } else {
-                    let buf = slot.take().expect("the copy's buffer is here");
+                    // The one before hangs at a device that was given up: it is not had back for this copy.
+                    let replaced = || reads.then(|| AlignedBuf::zeroed(bytes));
+                    let buf = slot.take().or_else(replaced).expect("the copy's buffer is here");
                     let hash = matches!(kind, IoKind::Read { hash: true });
                     let pending = Pending::Copy { op, buf: number, hash };
                     self.submit(device, store_kind, Some(IoBuf::head(buf, len)), pending);
@@ -371,6 +381,14 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                 self.submit(device, store_kind, Some(IoBuf::head(part, len)), pending);
             }
         }
+    }
+
+    fn copy_buf_bytes(&self, number: CopyBuf) -> usize {
+        let bytes = match number.0 < self.limits.write_buffers {
+            true => self.limits.write_buffer_bytes,
+            false => self.limits.copier_buffer_bytes,
+        };
+        usize::try_from(bytes).expect("copy buffers fit in memory")
     }
 
     fn scratch_buf(&mut self, len: usize) -> AlignedBuf {
