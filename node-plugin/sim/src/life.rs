@@ -292,7 +292,12 @@ impl Life {
     /// Of these, the ones that a set may suffer from: those of its own volumes, and of what all sets share (E13).
     fn faults_of(&self, set: SetNumber) -> u64 {
         let disks = [Disk::Master, Disk::Shadow(set), Disk::Bitmap(set)];
-        disks.into_iter().map(|disk| self.injected(disk)).sum::<u64>() + self.notes.failures()
+        disks.into_iter().map(|disk| self.injected(disk)).sum::<u64>() + self.unrecorded(set)
+    }
+
+    /// Failures of the state directory, if the set may have had to do with it: it is for when a bitmap volume fails.
+    fn unrecorded(&self, set: SetNumber) -> u64 {
+        if self.injected(Disk::Bitmap(set)) > 0 { self.notes.failures() } else { 0 }
     }
 
     fn fresh_id(&mut self) -> Id128 {
@@ -371,12 +376,19 @@ impl Life {
         if self.notes.is_failing() {
             return Ok(());
         }
-        for (id, request) in self.outstanding.iter().filter(|(_, request)| request.side == Side::Master) {
+        let bounded = |side| match side {
+            Side::Master => true,
+            // E13: nobody waits for what fails at a sibling.
+            Side::Shadow(set) => {
+                self.enabled(set).is_some_and(|enabled| self.faults_of(set) == enabled.faults_before)
+            }
+        };
+        for (id, request) in self.outstanding.iter().filter(|(_, request)| bounded(request.side)) {
             let waited = self.now_ms - request.submitted_ms;
             if waited > BOUND_MS {
-                let Outstanding { ask, first, count, .. } = request;
+                let Outstanding { side, ask, first, count, .. } = request;
                 return Err(format!(
-                    "invariant 1: master request {id} ({ask:?} {first}+{count}) waits for {waited} ms"
+                    "invariant 1: {side:?} request {id} ({ask:?} {first}+{count}) waits for {waited} ms"
                 ));
             }
         }
@@ -464,10 +476,11 @@ impl Life {
 
     fn judge_error(&mut self, id: u32, request: &Outstanding, error: RequestError) -> Verdict {
         let Outstanding { side, ask, first, count, .. } = *request;
-        let may_fail = self.plan.sets.iter().any(|set| set.fail_write);
+        let may_fail =
+            |set: SetNumber| self.plan.sets[usize::from(set)].fail_write && self.unrecorded(set) > 0;
         let excused = match side {
             Side::Master => {
-                self.injected(Disk::Master) > request.master_faults || may_fail && self.notes.failures() > 0
+                self.injected(Disk::Master) > request.master_faults || self.set_numbers().any(may_fail)
             }
             Side::Shadow(set) => {
                 self.oracle.image(set).is_none_or(|image| self.faults_of(set) > image.faults_before)

@@ -335,7 +335,11 @@ fn weights(rng: &mut SimRng) -> Weights {
 }
 
 fn script(rng: &mut SimRng, mut more: SimRng, geometry: &Geometry, sets: usize) -> Vec<Step> {
-    let weights = weights(rng);
+    let mut weights = weights(rng);
+    if sets > 1 && more.chance(350) {
+        // Sets that come and go beside others.
+        weights.disable = 4;
+    }
     let sectors = geometry.master_bytes() / 512;
     let chunk_sectors = geometry.chunk_bytes() / 512;
     let hot = sectors.min(chunk_sectors * rng.range(1, 12));

@@ -233,3 +233,17 @@ fn a_sibling_that_hangs_does_not_keep_the_buffers_of_the_others() {
         never_fails_with(Cache::Volatile, &[dependent; 2], &script);
     }
 }
+
+/// E6: the label of an image that had ended hung when its set was removed; when it came back nobody took it off the
+/// jobs of that place, and the next set's head waited behind it until its deadline.
+#[test]
+fn a_label_that_comes_back_after_its_set_holds_nothing_up() {
+    let mut script = vec![ENABLE, CUT, Step::Settle];
+    script.push(Step::Faults(Disk::Shadow(0), Faults { hang: 1000, ..NONE }));
+    script.push(Step::Faults(Disk::Bitmap(0), Faults { write: 1000, ..NONE }));
+    script.extend([Step::Abort(0), write(Master, 0, 8), Step::Settle, Step::Turns(40)]);
+    script.push(Step::Faults(Disk::Bitmap(0), Faults::default()));
+    script.extend([disable(true), Step::Settle, Step::Heal, Step::Turns(9), ENABLE, CUT, Step::Settle]);
+    script.extend([Step::Turns(200), Step::ReadOut]);
+    never_fails(Mode::Independent, VOLATILE, &script);
+}

@@ -508,7 +508,11 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
     }
 
     fn side_step(&mut self, now: Now, set: SetIndex, result: Result<(), StoreError>, buf: Option<IoBuf>) {
-        let Some(config) = self.sets[usize::from(set.0)].as_ref() else { return };
+        let Some(config) = self.sets[usize::from(set.0)].as_ref() else {
+            // The last step of a set that is gone. Its volumes were busy until now, so no other has its place yet (E6).
+            self.side_jobs[usize::from(set.0)] = SideJobs::default();
+            return;
+        };
         let jobs = &mut self.side_jobs[usize::from(set.0)];
         if result.is_ok()
             && let Some((device, kind, buf)) = jobs.next_step(set, config, buf)
