@@ -460,6 +460,15 @@ impl Owner {
         self.set_mut(index).copier.batch.clear();
     }
 
+    /// Requests that wait until the end of the set's image is recorded.
+    pub(crate) fn waiters_on_end(&self, index: SetIndex) -> impl Iterator<Item = RequestId> {
+        let ends = move |leg: &Leg| leg.set == index && leg.state == LegState::Ending;
+        self.copies
+            .values()
+            .filter(move |copy| copy.legs.iter().any(ends))
+            .flat_map(|copy| copy.waiters.iter().copied())
+    }
+
     /// The set's end is recorded: nothing is copied for it any more.
     pub(crate) fn legs_ended(&mut self, index: SetIndex, out: &mut OwnerOutput) {
         let mut ended: Vec<CopyId> = self

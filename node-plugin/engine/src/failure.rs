@@ -153,7 +153,7 @@ impl Owner {
         if let Unrecordable::FailWrite(after) = policy
             && now >= since.0 + after
         {
-            self.fail_waiting(out);
+            self.fail_waiting(index, out);
         }
     }
 }

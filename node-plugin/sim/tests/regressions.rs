@@ -247,3 +247,21 @@ fn a_label_that_comes_back_after_its_set_holds_nothing_up() {
     script.extend([Step::Turns(200), Step::ReadOut]);
     never_fails(Mode::Independent, VOLATILE, &script);
 }
+
+/// E13: when nothing could be recorded for one set, the policy to fail writes failed those that only waited for
+/// another, too.
+#[test]
+fn a_policy_to_fail_writes_fails_only_what_waits_for_that_set() {
+    let broken = Faults { write: 1000, ..NONE };
+    let mut script = two_images();
+    script.extend([write(Side::Shadow(1), 40, 3), Step::Settle, Step::NoteFaults(1000)]);
+    script.extend([Step::Faults(Disk::Shadow(0), broken), Step::Faults(Disk::Bitmap(0), broken)]);
+    script.extend([write(Master, 0, 8), Step::Settle, Step::Turns(60), Step::Turns(60)]);
+    for chunk in 6..20 {
+        script.extend([write(Side::Shadow(1), chunk * 8, 3), Step::Turns(3)]);
+    }
+    script.extend([Step::Settle, Step::Heal, Step::ReadOut]);
+    let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+    let failing = SetPlan { fail_write: true, ..dependent };
+    never_fails_with(Cache::Volatile, &[failing, dependent], &script);
+}
