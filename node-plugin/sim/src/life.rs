@@ -8,12 +8,14 @@ mod answers;
 mod check;
 mod restart;
 mod steps;
+mod tally;
 
 use crate::notes::SimNotes;
 use crate::oracle::{Oracle, SETS_MAX, SetNumber, Side, Time, Verdict};
 use crate::plan::{Ask, Disk, Plan, SetPlan, Step};
 use crate::stamp::{self, SECTOR, Value};
 use std::collections::BTreeMap;
+pub use tally::Tally;
 use umbra_engine::{
     ByteRange, CommandId, Id128, Now, Request, RequestError, RequestId, RequestKind, SetIndex, SetState,
     SetStatus,
@@ -93,50 +95,6 @@ struct Enabled {
     /// Faults before it was enabled.
     faults_before: u64,
     bitmap_faults_before: u64,
-}
-
-/// What a life has seen; for the summary, and to see that nothing is switched off by accident.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Store operations.
-    pub operations: u64,
-    /// Of these, before the script had ended.
-    pub scripted: u64,
-    /// Requests of the workload.
-    pub requests: u64,
-    /// Kills and power cuts.
-    pub crashes: u64,
-    /// Points in time.
-    pub cuts: u64,
-    /// Of these, taken while another set of the master had an image.
-    pub cuts_beside: u64,
-    /// Faults injected.
-    pub faults: u64,
-    /// Sectors found lost, or of a set that is offline.
-    pub lost: u64,
-    /// Independent sets that became complete.
-    pub completed: u64,
-    /// Sets whose bitmap volume could not be recovered after faults.
-    pub given_up: u64,
-    /// Sectors read and judged.
-    pub judged: u64,
-}
-
-impl Tally {
-    /// Adds another life's.
-    pub fn add(&mut self, other: &Self) {
-        self.operations += other.operations;
-        self.scripted += other.scripted;
-        self.requests += other.requests;
-        self.crashes += other.crashes;
-        self.cuts += other.cuts;
-        self.cuts_beside += other.cuts_beside;
-        self.faults += other.faults;
-        self.lost += other.lost;
-        self.completed += other.completed;
-        self.given_up += other.given_up;
-        self.judged += other.judged;
-    }
 }
 
 /// See the module.
