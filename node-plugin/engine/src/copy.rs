@@ -193,6 +193,20 @@ impl Owner {
         }
     }
 
+    /// E13, E18: what hangs at one set is not waited for by the others, so its buffers are used again under their
+    /// numbers. The memory stays with the executor until the device is done with it.
+    pub(crate) fn reclaim_buffers(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        let set = self.set(index);
+        let hangs = |op: OpId| set.shadow_watch.is_abandoned(op) || set.bitmap_watch.is_abandoned(op);
+        let is_hung = |op: OpId| matches!(op, OpId::CopyWrite(_, of) if of == index) && hangs(op);
+        let hung: Vec<(OpId, CopyBuf)> =
+            self.buffers_in_flight.iter().copied().filter(|(op, _)| is_hung(*op)).collect();
+        for lent in hung {
+            self.buffers_in_flight.retain(|other| *other != lent);
+            self.release_buffer(lent.1, out);
+        }
+    }
+
     /// Where a set keeps its copy of a run. A run lies on one side of the head's end.
     pub(crate) fn copy_target(&self, index: SetIndex, run: ChunkRun) -> (Device, ByteRange) {
         self.set(index).maps.locate(index, self.geometry.bytes_of(run))
@@ -493,6 +507,15 @@ impl Owner {
             }
         }
         self.set_mut(index).copier.batch.clear();
+    }
+
+    /// Requests that wait until the end of the set's image is recorded.
+    pub(crate) fn waiters_on_end(&self, index: SetIndex) -> impl Iterator<Item = RequestId> {
+        let ends = move |leg: &Leg| leg.set == index && leg.state == LegState::Ending;
+        self.copies
+            .values()
+            .filter(move |copy| copy.legs.iter().any(ends))
+            .flat_map(|copy| copy.waiters.iter().copied())
     }
 
     /// The set's end is recorded: nothing is copied for it any more.

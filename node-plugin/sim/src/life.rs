@@ -8,12 +8,14 @@ mod answers;
 mod check;
 mod restart;
 mod steps;
+mod tally;
 
 use crate::notes::SimNotes;
 use crate::oracle::{Oracle, SETS_MAX, SetNumber, Side, Time, Verdict};
 use crate::plan::{Ask, Disk, Plan, SetPlan, Step};
 use crate::stamp::{self, SECTOR, Value};
 use std::collections::BTreeMap;
+pub use tally::Tally;
 use umbra_engine::{
     ByteRange, CommandId, Id128, Now, Request, RequestError, RequestId, RequestKind, SetIndex, SetState,
     SetStatus,
@@ -99,56 +101,6 @@ struct Enabled {
     /// Faults before it was enabled.
     faults_before: u64,
     bitmap_faults_before: u64,
-}
-
-/// What a life has seen; for the summary, and to see that nothing is switched off by accident.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Store operations.
-    pub operations: u64,
-    /// Of these, before the script had ended.
-    pub scripted: u64,
-    /// Requests of the workload.
-    pub requests: u64,
-    /// Kills and power cuts.
-    pub crashes: u64,
-    /// Points in time.
-    pub cuts: u64,
-    /// Of these, taken while another set of the master had an image.
-    pub cuts_beside: u64,
-    /// Restores begun.
-    pub restores: u64,
-    /// Starts that found a restore under way.
-    pub restores_resumed: u64,
-    /// Faults injected.
-    pub faults: u64,
-    /// Sectors found lost, or of a set that is offline.
-    pub lost: u64,
-    /// Independent sets that became complete.
-    pub completed: u64,
-    /// Sets whose bitmap volume could not be recovered after faults.
-    pub given_up: u64,
-    /// Sectors read and judged.
-    pub judged: u64,
-}
-
-impl Tally {
-    /// Adds another life's.
-    pub fn add(&mut self, other: &Self) {
-        self.operations += other.operations;
-        self.scripted += other.scripted;
-        self.requests += other.requests;
-        self.crashes += other.crashes;
-        self.cuts += other.cuts;
-        self.cuts_beside += other.cuts_beside;
-        self.restores += other.restores;
-        self.restores_resumed += other.restores_resumed;
-        self.faults += other.faults;
-        self.lost += other.lost;
-        self.completed += other.completed;
-        self.given_up += other.given_up;
-        self.judged += other.judged;
-    }
 }
 
 /// See the module.
@@ -326,7 +278,12 @@ impl Life {
     /// Of these, the ones that a set may suffer from: those of its own volumes, and of what all sets share (E13).
     fn faults_of(&self, set: SetNumber) -> u64 {
         let disks = [Disk::Master, Disk::Shadow(set), Disk::Bitmap(set)];
-        disks.into_iter().map(|disk| self.injected(disk)).sum::<u64>() + self.notes.failures()
+        disks.into_iter().map(|disk| self.injected(disk)).sum::<u64>() + self.unrecorded(set)
+    }
+
+    /// Failures of the state directory, if the set may have had to do with it: it is for when a bitmap volume fails.
+    fn unrecorded(&self, set: SetNumber) -> u64 {
+        if self.injected(Disk::Bitmap(set)) > 0 { self.notes.failures() } else { 0 }
     }
 
     fn fresh_id(&mut self) -> Id128 {
@@ -412,14 +369,21 @@ impl Life {
         if self.notes.is_failing() {
             return Ok(());
         }
-        for (id, request) in self.outstanding.iter().filter(|(_, request)| request.side == Side::Master) {
+        let bounded = |side| match side {
+            Side::Master => true,
+            // E13: nobody waits for what fails at a sibling.
+            Side::Shadow(set) => {
+                self.enabled(set).is_some_and(|enabled| self.faults_of(set) == enabled.faults_before)
+            }
+        };
+        for (id, request) in self.outstanding.iter().filter(|(_, request)| bounded(request.side)) {
             let waited = self.now_ms - request.submitted_ms;
             // Its second exception: what is read from a shadow that hangs comes when the shadow does.
             let excepted = request.ask == Ask::Read && request.in_restore;
             if waited > BOUND_MS && !excepted {
-                let Outstanding { ask, first, count, .. } = request;
+                let Outstanding { side, ask, first, count, .. } = request;
                 return Err(format!(
-                    "invariant 1: master request {id} ({ask:?} {first}+{count}) waits for {waited} ms"
+                    "invariant 1: {side:?} request {id} ({ask:?} {first}+{count}) waits for {waited} ms"
                 ));
             }
         }
@@ -508,11 +472,12 @@ impl Life {
 
     fn judge_error(&mut self, id: u32, request: &Outstanding, error: RequestError) -> Verdict {
         let Outstanding { side, ask, first, count, .. } = *request;
-        let may_fail = self.plan.sets.iter().any(|set| set.fail_write);
+        let may_fail =
+            |set: SetNumber| self.plan.sets[usize::from(set)].fail_write && self.unrecorded(set) > 0;
         let excused = match side {
             Side::Master => {
                 self.injected(Disk::Master) > request.master_faults
-                    || may_fail && self.notes.failures() > 0
+                    || self.set_numbers().any(may_fail)
                     || self.is_source_faulty()
             }
             Side::Shadow(set) => {

@@ -209,3 +209,59 @@ fn a_cut_drains_though_the_ring_is_full() {
         never_fails(mode, VOLATILE, &script);
     }
 }
+
+/// Two sets with an image each, and nothing in flight.
+fn two_images() -> Vec<Step> {
+    let mut script = vec![ENABLE, CUT, Step::Enable(1), Step::Cut { set: 1, update: false }];
+    script.push(Step::Settle);
+    script
+}
+
+/// E13, E18: copies that hung at one set's volumes kept all the buffers, and first writes that only the healthy
+/// sibling needed waited for as long as the device did.
+#[test]
+fn a_sibling_that_hangs_does_not_keep_the_buffers_of_the_others() {
+    // The buffer itself is lent to the last sibling, the others get a copy of it.
+    let disks = [Disk::Shadow(0), Disk::Bitmap(0), Disk::Shadow(1), Disk::Bitmap(1)];
+    for (disk, turns) in disks.into_iter().flat_map(|disk| (1..6).map(move |turns| (disk, turns))) {
+        let mut script = two_images();
+        script.push(Step::Faults(disk, Faults { hang: 1000, ..NONE }));
+        script.extend([write(Master, 0, 24), write(Master, 24, 80), Step::Settle]);
+        // What hung comes back while its buffers are in use again.
+        script.extend([write(Master, 104, 40), Step::Turns(turns), Step::Heal, Step::ReadOut]);
+        let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+        never_fails_with(Cache::Volatile, &[dependent; 2], &script);
+    }
+}
+
+/// E6: the label of an image that had ended hung when its set was removed; when it came back nobody took it off the
+/// jobs of that place, and the next set's head waited behind it until its deadline.
+#[test]
+fn a_label_that_comes_back_after_its_set_holds_nothing_up() {
+    let mut script = vec![ENABLE, CUT, Step::Settle];
+    script.push(Step::Faults(Disk::Shadow(0), Faults { hang: 1000, ..NONE }));
+    script.push(Step::Faults(Disk::Bitmap(0), Faults { write: 1000, ..NONE }));
+    script.extend([Step::Abort(0), write(Master, 0, 8), Step::Settle, Step::Turns(40)]);
+    script.push(Step::Faults(Disk::Bitmap(0), Faults::default()));
+    script.extend([disable(true), Step::Settle, Step::Heal, Step::Turns(9), ENABLE, CUT, Step::Settle]);
+    script.extend([Step::Turns(200), Step::ReadOut]);
+    never_fails(Mode::Independent, VOLATILE, &script);
+}
+
+/// E13: when nothing could be recorded for one set, the policy to fail writes failed those that only waited for
+/// another, too.
+#[test]
+fn a_policy_to_fail_writes_fails_only_what_waits_for_that_set() {
+    let broken = Faults { write: 1000, ..NONE };
+    let mut script = two_images();
+    script.extend([write(Side::Shadow(1), 40, 3), Step::Settle, Step::NoteFaults(1000)]);
+    script.extend([Step::Faults(Disk::Shadow(0), broken), Step::Faults(Disk::Bitmap(0), broken)]);
+    script.extend([write(Master, 0, 8), Step::Settle, Step::Turns(60), Step::Turns(60)]);
+    for chunk in 6..20 {
+        script.extend([write(Side::Shadow(1), chunk * 8, 3), Step::Turns(3)]);
+    }
+    script.extend([Step::Settle, Step::Heal, Step::ReadOut]);
+    let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+    let failing = SetPlan { fail_write: true, ..dependent };
+    never_fails_with(Cache::Volatile, &[failing, dependent], &script);
+}

@@ -19,6 +19,7 @@ fn some_hundred_seeds_without_a_violation() {
     for (count, what) in [
         (tally.crashes, "crashes"),
         (tally.cuts, "cuts"),
+        (tally.cuts_beside, "cuts beside a sibling"),
         (tally.faults, "faults"),
         (tally.lost, "lost sectors"),
         (tally.completed, "complete copies"),

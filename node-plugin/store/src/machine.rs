@@ -72,6 +72,7 @@ enum Pending {
 #[derive(Debug)]
 pub struct Machine<S, N> {
     master: Master,
+    limits: Limits,
     master_store: S,
     master_device: DeviceSlot,
     sides: S,
@@ -118,6 +119,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             .collect();
         Self {
             master: Master::new(geometry, limits),
+            limits,
             master_store: master.0,
             master_device: master.1,
             sides,
@@ -269,7 +271,12 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             Pending::Copy { op, buf: number, hash } => {
                 let buf = buf.expect("a lent buffer comes back");
                 let hash = (hash && ok).then(|| data_hash(buf.bytes()));
-                self.copy_bufs[usize::from(number.0)] = Some(buf.buf);
+                let slot = &mut self.copy_bufs[usize::from(number.0)];
+                // A write that was given up comes back when its number may be in use for another copy already: what
+                // that one has read stays.
+                if matches!(op, OpId::CopyRead(_)) || slot.is_none() {
+                    *slot = Some(buf.buf);
+                }
                 (op, hash)
             }
             Pending::Scratch { op } => {
@@ -348,13 +355,16 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         match memory {
             Memory::None => self.submit(device, store_kind, None, Pending::Scratch { op }),
             Memory::Copy(number) => {
+                let bytes = self.copy_buf_bytes(number);
                 let slot = &mut self.copy_bufs[usize::from(number.0)];
                 if shared {
                     let bytes = &slot.as_ref().expect("the copy's buffer is here")[..len];
                     let part = AlignedBuf::from_bytes(bytes);
                     self.submit(device, store_kind, Some(IoBuf::whole(part)), Pending::Scratch { op });
                 } else {
-                    let buf = slot.take().expect("the copy's buffer is here");
+                    // The one before hangs at a device that was given up: it is not had back for this copy.
+                    let replaced = || reads.then(|| AlignedBuf::zeroed(bytes));
+                    let buf = slot.take().or_else(replaced).expect("the copy's buffer is here");
                     let hash = matches!(kind, IoKind::Read { hash: true });
                     let pending = Pending::Copy { op, buf: number, hash };
                     self.submit(device, store_kind, Some(IoBuf::head(buf, len)), pending);
@@ -379,6 +389,14 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                 self.submit(device, store_kind, Some(IoBuf::head(part, len)), pending);
             }
         }
+    }
+
+    fn copy_buf_bytes(&self, number: CopyBuf) -> usize {
+        let bytes = match number.0 < self.limits.write_buffers {
+            true => self.limits.write_buffer_bytes,
+            false => self.limits.copier_buffer_bytes,
+        };
+        usize::try_from(bytes).expect("copy buffers fit in memory")
     }
 
     fn scratch_buf(&mut self, len: usize) -> AlignedBuf {
@@ -506,7 +524,11 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
     }
 
     fn side_step(&mut self, now: Now, set: SetIndex, result: Result<(), StoreError>, buf: Option<IoBuf>) {
-        let Some(config) = self.sets[usize::from(set.0)].as_ref() else { return };
+        let Some(config) = self.sets[usize::from(set.0)].as_ref() else {
+            // The last step of a set that is gone. Its volumes were busy until now, so no other has its place yet (E6).
+            self.side_jobs[usize::from(set.0)] = SideJobs::default();
+            return;
+        };
         let jobs = &mut self.side_jobs[usize::from(set.0)];
         if result.is_ok()
             && let Some((device, kind, buf)) = jobs.next_step(set, config, buf)

@@ -187,6 +187,49 @@ fn lost_is_lost_until_the_next_image() {
 }
 
 #[test]
+fn each_sibling_has_an_image_of_its_own() {
+    let mut oracle = oracle();
+    oracle.cut_begins(0, 0);
+    oracle.cut_done(0, 1).unwrap();
+    let between = write(&mut oracle, 0);
+    oracle.cut_begins(1, 0);
+    oracle.cut_done(1, 1).unwrap();
+    let values = oracle.fresh_values(1);
+    let now = oracle.now();
+    oracle.volume(Side::Shadow(1)).expect("just cut").issue(0, 3, &values, false, now);
+    let now = oracle.now();
+    oracle.volume(Side::Shadow(1)).expect("just cut").end(0, true, now);
+    for (side, first, value) in [
+        (Side::Shadow(0), 0, original(0)),
+        (Side::Shadow(1), 0, between),
+        (Side::Shadow(0), 3, original(3)),
+        (Side::Shadow(1), 3, values[0]),
+        (Side::Master, 3, original(3)),
+    ] {
+        assert!(reads(&mut oracle.clone(), side, first, value), "{side:?} {first}");
+    }
+    assert!(!reads(&mut oracle.clone(), Side::Shadow(0), 0, between));
+    assert!(!reads(&mut oracle.clone(), Side::Shadow(1), 0, original(0)));
+    assert!(!reads(&mut oracle.clone(), Side::Shadow(0), 3, values[0]));
+    oracle.lost(0, 0, 8);
+    oracle.forget_image(0);
+    assert!(reads(&mut oracle, Side::Shadow(1), 0, between), "what becomes of one is nothing to the other");
+}
+
+#[test]
+fn a_crash_in_the_cuts_of_two_siblings_leaves_each_on_a_side_of_its_own() {
+    let mut oracle = oracle();
+    let value = write(&mut oracle, 0);
+    oracle.cut_begins(0, 0);
+    oracle.cut_begins(1, 0);
+    oracle.crash(true);
+    oracle.recovered(0, 1, true).unwrap();
+    oracle.recovered(1, 0, true).unwrap();
+    assert!(oracle.image(1).is_none(), "its cut has not happened");
+    assert!(reads(&mut oracle, Side::Shadow(0), 0, value));
+}
+
+#[test]
 fn a_discard_leaves_anything_but_always_the_same() {
     let mut oracle = oracle();
     let values = oracle.master.unknown_values(1);
