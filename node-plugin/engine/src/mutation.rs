@@ -28,11 +28,13 @@ pub enum Rule {
     DurableBeforeOverwrite,
     /// The drain of a cut waits for the writes in flight.
     DrainBeforeFlip,
+    /// E4: a cut over several sets is in doubt everywhere before it is committed anywhere.
+    InDoubtFirst,
 }
 
 impl Rule {
     /// All rules, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ConfirmBeforeInPlace,
         Self::RegionsPendingAtCut,
         Self::ReadRecheck,
@@ -44,6 +46,7 @@ impl Rule {
         Self::LostMark,
         Self::DurableBeforeOverwrite,
         Self::DrainBeforeFlip,
+        Self::InDoubtFirst,
     ];
 }
 

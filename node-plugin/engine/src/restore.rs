@@ -17,7 +17,7 @@
 //! that a restore runs: nothing about them has to be derived after a crash.
 
 use crate::action::{
-    Action, CopyBuf, CopyId, Device, Durability, IoKind, Memory, OpId, Refusal, RequestError, SetIndex,
+    Action, CopyBuf, CopyId, Device, Durability, IoKind, Memory, OpId, Refusal, RequestError, SetIndex, Side,
 };
 use crate::flush::Flusher;
 use crate::journal::Purpose;
@@ -399,10 +399,14 @@ impl Owner {
         self.maybe_end_restore(index, out);
     }
 
-    /// The run could not be restored: it stays pending, and whoever waited for it gets an error (E9).
+    /// The run could not be restored: it stays pending, and who wanted to write to it, from either side, gets an
+    /// error (E9). A sibling's shadow only waited for the lock.
     fn fail_restored(&mut self, id: CopyId, out: &mut OwnerOutput) {
         for waiter in self.unlock_copy(id) {
-            self.fail_request(waiter, out);
+            match self.waiting_side(waiter) {
+                Some(Side::Shadow(set)) if !self.restores_from(set) => self.wake(waiter),
+                Some(Side::Master | Side::Shadow(_)) | None => self.fail_request(waiter, out),
+            }
         }
     }
 

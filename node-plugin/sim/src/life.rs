@@ -6,6 +6,7 @@
 
 mod answers;
 mod check;
+mod group;
 mod restart;
 mod steps;
 mod tally;
@@ -14,6 +15,7 @@ use crate::notes::SimNotes;
 use crate::oracle::{Oracle, SETS_MAX, SetNumber, Side, Time, Verdict};
 use crate::plan::{Ask, Disk, Plan, SetPlan, Step};
 use crate::stamp::{self, SECTOR, Value};
+use group::{Group, SetMask, Stage};
 use std::collections::BTreeMap;
 pub use tally::Tally;
 use umbra_engine::{
@@ -65,6 +67,7 @@ struct Outstanding {
 enum Running {
     Cut { set: SetNumber, cut: Id128 },
     Restore { set: SetNumber, cut: Id128 },
+    Group { sets: SetMask, cut: Id128, stage: Stage },
     Repeat { set: SetNumber, epoch: u64 },
     Disable { set: SetNumber },
     Detach,
@@ -80,6 +83,7 @@ impl Running {
             | Self::Repeat { set, .. }
             | Self::Disable { set }
             | Self::Minor { set } => set == of,
+            Self::Group { sets, .. } => sets >> of & 1 == 1,
             Self::Detach => true,
         }
     }
@@ -125,6 +129,8 @@ pub struct Life {
     calm: bool,
     /// From a restore's command until its set is seen at rest.
     restoring: Option<SetNumber>,
+    /// A cut over several sets under way.
+    group: Option<Group>,
     /// Restores that a fault has stopped were told to go on: they must end.
     restores_end: bool,
     /// Per disk: no faults are set.
@@ -177,6 +183,7 @@ impl Life {
             ids: 0,
             calm: false,
             restoring: None,
+            group: None,
             restores_end: false,
             tally: Tally::default(),
             trace: traced.then(Vec::new),
@@ -344,7 +351,8 @@ impl Life {
                 self.check_alone(number, &status)?;
             }
         }
-        let asked = self.commands.values().any(|running| matches!(running, Running::Restore { .. }));
+        let asked = self.group.is_some()
+            || self.commands.values().any(|running| matches!(running, Running::Restore { .. }));
         if let Some(set) = self.restoring
             && !asked
             && !self.is_restoring(set)
@@ -522,6 +530,7 @@ impl Life {
             Step::Enable(set) => self.enable(set),
             Step::Cut { set, update } => self.cut(set, update),
             Step::Restore { set, update } => self.restore(set, update),
+            Step::Group { sets, update, restore } => self.cut_together(sets, update, restore),
             Step::Abort(set) | Step::Resume(set) | Step::Limit(set, _) => self.steer_copier(set, step),
             Step::Disable { set, force } => self.disable(set, force),
             Step::Detach => self.detach(),

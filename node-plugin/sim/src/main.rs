@@ -117,13 +117,15 @@ fn many(run: &Run) -> ExitCode {
     let summary = campaign.run();
     let tally = summary.tally;
     println!(
-        "{} seeds, {} operations, {} requests, {} crashes, {} cuts ({} beside a sibling), {} restores ({} resumed), {} faults, {} sectors lost, {} sectors judged, {:.0} s",
+        "{} seeds, {} operations, {} requests, {} crashes, {} cuts ({} beside a sibling), {} over several sets ({} found in doubt), {} restores ({} resumed), {} faults, {} sectors lost, {} sectors judged, {:.0} s",
         summary.seeds,
         tally.operations,
         tally.requests,
         tally.crashes,
         tally.cuts,
         tally.cuts_beside,
+        tally.groups,
+        tally.groups_in_doubt,
         tally.restores,
         tally.restores_resumed,
         tally.faults,

@@ -36,6 +36,17 @@ pub struct Image {
     lost: BTreeSet<u64>,
     /// Faults injected before the cut began: only a later one excuses an error.
     pub faults_before: u64,
+    /// Names the cut over several sets that made it.
+    group: Option<Time>,
+}
+
+/// A cut over several sets: all are on the far side, or none is.
+#[derive(Clone, Debug)]
+struct Together {
+    name: Time,
+    sets: Vec<SetNumber>,
+    /// After a crash: what the first member that could tell has told.
+    happened: Option<bool>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +78,7 @@ pub struct Oracle {
     shadows: Vec<Shadow>,
     /// A restore that was asked for: from which set, and when.
     restore: Option<(SetNumber, Time)>,
+    together: Option<Together>,
     /// What the master is if a restore has happened that only the bitmap volume knows of.
     restore_in_doubt: Option<(SetNumber, Volume)>,
 }
@@ -88,6 +100,7 @@ impl Oracle {
             master: Volume::master(master_write_through),
             shadows: SHADOW_NAMES.iter().zip(shadows_write_through).map(shadow).collect(),
             restore: None,
+            together: None,
             restore_in_doubt: None,
         }
     }
@@ -138,7 +151,10 @@ impl Oracle {
             let volume = self.volume(side).ok_or("a shadow without an image was read")?;
             volume.read(number, *value, from, to)?;
         }
-        Ok(())
+        match side {
+            Side::Master => Ok(()),
+            Side::Shadow(set) => self.check_group(set),
+        }
     }
 
     /// These sectors could not be read although no fault is active: they are lost.
@@ -167,7 +183,9 @@ impl Oracle {
         let Shadow { name, write_through, .. } = *self.shadow(set);
         let epoch = self.image(set).map_or(0, |image| image.epoch) + 1;
         let volume = self.master.image(name, from, to, write_through);
-        Some(Image { epoch, volume, lost: BTreeSet::new(), faults_before })
+        let group = self.together.as_ref().filter(|together| together.sets.contains(&set));
+        let group = group.map(|together| together.name);
+        Some(Image { epoch, volume, lost: BTreeSet::new(), faults_before, group })
     }
 
     /// The cut was answered with this epoch.
@@ -193,6 +211,41 @@ impl Oracle {
         {
             self.shadow(set).doubt(image);
         }
+    }
+
+    /// These sets are cut, or restored from, at one instant. After the beginning of each.
+    pub fn group_begins(&mut self, sets: Vec<SetNumber>, name: Time) {
+        self.together = Some(Together { name, sets, happened: None });
+    }
+
+    /// The cut over several sets is over, either way.
+    pub fn group_ends(&mut self) {
+        self.together = None;
+    }
+
+    /// Whether a restore from this set was asked for and is not answered.
+    pub fn restores_from(&self, set: SetNumber) -> bool {
+        self.restore.is_some_and(|(of, _)| of == set)
+    }
+
+    /// Whether a restore was asked for and is not answered.
+    pub fn is_restore_asked(&self) -> bool {
+        self.restore.is_some()
+    }
+
+    /// Invariant 4 for several sets: what reads have said about the instant of each image of a group must fit.
+    fn check_group(&self, set: SetNumber) -> Verdict {
+        let Some(group) = self.image(set).and_then(|image| image.group) else { return Ok(()) };
+        let images = self.shadows.iter().filter_map(|shadow| shadow.image.as_ref());
+        let windows = images.filter(|image| image.group == Some(group)).map(|image| image.volume.window());
+        let (from, to) =
+            windows.fold((0, Time::MAX), |(from, to), window| (from.max(window.0), to.min(window.1)));
+        if from <= to {
+            return Ok(());
+        }
+        Err(format!(
+            "invariant 4: the images of one cut are of no common instant: not before {from}, not after {to}"
+        ))
     }
 
     /// A restore was asked for; nobody uses the master or this shadow until it is answered.
@@ -258,6 +311,18 @@ impl Oracle {
     /// # Errors
     /// If it can be in no such epoch.
     pub fn recovered(&mut self, set: SetNumber, epoch: u64, online: bool) -> Verdict {
+        let current = self.image(set).map_or(0, |image| image.epoch);
+        let restore = self.restore_in_doubt.as_ref().is_some_and(|(of, _)| *of == set);
+        let in_doubt = restore || self.shadow(set).in_doubt.is_some();
+        if in_doubt
+            && online
+            && let Some(together) = self.together.as_mut().filter(|together| together.sets.contains(&set))
+        {
+            let happened = epoch > current;
+            if *together.happened.get_or_insert(happened) != happened {
+                return Err(format!("P5: set {set} is on another side of the cut than its group"));
+            }
+        }
         if self.restore_in_doubt.as_ref().is_some_and(|(of, _)| *of == set) {
             let (_, master) = self.restore_in_doubt.take().expect("looked at");
             let image = self.shadow(set).image.as_mut();

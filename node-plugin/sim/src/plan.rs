@@ -103,6 +103,15 @@ pub enum Step {
         /// Only what may differ.
         update: bool,
     },
+    /// A cut over several sets at one instant.
+    Group {
+        /// These sets, as bits.
+        sets: u8,
+        /// Only what may differ.
+        update: bool,
+        /// The first is restored from, with the others as its safety.
+        restore: bool,
+    },
     /// Stop the copier.
     Abort(SetNumber),
     /// Let it go on.
@@ -150,6 +159,7 @@ impl Step {
             | Self::Turns(_)
             | Self::Settle
             | Self::ReadOut
+            | Self::Group { .. }
             | Self::Detach
             | Self::Crash { .. }
             | Self::NoteFaults(_)

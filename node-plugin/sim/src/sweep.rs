@@ -141,6 +141,10 @@ fn update(set: u8) -> Step {
     Step::Cut { set, update: true }
 }
 
+fn together(restore: bool) -> Step {
+    Step::Group { sets: 3, update: true, restore }
+}
+
 fn restore(set: u8) -> Step {
     Step::Restore { set, update: true }
 }
@@ -201,7 +205,11 @@ fn siblings() -> Vec<Step> {
         Step::Turns(9),
         Step::Detach,
     ]);
-    script.extend([write(Side::Master, 70, 8), write(SIBLING, 71, 2), Step::Turns(4), disable(0)]);
+    script.extend([write(Side::Master, 70, 8), write(SIBLING, 71, 2), together(false), Step::Turns(9)]);
+    script.extend(first_writes());
+    // A restore, with the sibling's new image as its safety.
+    script.extend([write(SHADOW, 40, 9), Step::Settle, together(true), Step::Turns(8)]);
+    script.extend([write(Side::Master, 36, 9), read(SIBLING), Step::Settle, disable(0)]);
     script.extend([write(Side::Master, 50, 8), Step::Settle, Step::Enable(0), cut(0)]);
     script.extend([write(Side::Master, 5, 1), write(Side::Master, 33, 1), Step::Turns(20)]);
     script

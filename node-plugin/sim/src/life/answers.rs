@@ -35,14 +35,13 @@ impl Life {
             (Running::Restore { set, .. }, Err(refusal)) => {
                 self.oracle.restore_refused();
                 let lost = self.status(set).is_some_and(|status| status.lost > 0);
-                let at_rest = [SetState::Dependent, SetState::Complete];
-                let resting = self.state(set).is_some_and(|state| at_rest.contains(&state));
                 match refusal {
                     Refusal::LostChunks(_) if lost => Ok(()),
-                    Refusal::NoImage if !resting => Ok(()),
+                    Refusal::NoImage if !self.is_at_rest_state(set) => Ok(()),
                     refusal => self.judge_refusal("restore", set, refusal),
                 }
             }
+            (Running::Group { cut, stage, .. }, answer) => self.group_answered(cut, stage, answer),
             (Running::Repeat { epoch, .. }, Ok(Done::Cut { epoch: again })) if epoch == again.0 => Ok(()),
             (Running::Repeat { set, .. }, Err(refusal)) => self.judge_refusal("repeated cut", set, refusal),
             (Running::Disable { set }, Ok(Done::Ok)) => {
@@ -76,7 +75,7 @@ impl Life {
     }
 
     /// Only faults excuse a refusal, and only those of others that all sets wait for together one of others.
-    fn judge_refusal(&self, what: &str, set: SetNumber, refusal: Refusal) -> Verdict {
+    pub(super) fn judge_refusal(&self, what: &str, set: SetNumber, refusal: Refusal) -> Verdict {
         let before = self.enabled(set).map_or(0, |enabled| enabled.faults_before);
         let drained_with_others = refusal == Refusal::DrainTimeout && self.faults() > 0;
         if refusal == Refusal::Restoring && self.restoring.is_some() {

@@ -33,6 +33,7 @@ impl Life {
             let power_cut = crash != Crash::Kill;
             self.machine = None;
             self.commands.clear();
+            self.group = None;
             self.notes.crash();
             self.oracle.crash(power_cut);
             if power_cut {
@@ -96,11 +97,17 @@ impl Life {
         let sides = self.world.claim();
         let notes = self.notes.clone();
         self.machine = Some(Machine::new(self.plan.geometry, self.limits(), master, sides, notes));
-        for set in self.set_numbers() {
-            if let Start::Down = self.recover(set, disabling.contains(&set))? {
+        let verdicts = self.verdicts();
+        if self.world.crashed().is_some() {
+            return Ok(Start::Down);
+        }
+        self.tally.groups_in_doubt += u64::from(verdicts.iter().any(|commit| *commit));
+        for (set, commit) in self.set_numbers().zip(verdicts) {
+            if let Start::Down = self.recover(set, disabling.contains(&set), commit)? {
                 return Ok(Start::Down);
             }
         }
+        self.oracle.group_ends();
         let again: Vec<u32> = self.outstanding.keys().copied().collect();
         for id in again {
             self.submit(id);
@@ -108,11 +115,11 @@ impl Life {
         Ok(Start::Up)
     }
 
-    fn recover(&mut self, set: SetNumber, disabling: bool) -> Result<Start, String> {
+    fn recover(&mut self, set: SetNumber, disabling: bool, commit: bool) -> Result<Start, String> {
         let Some(enabled) = self.enabled(set).cloned() else { return Ok(Start::Up) };
         for attempt in 0..2 {
             let session = Session { node: NODE, session: self.fresh_id() };
-            let known = Known { ended: self.notes.ended(enabled.identity.set), commit: false };
+            let known = Known { ended: self.notes.ended(enabled.identity.set), commit };
             let mut store = self.world.claim();
             let faults = self.faults_of(set);
             let recovered = recover_set(&mut store, self.set_devices(set), session, known, self.options(set));

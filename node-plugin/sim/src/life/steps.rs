@@ -10,7 +10,10 @@ impl Life {
     /// Issues a request, if there is somebody who may.
     pub(super) fn ask(&mut self, side: Side, ask: Ask, first: u64, count: u64) -> Verdict {
         let absent = match side {
-            Side::Master => self.commands.values().any(|running| matches!(running, Running::Restore { .. })),
+            Side::Master => {
+                let restore = |running: &Running| matches!(running, Running::Restore { .. });
+                self.commands.values().any(restore) || self.oracle.is_restore_asked()
+            }
             Side::Shadow(set) => self.oracle.image(set).is_none() || self.is_closing(set),
         };
         if absent || self.commands.values().any(|running| *running == Running::Detach) {
@@ -91,26 +94,40 @@ impl Life {
     }
 
     /// Waits for the last command for a set; false if it takes too long. Commands for different sets overlap.
-    fn commands_done(&mut self, set: SetNumber) -> Result<bool, String> {
+    pub(super) fn commands_done(&mut self, set: SetNumber) -> Result<bool, String> {
         self.turn_until(4000, |life| !life.commands.values().any(|running| running.concerns(set)))
     }
 
     /// Waits until nobody has the shadow open.
-    fn close_shadow(&mut self, set: SetNumber) -> Result<bool, String> {
-        let side = Side::Shadow(set);
-        let open = |life: &Self| life.outstanding.values().any(|request| request.side == side);
+    pub(super) fn close_shadow(&mut self, set: SetNumber) -> Result<bool, String> {
+        self.turn_until(600, |life| !life.is_open(set))
+    }
+
+    /// Whether somebody uses the shadow.
+    pub(super) fn is_open(&self, set: SetNumber) -> bool {
+        self.outstanding.values().any(|request| request.side == Side::Shadow(set))
+    }
+
+    /// Waits until nobody has the master open.
+    pub(super) fn close_master(&mut self) -> Result<bool, String> {
+        let open = |life: &Self| life.outstanding.values().any(|request| request.side == Side::Master);
         self.turn_until(600, |life| !open(life))
+    }
+
+    /// Faults that no image of a cut that begins now may be excused by.
+    pub(super) fn faults_before_cut(&self, set: SetNumber) -> u64 {
+        match (self.enabled(set), self.state(set)) {
+            (Some(enabled), Some(SetState::Prepared)) => enabled.faults_before,
+            _ => self.faults_of(set),
+        }
     }
 
     pub(super) fn cut(&mut self, set: SetNumber, update: bool) -> Verdict {
         if !self.commands_done(set)? || !self.close_shadow(set)? {
             return Ok(());
         }
-        let (Some(enabled), Some(state)) = (self.enabled(set), self.state(set)) else { return Ok(()) };
-        let before = match state {
-            SetState::Prepared => enabled.faults_before,
-            _ => self.faults_of(set),
-        };
+        let (Some(_), Some(state)) = (self.enabled(set), self.state(set)) else { return Ok(()) };
+        let before = self.faults_before_cut(set);
         let cut = self.fresh_id();
         let kind = if update { CopyKind::Update } else { CopyKind::Full };
         let reset = matches!(state, SetState::Offline(_));
@@ -131,8 +148,7 @@ impl Life {
         if !self.commands_done(set)? || !self.turn_until(600, closed)? || self.tally.crashes > crashes {
             return Ok(());
         }
-        let online = self.state(set).is_some_and(SetState::is_online);
-        if !online || self.oracle.image(set).is_none() || self.restoring.is_some() {
+        if !self.is_restorable(set) {
             return Ok(());
         }
         let cut = self.fresh_id();

@@ -15,6 +15,10 @@ pub struct Tally {
     pub cuts: u64,
     /// Of these, taken while another set of the master had an image.
     pub cuts_beside: u64,
+    /// Cuts over several sets.
+    pub groups: u64,
+    /// Starts that found one in doubt.
+    pub groups_in_doubt: u64,
     /// Restores begun.
     pub restores: u64,
     /// Starts that found a restore under way.
@@ -40,6 +44,8 @@ impl Tally {
         self.crashes += other.crashes;
         self.cuts += other.cuts;
         self.cuts_beside += other.cuts_beside;
+        self.groups += other.groups;
+        self.groups_in_doubt += other.groups_in_doubt;
         self.restores += other.restores;
         self.restores_resumed += other.restores_resumed;
         self.faults += other.faults;

@@ -367,6 +367,11 @@ impl Volume {
         }
     }
 
+    /// Between which instants the cut was, as far as reads have said.
+    pub fn window(&self) -> (Time, Time) {
+        self.window
+    }
+
     /// The sectors that were ever written, for a read-out of a large device.
     pub fn touched(&self) -> impl Iterator<Item = u64> {
         self.sectors.keys().copied()

@@ -21,6 +21,7 @@ struct Weights {
     settle: u64,
     cut: u64,
     restore: u64,
+    group: u64,
     abort: u64,
     limit: u64,
     disable: u64,
@@ -95,6 +96,7 @@ fn weights(rng: &mut SimRng) -> Weights {
         settle: sometimes(500, 3),
         cut: sometimes(800, 4),
         restore: sometimes(450, 3),
+        group: sometimes(450, 4),
         abort: sometimes(250, 4),
         limit: sometimes(200, 2),
         disable: sometimes(150, 2),
@@ -165,6 +167,7 @@ impl Generator<'_> {
             w.crash,
             w.faults,
             w.restore,
+            w.group,
         ];
         match self.choose(&kinds) {
             0 => self.request(Side::Master),
@@ -189,7 +192,12 @@ impl Generator<'_> {
             8 => Step::Detach,
             9 => self.crash(),
             10 => self.faults(),
-            _ => Step::Restore { set: self.set(), update: self.rng.chance(700) },
+            11 => Step::Restore { set: self.set(), update: self.rng.chance(700) },
+            _ => Step::Group {
+                sets: u8::try_from(self.more.range(1, 7)).unwrap_or(1),
+                update: self.rng.chance(600),
+                restore: self.rng.chance(250),
+            },
         }
     }
 
