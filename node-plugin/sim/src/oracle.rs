@@ -336,7 +336,10 @@ impl Oracle {
         let current = shadow.image.as_ref().map_or(0, |image| image.epoch);
         match shadow.in_doubt.take() {
             Some(image) if epoch > current && image.epoch <= epoch => {
-                shadow.image = Some(Image { epoch, ..image });
+                // Offline it may be the number of an earlier cut, that was given up, which has been found.
+                let earlier = shadow.image.as_ref().filter(|_| !online).map(|image| image.faults_before);
+                let faults_before = image.faults_before.min(earlier.unwrap_or(u64::MAX));
+                shadow.image = Some(Image { epoch, faults_before, ..image });
             }
             _ if epoch == current => {}
             // The number of a cut that was given up is skipped: nothing is read from such an image.

@@ -265,3 +265,30 @@ fn a_policy_to_fail_writes_fails_only_what_waits_for_that_set() {
     let failing = SetPlan { fail_write: true, ..dependent };
     never_fails_with(Cache::Volatile, &[failing, dependent], &script);
 }
+
+const RESTORE: Step = Step::Restore { set: 0, update: true };
+
+/// E9, common rule 3: the record that a sibling holds what a restore is about to overwrite waited for the copier's
+/// company, which never came.
+#[test]
+fn a_restore_in_the_background_gives_a_sibling_what_it_needs() {
+    let mut script = vec![ENABLE, CUT, write(Master, 3, 1), Step::Settle];
+    script.extend([Step::Enable(1), Step::Cut { set: 1, update: false }, RESTORE, Step::ReadOut]);
+    let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+    never_fails_with(Cache::Volatile, &[dependent; 2], &script);
+}
+
+/// E13: a write through a sibling's shadow that waited for a restored run failed with it.
+#[test]
+fn a_restore_that_cannot_be_read_fails_nobody_else() {
+    let mut script = vec![ENABLE, CUT, write(Master, 0, 40), Step::Settle];
+    script.extend([Step::Enable(1), Step::Cut { set: 1, update: false }, Step::Settle]);
+    script.push(Step::Faults(Disk::Shadow(0), Faults { read: 1000, ..NONE }));
+    script.extend([RESTORE, Step::Turns(6)]);
+    for chunk in 0..5 {
+        script.extend([write(Side::Shadow(1), chunk * 8, 3), Step::Turns(2)]);
+    }
+    script.extend([Step::Settle, Step::Heal, Step::ReadOut]);
+    let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+    never_fails_with(Cache::Volatile, &[dependent; 2], &script);
+}
