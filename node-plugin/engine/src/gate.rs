@@ -754,7 +754,12 @@ impl Owner {
             set.journal.checkpointed(set.header.checkpoint_upto);
             match member.direction {
                 Direction::ToShadow => flip_to_shadow(set, member.kind, &maps),
-                Direction::ToMaster => clear_tracking(set),
+                Direction::ToMaster => {
+                    clear_tracking(set);
+                    if is_off(Rule::HeldInRestore) {
+                        clear_plane(set, PlaneId::Held);
+                    }
+                }
             }
             if set.ending == Ending::Recorded {
                 set.ending = Ending::No;

@@ -30,11 +30,13 @@ pub enum Rule {
     DrainBeforeFlip,
     /// E4: a cut over several sets is in doubt everywhere before it is committed anywhere.
     InDoubtFirst,
+    /// E9: what a restore has still to copy is read from the shadow by the shadow's readers, too.
+    HeldInRestore,
 }
 
 impl Rule {
     /// All rules, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ConfirmBeforeInPlace,
         Self::RegionsPendingAtCut,
         Self::ReadRecheck,
@@ -47,6 +49,7 @@ impl Rule {
         Self::DurableBeforeOverwrite,
         Self::DrainBeforeFlip,
         Self::InDoubtFirst,
+        Self::HeldInRestore,
     ];
 }
 
