@@ -57,6 +57,8 @@ pub(crate) struct Copy {
     pub(crate) background: Option<SetIndex>,
     /// What comes after the legs, where the run is to be restored.
     pub(crate) restoring: Option<Stage>,
+    /// The request that overwrites the run, which cannot be read from the shadow.
+    pub(crate) overwriter: Option<RequestId>,
     pub(crate) waiters: Vec<RequestId>,
 }
 
@@ -135,13 +137,22 @@ impl Owner {
         assert!(!legs.is_empty() || restoring.is_some(), "a copy is started for somebody");
         let reads = legs.iter().any(|leg| leg.state == LegState::Reading);
         let alone = legs.is_empty();
-        let copy = Copy { run, legs, buffer: None, hash: 0, background, restoring, waiters: Vec::new() };
+        let copy = Copy {
+            run,
+            legs,
+            buffer: None,
+            hash: 0,
+            background,
+            restoring,
+            overwriter: None,
+            waiters: Vec::new(),
+        };
         self.copies.insert(id, copy);
         if reads {
             self.buffer_queue.push_back(id);
             self.give_buffers(out);
         } else if alone {
-            self.legs_settled(id, out);
+            self.legs_settled(id);
         }
         id
     }
@@ -228,16 +239,16 @@ impl Owner {
             }
         }
         self.release_buffer(buffer, out);
-        self.settle_ended_legs(id, out);
+        self.settle_ended_legs(id);
     }
 
     /// Settles the legs of sets whose end was recorded while the old data was read.
-    fn settle_ended_legs(&mut self, id: CopyId, out: &mut OwnerOutput) {
+    fn settle_ended_legs(&mut self, id: CopyId) {
         let Some(copy) = self.copies.get(&id) else { return };
         let over = |leg: &&Leg| leg.state == LegState::Ending && !self.set(leg.set).is_serving();
         let ended: Vec<SetIndex> = copy.legs.iter().filter(over).map(|leg| leg.set).collect();
         for set in ended {
-            self.settle_leg(id, set, out);
+            self.settle_leg(id, set);
         }
     }
 
@@ -314,7 +325,7 @@ impl Owner {
             if let Some(sequence) = leg.sequence {
                 self.set_mut(index).journal.data_settled(sequence);
             }
-            self.publish_held(id, index, out);
+            self.publish_held(id, index);
         }
     }
 
@@ -352,7 +363,7 @@ impl Owner {
     }
 
     /// The data of a copy is durable.
-    pub(crate) fn copy_data_durable(&mut self, id: CopyId, index: SetIndex, out: &mut OwnerOutput) {
+    pub(crate) fn copy_data_durable(&mut self, id: CopyId, index: SetIndex) {
         let Some(leg) = self.copies.get_mut(&id).and_then(|copy| copy.leg(index)) else { return };
         let LegState::Copying { data_durable, record_durable } = &mut leg.state else { return };
         *data_durable = true;
@@ -361,29 +372,29 @@ impl Owner {
             self.set_mut(index).journal.data_settled(sequence);
         }
         if held {
-            self.publish_held(id, index, out);
+            self.publish_held(id, index);
         }
     }
 
     /// The record of a copy is durable.
-    pub(crate) fn copy_record_durable(&mut self, id: CopyId, index: SetIndex, out: &mut OwnerOutput) {
+    pub(crate) fn copy_record_durable(&mut self, id: CopyId, index: SetIndex) {
         let Some(leg) = self.copies.get_mut(&id).and_then(|copy| copy.leg(index)) else { return };
         let LegState::Copying { data_durable, record_durable } = &mut leg.state else { return };
         *record_durable = true;
         if *data_durable {
-            self.publish_held(id, index, out);
+            self.publish_held(id, index);
         }
     }
 
     /// Invariant 2: data and record are durable, so the master may be overwritten.
-    fn publish_held(&mut self, id: CopyId, index: SetIndex, out: &mut OwnerOutput) {
+    fn publish_held(&mut self, id: CopyId, index: SetIndex) {
         let run = self.copies[&id].run;
         let set = self.set_mut(index);
         for chunk in run.chunks() {
             set.plane_mut(PlaneId::Held).put(chunk.0, true);
             set.maps.held.set(chunk.0);
         }
-        self.settle_leg(id, index, out);
+        self.settle_leg(id, index);
     }
 
     /// Common rule 4: the run's old data cannot be kept; that is recorded before anything goes on.
@@ -400,7 +411,7 @@ impl Owner {
     }
 
     /// The record that the run is lost is durable.
-    pub(crate) fn copy_lost(&mut self, id: CopyId, index: SetIndex, out: &mut OwnerOutput) {
+    pub(crate) fn copy_lost(&mut self, id: CopyId, index: SetIndex) {
         let Some(copy) = self.copies.get_mut(&id) else { return };
         let run = copy.run;
         let Some(leg) = copy.leg(index) else { return };
@@ -427,10 +438,10 @@ impl Owner {
         if let Some(sequence) = sequence {
             set.journal.data_settled(sequence);
         }
-        self.settle_leg(id, index, out);
+        self.settle_leg(id, index);
     }
 
-    fn settle_leg(&mut self, id: CopyId, index: SetIndex, out: &mut OwnerOutput) {
+    fn settle_leg(&mut self, id: CopyId, index: SetIndex) {
         let copy = self.copies.get_mut(&id).expect("the copy is in progress");
         let leg = copy.leg(index).expect("the leg is in progress");
         if leg.state == LegState::Settled {
@@ -443,14 +454,14 @@ impl Owner {
         }
         let copy = &self.copies[&id];
         if copy.legs.iter().all(|leg| leg.state == LegState::Settled) {
-            self.legs_settled(id, out);
+            self.legs_settled(id);
         }
     }
 
     /// Every set has what it needs of the run: the copy is over, or the restore of the run may begin.
-    fn legs_settled(&mut self, id: CopyId, out: &mut OwnerOutput) {
+    fn legs_settled(&mut self, id: CopyId) {
         if self.copies[&id].restoring.is_some() {
-            self.restore_run(id, out);
+            self.restore_run(id);
         } else {
             self.finish_copy(id);
         }
@@ -519,7 +530,7 @@ impl Owner {
     }
 
     /// The set's end is recorded: nothing is copied for it any more.
-    pub(crate) fn legs_ended(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+    pub(crate) fn legs_ended(&mut self, index: SetIndex) {
         let mut ended: Vec<CopyId> = self
             .copies
             .iter()
@@ -531,7 +542,7 @@ impl Owner {
             .collect();
         ended.sort_unstable();
         for id in ended {
-            self.settle_leg(id, index, out);
+            self.settle_leg(id, index);
         }
     }
 }

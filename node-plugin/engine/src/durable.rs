@@ -35,7 +35,7 @@ impl Owner {
 
     fn became_durable(&mut self, index: SetIndex, device: Device, item: Durable, out: &mut OwnerOutput) {
         match item {
-            Durable::CopyData(copy) => self.copy_data_durable(copy, index, out),
+            Durable::CopyData(copy) => self.copy_data_durable(copy, index),
             Durable::Block(sequence) => self.block_durable(index, sequence, out),
             Durable::Pages => self.pages_durable(index, out),
             Durable::Superblock(place) => self.superblock_durable(index, place, out),
@@ -124,8 +124,8 @@ impl Owner {
         self.set_mut(index).journal.durable(sequence, &mut purposes);
         for (purpose, _) in purposes {
             match purpose {
-                Purpose::Held(copy) => self.copy_record_durable(copy, index, out),
-                Purpose::Lost(copy) => self.copy_lost(copy, index, out),
+                Purpose::Held(copy) => self.copy_record_durable(copy, index),
+                Purpose::Lost(copy) => self.copy_lost(copy, index),
                 Purpose::Restored(copy) => self.restored(copy, out),
                 Purpose::RegionActive(region) => {
                     let set = self.set_mut(index);

@@ -29,7 +29,7 @@ impl Owner {
         }
         if set.header.state.is_restoring() {
             // E9: the set cannot end while a part of the master's data is on its shadow only.
-            self.source_failed(index, out);
+            self.source_failed(index);
             return;
         }
         if is_off(Rule::LostMark) {
@@ -79,7 +79,7 @@ impl Owner {
         set.given_up_epoch = set.given_up_epoch.max(epoch);
         self.give_up(index, OfflineCause::Bitmap, out);
         self.legs_await_end(index);
-        self.head_failed(index, out);
+        self.head_failed(index);
     }
 
     fn give_up(&mut self, index: SetIndex, cause: OfflineCause, out: &mut OwnerOutput) {
@@ -116,7 +116,7 @@ impl Owner {
             out.actions.push(Action::Answer { command, result: Err(Refusal::Failed(cause)) });
         }
         self.legs_await_end(index);
-        self.legs_ended(index, out);
+        self.legs_ended(index);
         // Bits only go from 0 to 1 here: one set less wants something.
         self.publish_pass();
         self.recount_activations();

@@ -27,7 +27,7 @@ use crate::record::{PlaneId, Record};
 use crate::restore::Restore;
 use crate::set::{Commit, SetImage, VolumeSet};
 use crate::shared::MasterMaps;
-use crate::units::{Chunk, ChunkRun, Sequence};
+use crate::units::{ByteRange, Chunk, ChunkRun, Sequence};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -287,6 +287,7 @@ impl Owner {
                 self.consider(request.id, out);
             }
             ToOwner::FlushFailed(device) => self.flush_failed(device, out),
+            ToOwner::Written(id, ok) => self.overwritten(id, ok, out),
             ToOwner::Closed => self.port_closed(out),
         }
     }
@@ -356,14 +357,19 @@ impl Owner {
         self.now = now;
         loop {
             self.settle(out);
-            let Some(id) = self.reconsider.pop_front() else { break };
-            self.consider(id, out);
+            while let Some(id) = self.reconsider.pop_front() {
+                self.consider(id, out);
+                self.settle(out);
+            }
+            self.run_copiers(out);
+            self.run_restore(out);
+            self.settle(out);
+            self.advance_gate(out);
+            self.settle(out);
+            if self.reconsider.is_empty() {
+                return;
+            }
         }
-        self.run_copiers(out);
-        self.run_restore(out);
-        self.settle(out);
-        self.advance_gate(out);
-        self.settle(out);
     }
 
     /// What a request still needs is started, or waited for; nothing missing: Go.
@@ -376,6 +382,7 @@ impl Owner {
             Side::Shadow(set) => self.prepare_shadow_write(set, &request, out),
         };
         match outcome {
+            Ok(0) if self.overwrites(id) => out.messages.push(ToPort::GoAndTell(id)),
             Ok(0) => {
                 self.waiting[id.0 as usize] = None;
                 out.messages.push(ToPort::Go(id));
@@ -400,6 +407,7 @@ impl Owner {
     ) -> Result<u32, RequestError> {
         let run = self.geometry.chunks_of(request.range);
         let mut outstanding = 0;
+        let mut unreadable = None;
         if request.kind != RequestKind::Discard {
             let mut at = run.first;
             while at < run.end() {
@@ -409,15 +417,36 @@ impl Owner {
                 }
                 let rest = ChunkRun::new(at, count(at, run.end()));
                 let copy = match self.locks.get(&at) {
+                    Some(copy) if self.copies[copy].overwriter == Some(request.id) => {
+                        at = self.copies[copy].run.end();
+                        continue;
+                    }
                     Some(copy) => *copy,
-                    None if self.maps.pending.get(at.0) => self.start_restore(rest, out)?,
+                    None if self.maps.pending.get(at.0) && !self.is_restorable(at) => {
+                        // E9: nothing of it need be read if all of it is written.
+                        if !covers(request, self.geometry.bytes_of(ChunkRun::new(at, 1))) {
+                            return Err(RequestError::Io);
+                        }
+                        unreadable.get_or_insert(at);
+                        at = at.next();
+                        continue;
+                    }
+                    None if self.maps.pending.get(at.0) => self.start_restore(rest, out),
                     None => self.start_write_copy(rest, None, out),
                 };
                 at = self.wait_for_copy(copy, request.id);
                 outstanding += 1;
             }
         }
-        Ok(outstanding + self.activate_regions(run, request.id))
+        outstanding += self.activate_regions(run, request.id);
+        // Locks that are kept until the request is written are taken last, and one after the other from the front: who
+        // has one waits for nobody but those behind it.
+        if outstanding == 0
+            && let Some(at) = unreadable
+        {
+            outstanding = self.start_overwrite(ChunkRun::new(at, count(at, run.end())), request.id, out);
+        }
+        Ok(outstanding)
     }
 
     /// Returns the chunk behind the copy's run.
@@ -467,7 +496,8 @@ impl Owner {
                     continue;
                 }
                 Some(copy) => *copy,
-                None if pending => self.start_restore(rest, out)?,
+                None if pending && !self.is_restorable(at) => return Err(RequestError::Io),
+                None if pending => self.start_restore(rest, out),
                 None => self.start_write_copy(rest, Some(index), out),
             };
             at = self.wait_for_copy(copy, request.id);
@@ -568,6 +598,18 @@ impl Owner {
         }
     }
 
+    /// A request that the owner has kept is over.
+    pub(crate) fn finish_request(
+        &mut self,
+        id: RequestId,
+        result: Result<(), RequestError>,
+        out: &mut OwnerOutput,
+    ) {
+        if self.waiting[id.0 as usize].take().is_some() {
+            out.messages.push(ToPort::Finish(id, result));
+        }
+    }
+
     /// Which side a request that waits is for.
     pub(crate) fn waiting_side(&self, id: RequestId) -> Option<Side> {
         self.waiting[id.0 as usize].as_ref().map(|waiting| waiting.request.side)
@@ -653,6 +695,11 @@ impl Owner {
             }
         }
     }
+}
+
+/// Whether a write replaces all of these bytes.
+fn covers(request: &Request, bytes: ByteRange) -> bool {
+    request.range.intersection(bytes) == Some(bytes)
 }
 
 fn count(from: Chunk, to: Chunk) -> u32 {

@@ -36,6 +36,8 @@ pub(crate) enum ToOwner {
     Closed,
     /// A flush that the workload asked for has failed: what the owner wrote there may be gone as well (E8).
     FlushFailed(Device),
+    /// What was let go with [`ToPort::GoAndTell`] is written, or not.
+    Written(RequestId, bool),
 }
 
 /// From the owner to a port.
@@ -43,6 +45,10 @@ pub(crate) enum ToOwner {
 pub(crate) enum ToPort {
     /// What the request needed is there.
     Go(RequestId),
+    /// As `Go`, but the request is not answered before the owner has done its part with what was written.
+    GoAndTell(RequestId),
+    /// It has.
+    Finish(RequestId, Result<(), RequestError>),
     /// It cannot be had.
     Fail(RequestId, RequestError),
     /// Close the gate; for a restore master reads are held back too.
@@ -72,6 +78,8 @@ struct InFlight {
     attempt: u16,
     failed: bool,
     submitted: bool,
+    /// The owner is told before the request is answered.
+    tells: bool,
 }
 
 impl InFlight {
@@ -175,7 +183,15 @@ impl Port {
 
     fn admit(&mut self, request: Request, out: &mut PortOutput) {
         let pieces = self.spare_pieces.pop().expect("one list of pieces for every slot");
-        let in_flight = InFlight { request, pieces, pending: 0, attempt: 0, failed: false, submitted: false };
+        let in_flight = InFlight {
+            request,
+            pieces,
+            pending: 0,
+            attempt: 0,
+            failed: false,
+            submitted: false,
+            tells: false,
+        };
         self.draining += usize::from(in_flight.drains());
         self.master_reads += usize::from(is_master_read(&request));
         let slot = &mut self.slots[request.id.0 as usize];
@@ -210,6 +226,12 @@ impl Port {
     pub(crate) fn message(&mut self, message: ToPort, out: &mut PortOutput) {
         match message {
             ToPort::Go(id) => self.submit(id, out),
+            ToPort::GoAndTell(id) => {
+                let slot = self.slots[id.0 as usize].as_mut();
+                slot.expect("a request that is in flight").tells = true;
+                self.submit(id, out);
+            }
+            ToPort::Finish(id, result) => self.finish(id, result, out),
             ToPort::Fail(id, error) => self.finish(id, Err(error), out),
             ToPort::Close { reads } => {
                 assert!(self.gate == Gate::Open, "the gate is closed once");
@@ -404,9 +426,11 @@ impl Port {
             in_flight.pieces[index].done = true;
             in_flight.pending -= 1;
         }
-        let (pending, failed) = (in_flight.pending, in_flight.failed);
+        let (pending, failed, tells) = (in_flight.pending, in_flight.failed, in_flight.tells);
         self.slots[id.0 as usize] = Some(in_flight);
-        if pending == 0 {
+        if pending == 0 && tells {
+            out.messages.push(ToOwner::Written(id, !failed));
+        } else if pending == 0 {
             self.finish(id, if failed { Err(RequestError::Io) } else { Ok(()) }, out);
         }
     }

@@ -17,7 +17,8 @@
 //! that a restore runs: nothing about them has to be derived after a crash.
 
 use crate::action::{
-    Action, CopyBuf, CopyId, Device, Durability, IoKind, Memory, OpId, Refusal, RequestError, SetIndex, Side,
+    Action, CopyBuf, CopyId, Device, Durability, IoKind, Memory, OpId, Refusal, RequestError, RequestId,
+    SetIndex, Side,
 };
 use crate::flush::Flusher;
 use crate::journal::Purpose;
@@ -26,9 +27,13 @@ use crate::owner::{Owner, OwnerOutput};
 use crate::record::{Mode, OfflineCause, PlaneId, Record, SetState};
 use crate::set::{Commit, Ending, VolumeSet};
 use crate::units::{Chunk, ChunkRun};
+use std::collections::BTreeSet;
 
 /// Runs whose flush and records are shared: 16 of 1 MiB cost one flush and one record block (performance plan, 2.7).
 const BATCH: usize = 16;
+
+/// A shadow with more bad chunks than this has failed.
+const UNREADABLE_MAX: usize = 1024;
 
 /// Where a run that is restored is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,8 @@ pub(crate) enum Stage {
     Barrier,
     /// Regions of sets that track are being made active.
     Regions,
+    /// The request that overwrites the run may go.
+    Granted,
     /// Waits for a buffer.
     Queued,
     /// The shadow is read.
@@ -70,6 +77,10 @@ pub(crate) struct Restore {
     unrecorded: bool,
     /// The bitmap volume has failed, and the shadow's head is there.
     head_failed: bool,
+    /// Chunks that the shadow could not give.
+    unreadable: BTreeSet<Chunk>,
+    /// After an error runs are single chunks, so that the bad ones are known.
+    one_by_one: bool,
 }
 
 impl Restore {
@@ -103,6 +114,8 @@ impl Owner {
             stopped: false,
             unrecorded: false,
             head_failed: false,
+            unreadable: BTreeSet::new(),
+            one_by_one: false,
         });
     }
 
@@ -116,29 +129,62 @@ impl Owner {
         self.restores_from(index) && self.maps.is_source_failed()
     }
 
-    /// Restores the first part of `wanted`, for a write that comes behind it.
-    ///
-    /// # Errors
-    /// If the shadow cannot be read.
-    pub(crate) fn start_restore(
+    /// Restores the first part of `wanted`, which can be read from the shadow, for a write that comes behind it.
+    pub(crate) fn start_restore(&mut self, wanted: ChunkRun, out: &mut OwnerOutput) -> CopyId {
+        let run = self.copyable_run(wanted, None, self.run_bytes(self.limits.write_buffer_bytes));
+        self.start_copy(run, None, None, Some(Stage::Barrier), out)
+    }
+
+    /// Bytes of a run that goes through a buffer of this size.
+    fn run_bytes(&self, buffer_bytes: u64) -> u64 {
+        let one_by_one = self.restore.as_ref().is_some_and(|restore| restore.one_by_one);
+        if one_by_one { self.geometry.chunk_bytes() } else { buffer_bytes }
+    }
+
+    /// Locks the first chunk of `wanted`, which cannot be read from the shadow, for a request that overwrites all of
+    /// it. The lock is kept until the record behind the write is durable. The number of things to wait for.
+    pub(crate) fn start_overwrite(
         &mut self,
         wanted: ChunkRun,
+        request: RequestId,
         out: &mut OwnerOutput,
-    ) -> Result<CopyId, RequestError> {
-        if !self.is_restorable(wanted.first) {
-            return Err(RequestError::Io);
+    ) -> u32 {
+        let id = self.start_copy(ChunkRun::new(wanted.first, 1), None, None, Some(Stage::Barrier), out);
+        let copy = self.copies.get_mut(&id).expect("just started");
+        copy.overwriter = Some(request);
+        copy.waiters.push(request);
+        1
+    }
+
+    /// Whether the request overwrites runs that it has locked.
+    pub(crate) fn overwrites(&self, request: RequestId) -> bool {
+        self.restore.is_some() && self.copies.values().any(|copy| copy.overwriter == Some(request))
+    }
+
+    /// What a request overwrites is on the master, perhaps in a cache; or not.
+    pub(crate) fn overwritten(&mut self, request: RequestId, ok: bool, out: &mut OwnerOutput) {
+        let of =
+            |(id, copy): (&CopyId, &crate::copy::Copy)| (copy.overwriter == Some(request)).then_some(*id);
+        let mut runs: Vec<CopyId> = self.copies.iter().filter_map(of).collect();
+        runs.sort_unstable();
+        for id in runs {
+            if ok {
+                self.copies.get_mut(&id).expect("listed").restoring = Some(Stage::Written);
+                self.restore.as_mut().expect("a restore runs").flusher.written(id);
+            } else {
+                self.fail_restored(id, out);
+            }
         }
-        let run = self.copyable_run(wanted, None, self.limits.write_buffer_bytes);
-        Ok(self.start_copy(run, None, None, Some(Stage::Barrier), out))
     }
 
     /// Whether the chunk's data can be had from the shadow.
-    fn is_restorable(&self, chunk: Chunk) -> bool {
+    pub(crate) fn is_restorable(&self, chunk: Chunk) -> bool {
         let restore = self.restore.as_ref().expect("a restore runs");
         let set = self.set(restore.set);
         let in_head = chunk.0 * self.geometry.chunk_bytes() < set.maps.head_bytes();
         let head_gone = restore.head_failed && in_head;
-        !self.maps.is_source_failed() && !head_gone && !set.plane(PlaneId::Lost).get(chunk.0)
+        let unreadable = head_gone || restore.unreadable.contains(&chunk);
+        !self.maps.is_source_failed() && !unreadable && !set.plane(PlaneId::Lost).get(chunk.0)
     }
 
     /// Starts background runs, lets out what is ready, and ends the restore when nothing is pending.
@@ -202,7 +248,7 @@ impl Owner {
         let first = from(set.copier.cursor, pending.len()).or_else(|| from(0, set.copier.cursor))?;
         let most = u32::try_from(pending.len() - first).unwrap_or(u32::MAX);
         let run = ChunkRun::new(Chunk(first), most.min(self.copier_chunks()));
-        Some(self.copyable_run(run, None, self.limits.copier_buffer_bytes))
+        Some(self.copyable_run(run, None, self.run_bytes(self.limits.copier_buffer_bytes)))
     }
 
     fn copier_chunks(&self) -> u32 {
@@ -210,30 +256,39 @@ impl Owner {
     }
 
     /// Siblings are ready for the run.
-    pub(crate) fn restore_run(&mut self, id: CopyId, out: &mut OwnerOutput) {
-        let run = self.copies[&id].run;
-        if !self.is_restorable(run.first) {
-            return self.fail_restored(id, out);
-        }
-        self.copies.get_mut(&id).expect("looked at").restoring = Some(Stage::Regions);
-        self.want_regions(run);
+    pub(crate) fn restore_run(&mut self, id: CopyId) {
+        self.copies.get_mut(&id).expect("the copy is in progress").restoring = Some(Stage::Regions);
         self.restore.as_mut().expect("a restore runs").waiting.push(id);
     }
 
-    /// Runs whose regions are active go on to the shadow.
+    /// Runs whose regions are active go on: to the shadow, or to the request that overwrites them.
     fn pass_regions(&mut self, out: &mut OwnerOutput) {
         let Some(restore) = self.restore.as_mut() else { return };
-        let mut waiting = std::mem::take(&mut restore.waiting);
-        waiting.retain(|id| {
-            let run = self.copies[id].run;
-            if !self.are_regions_active(run) {
-                return true;
+        let waiting = std::mem::take(&mut restore.waiting);
+        for id in waiting {
+            let (run, overwriter) = (self.copies[&id].run, self.copies[&id].overwriter);
+            if overwriter.is_none() && !self.is_restorable(run.first) {
+                self.finish_copy(id);
+                continue;
             }
-            self.copies.get_mut(id).expect("looked at").restoring = Some(Stage::Queued);
-            self.buffer_queue.push_back(*id);
-            false
-        });
-        self.restore.as_mut().expect("looked at").waiting = waiting;
+            self.want_regions(run);
+            if !self.are_regions_active(run) {
+                self.restore.as_mut().expect("looked at").waiting.push(id);
+                continue;
+            }
+            let copy = self.copies.get_mut(&id).expect("looked at");
+            match overwriter {
+                None => {
+                    copy.restoring = Some(Stage::Queued);
+                    self.buffer_queue.push_back(id);
+                }
+                Some(request) => {
+                    copy.restoring = Some(Stage::Granted);
+                    copy.waiters.retain(|waiter| *waiter != request);
+                    self.wake(request);
+                }
+            }
+        }
         self.give_buffers(out);
     }
 
@@ -264,8 +319,22 @@ impl Owner {
             self.write_to_master(id, buffer, out);
         } else {
             self.release_buffer(buffer, out);
-            self.stop_restore();
-            self.fail_restored(id, out);
+            self.run_unreadable(id, index, out);
+        }
+    }
+
+    /// The shadow answered with an error. One bad chunk is not all of the shadow: it is found, and the others go on.
+    fn run_unreadable(&mut self, id: CopyId, index: SetIndex, out: &mut OwnerOutput) {
+        let run = self.copies[&id].run;
+        let restore = self.restore.as_mut().expect("a restore runs");
+        restore.one_by_one = true;
+        if run.count == 1 {
+            restore.unreadable.insert(run.first);
+        }
+        let too_many = restore.unreadable.len() > UNREADABLE_MAX;
+        self.finish_copy(id);
+        if too_many {
+            self.shadow_failed(index, out);
         }
     }
 
@@ -361,11 +430,11 @@ impl Owner {
                 self.restored(id, out);
                 continue;
             }
-            let run = self.copies[&id].run;
+            let (run, overwriter) = (self.copies[&id].run, self.copies[&id].overwriter);
             let clear = PlaneId::Pending.mask() | if self.unholds(id) { PlaneId::Held.mask() } else { 0 };
-            self.set_mut(index)
-                .journal
-                .push(Record { run, set: 0, clear, hash: None }, Purpose::Restored(id));
+            // The shadow's side of what was overwritten unread is lost (E9).
+            let set = if overwriter.is_some() { PlaneId::Lost.mask() } else { 0 };
+            self.set_mut(index).journal.push(Record { run, set, clear, hash: None }, Purpose::Restored(id));
         }
     }
 
@@ -378,7 +447,7 @@ impl Owner {
     /// The record is durable, or the restore goes on without: from here on the run is the master's own.
     pub(crate) fn restored(&mut self, id: CopyId, out: &mut OwnerOutput) {
         let Some(copy) = self.copies.get(&id) else { return };
-        let (run, background) = (copy.run, copy.background.is_some());
+        let (run, background, overwriter) = (copy.run, copy.background.is_some(), copy.overwriter);
         let unheld = self.unholds(id);
         let index = self.restore.as_ref().expect("a restore runs").set;
         let set = self.set_mut(index);
@@ -388,6 +457,10 @@ impl Owner {
                 set.plane_mut(PlaneId::Held).put(chunk.0, false);
                 set.maps.held.clear(chunk.0);
             }
+            if overwriter.is_some() {
+                set.plane_mut(PlaneId::Lost).put(chunk.0, true);
+                set.maps.lost.set(chunk.0);
+            }
         }
         for chunk in run.chunks() {
             self.maps.pending.clear(chunk.0);
@@ -396,12 +469,21 @@ impl Owner {
             self.counters.write_restores += 1;
         }
         self.finish_copy(id);
+        if let Some(request) = overwriter.filter(|request| !self.overwrites(*request)) {
+            self.finish_request(request, Ok(()), out);
+        }
         self.maybe_end_restore(index, out);
     }
 
-    /// The run could not be restored: it stays pending, and who wanted to write to it, from either side, gets an
-    /// error (E9). A sibling's shadow only waited for the lock.
+    /// The master did not take the run: it stays pending, and who wanted to write to it, from either side, gets an
+    /// error. A sibling's shadow only waited for the lock.
     fn fail_restored(&mut self, id: CopyId, out: &mut OwnerOutput) {
+        let overwriter = self.copies[&id].overwriter;
+        if let Some(request) = overwriter {
+            // Whoever waits for the run may have better luck, or overwrite it as well.
+            self.finish_copy(id);
+            return self.finish_request(request, Err(RequestError::Io), out);
+        }
         for waiter in self.unlock_copy(id) {
             match self.waiting_side(waiter) {
                 Some(Side::Shadow(set)) if !self.restores_from(set) => self.wake(waiter),
@@ -418,38 +500,38 @@ impl Owner {
     }
 
     /// The shadow that is restored from has failed: what is pending is an error on both sides, and stays pending.
-    pub(crate) fn source_failed(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+    pub(crate) fn source_failed(&mut self, index: SetIndex) {
         self.maps.set_source_failed(true);
         self.set(index).maps.set_offline(true);
         self.stop_restore();
         self.lose_legs(index);
-        self.fail_unreadable(out);
+        self.end_unreadable();
     }
 
     /// The bitmap volume of the set that is restored from has failed: it takes the shadow's head along.
-    pub(crate) fn head_failed(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+    pub(crate) fn head_failed(&mut self, index: SetIndex) {
         if let Some(restore) = self.restore.as_mut().filter(|restore| restore.set == index) {
             restore.head_failed = true;
-            self.fail_unreadable(out);
+            self.end_unreadable();
         }
     }
 
-    /// Ends the runs that cannot be read any more. Those that wait for siblings end behind them; those that the
-    /// master has already need the shadow no more.
-    fn fail_unreadable(&mut self, out: &mut OwnerOutput) {
+    /// Ends the runs that cannot be read any more; whoever waits for one judges anew. Those that wait for siblings end
+    /// behind them; those that the master has already need the shadow no more.
+    fn end_unreadable(&mut self) {
         let waits = |stage: Stage| matches!(stage, Stage::Regions | Stage::Queued | Stage::Reading);
         let unreadable = |id: &CopyId| {
             let copy = &self.copies[id];
-            copy.restoring.is_some_and(waits) && !self.is_restorable(copy.run.first)
+            copy.restoring.is_some_and(waits)
+                && copy.overwriter.is_none()
+                && !self.is_restorable(copy.run.first)
         };
         let mut failed: Vec<CopyId> = self.copies.keys().copied().filter(unreadable).collect();
         failed.sort_unstable();
         if let Some(restore) = &mut self.restore {
             restore.waiting.retain(|id| !failed.contains(id));
         }
-        for id in failed {
-            self.fail_restored(id, out);
-        }
+        failed.into_iter().for_each(|id| self.finish_copy(id));
     }
 
     /// Somebody says that the restore may be tried again.
@@ -473,7 +555,8 @@ impl Owner {
         }
         self.maps.set_source_failed(false);
         let restore = self.restore.as_mut().expect("just asked");
-        (restore.stopped, restore.head_failed) = (false, false);
+        (restore.stopped, restore.head_failed, restore.one_by_one) = (false, false, false);
+        restore.unreadable.clear();
         Ok(())
     }
 

@@ -486,7 +486,7 @@ impl Life {
             Side::Master => {
                 self.injected(Disk::Master) > request.master_faults
                     || self.set_numbers().any(may_fail)
-                    || self.is_source_faulty()
+                    || self.is_source_faulty() && !self.is_overwrite(request)
             }
             Side::Shadow(set) => {
                 self.oracle.image(set).is_none_or(|image| self.faults_of(set) > image.faults_before)
@@ -514,6 +514,15 @@ impl Life {
             let own = |enabled: &Enabled| self.faults_of(set) > enabled.faults_before;
             self.enabled(set).is_some_and(own)
         })
+    }
+
+    /// E9: a write of whole chunks needs nothing of the shadow.
+    fn is_overwrite(&self, request: &Outstanding) -> bool {
+        let chunk = self.plan.geometry.chunk_bytes() / SECTOR as u64;
+        let end = request.first + request.count;
+        let ends = end.is_multiple_of(chunk) || end == self.plan.geometry.master_bytes() / SECTOR as u64;
+        let writes = matches!(request.ask, Ask::Write { .. } | Ask::Zeroes { .. });
+        writes && request.first.is_multiple_of(chunk) && ends
     }
 
     /// Whether no device misbehaves now.

@@ -30,13 +30,8 @@ fn cache(seed: u64) -> Cache {
 }
 
 fn plan(seed: u64, mode: Mode, script: &[Step]) -> Plan {
-    let set = SetPlan {
-        mode,
-        caches: [cache(seed); 2],
-        ring_blocks: 16,
-        head_bytes: 2 << 12,
-        fail_write: false,
-    };
+    let set =
+        SetPlan { mode, caches: [cache(seed); 2], ring_blocks: 16, head_bytes: 2 << 12, fail_write: false };
     Plan {
         seed,
         geometry: Geometry::new(21 << 12, 1 << 12).expect("a possible geometry"),

@@ -292,3 +292,24 @@ fn a_restore_that_cannot_be_read_fails_nobody_else() {
     let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
     never_fails_with(Cache::Volatile, &[dependent; 2], &script);
 }
+
+/// E9: what cannot be read from the shadow is an error for who needs it, and only for those: whole chunks can be
+/// overwritten, bad chunks keep no good one from the master, and nothing is stuck once the shadow is well.
+#[test]
+fn a_restore_with_bad_chunks_takes_what_overwrites_them() {
+    for read in [1000, 300] {
+        let mut script = vec![ENABLE, CUT, write(Master, 0, 96), Step::Settle];
+        script.push(Step::Faults(Disk::Shadow(0), Faults { read, ..NONE }));
+        script.extend([RESTORE, Step::Turns(8)]);
+        for chunk in 0..6 {
+            script.extend([write(Master, chunk * 16, 8), write(Master, chunk * 16 + 9, 2), Step::Turns(3)]);
+        }
+        script.extend([write(Master, 24, 40), flush(Master), Step::Settle, Step::ReadOut]);
+        let mut crashed = script.clone();
+        crashed.push(Step::Crash { after: 0, crash: Crash::PowerCut { granule: 512 } });
+        for script in [script, crashed] {
+            let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+            never_fails_with(Cache::Volatile, &[dependent], &script);
+        }
+    }
+}
