@@ -61,6 +61,12 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
+    /// Whether its records wait for company: nobody waits for the shadow's copier, but siblings of a restore are
+    /// waited for.
+    fn is_batched(&self) -> bool {
+        self.background.is_some() && self.restoring.is_none()
+    }
+
     fn leg(&mut self, set: SetIndex) -> Option<&mut Leg> {
         self.legs.iter_mut().find(|leg| leg.set == set)
     }
@@ -187,6 +193,20 @@ impl Owner {
         }
     }
 
+    /// E13, E18: what hangs at one set is not waited for by the others, so its buffers are used again under their
+    /// numbers. The memory stays with the executor until the device is done with it.
+    pub(crate) fn reclaim_buffers(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        let set = self.set(index);
+        let hangs = |op: OpId| set.shadow_watch.is_abandoned(op) || set.bitmap_watch.is_abandoned(op);
+        let is_hung = |op: OpId| matches!(op, OpId::CopyWrite(_, of) if of == index) && hangs(op);
+        let hung: Vec<(OpId, CopyBuf)> =
+            self.buffers_in_flight.iter().copied().filter(|(op, _)| is_hung(*op)).collect();
+        for lent in hung {
+            self.buffers_in_flight.retain(|other| *other != lent);
+            self.release_buffer(lent.1, out);
+        }
+    }
+
     /// Where a set keeps its copy of a run. A run lies on one side of the head's end.
     pub(crate) fn copy_target(&self, index: SetIndex, run: ChunkRun) -> (Device, ByteRange) {
         self.set(index).maps.locate(index, self.geometry.bytes_of(run))
@@ -195,14 +215,14 @@ impl Owner {
     /// The old data has been read, or could not be.
     pub(crate) fn copy_read(&mut self, id: CopyId, ok: bool, hash: Option<u64>, out: &mut OwnerOutput) {
         let copy = self.copies.get_mut(&id).expect("a copy ends after its read");
-        let (run, background) = (copy.run, copy.background.is_some());
+        let (run, batched) = (copy.run, copy.is_batched());
         let buffer = copy.buffer.take().expect("a copy that reads has a buffer");
         copy.hash = hash.unwrap_or_default();
         let legs: Vec<SetIndex> =
             copy.legs.iter().filter(|leg| leg.state == LegState::Reading).map(|leg| leg.set).collect();
         for set in legs {
             if ok {
-                self.spread(id, run, set, buffer, background, out);
+                self.spread(id, run, set, buffer, batched, out);
             } else {
                 self.lose(id, set);
             }
@@ -227,7 +247,7 @@ impl Owner {
         run: ChunkRun,
         index: SetIndex,
         buffer: CopyBuf,
-        background: bool,
+        batched: bool,
         out: &mut OwnerOutput,
     ) {
         if self.is_source_failed(index) {
@@ -247,7 +267,7 @@ impl Owner {
         let copy = self.copies.get_mut(&id).expect("the copy is in progress");
         let leg = copy.leg(index).expect("the leg is in progress");
         leg.state = LegState::Copying { data_durable: false, record_durable: false };
-        if !background {
+        if !batched {
             self.record_held(id, index);
         }
     }
@@ -280,12 +300,12 @@ impl Owner {
         }
         if !ok {
             self.lose(id, index);
-        } else if self.copies[&id].background.is_some() {
+        } else if self.copies[&id].is_batched() {
             self.set_mut(index).copier.batch.push(id);
         } else {
             self.await_data(id, index);
         }
-        let copy = self.copies.get_mut(&id).filter(|copy| copy.background.is_none());
+        let copy = self.copies.get_mut(&id).filter(|copy| !copy.is_batched());
         if is_off(Rule::DurableBeforeOverwrite)
             && let Some(leg) =
                 copy.and_then(|copy| copy.leg(index)).filter(|leg| leg.state != LegState::Losing)
@@ -417,6 +437,11 @@ impl Owner {
             return;
         }
         leg.state = LegState::Settled;
+        if is_off(Rule::SiblingBarrier) && copy.legs[0].state == LegState::Settled {
+            let waiters = std::mem::take(&mut copy.waiters);
+            waiters.into_iter().for_each(|waiter| self.wake(waiter));
+        }
+        let copy = &self.copies[&id];
         if copy.legs.iter().all(|leg| leg.state == LegState::Settled) {
             self.legs_settled(id, out);
         }
@@ -482,6 +507,15 @@ impl Owner {
             }
         }
         self.set_mut(index).copier.batch.clear();
+    }
+
+    /// Requests that wait until the end of the set's image is recorded.
+    pub(crate) fn waiters_on_end(&self, index: SetIndex) -> impl Iterator<Item = RequestId> {
+        let ends = move |leg: &Leg| leg.set == index && leg.state == LegState::Ending;
+        self.copies
+            .values()
+            .filter(move |copy| copy.legs.iter().any(ends))
+            .flat_map(|copy| copy.waiters.iter().copied())
     }
 
     /// The set's end is recorded: nothing is copied for it any more.

@@ -22,6 +22,8 @@ impl Owner {
         set.shadow_watch.abandon();
         set.shadow.fail();
         set.maps.set_failing(true);
+        self.reclaim_buffers(index, out);
+        let set = self.set_mut(index);
         if set.ending != Ending::No || !set.header.state.is_online() {
             return;
         }
@@ -48,6 +50,8 @@ impl Owner {
         set.bitmap_watch.abandon();
         set.bitmap.fail();
         set.maps.set_failing(true);
+        self.reclaim_buffers(index, out);
+        let set = self.set_mut(index);
         set.pages_in_flight = 0;
         set.checkpoint = Checkpoint::Idle;
         let gate_was_waiting = set.commits.iter().any(|commit| commit.is_of_gate());
@@ -75,9 +79,7 @@ impl Owner {
         set.given_up_epoch = set.given_up_epoch.max(epoch);
         self.give_up(index, OfflineCause::Bitmap, out);
         self.legs_await_end(index);
-        if self.restores_from(index) {
-            self.fail_unreadable(out);
-        }
+        self.head_failed(index, out);
     }
 
     fn give_up(&mut self, index: SetIndex, cause: OfflineCause, out: &mut OwnerOutput) {
@@ -174,7 +176,7 @@ impl Owner {
         if let Unrecordable::FailWrite(after) = policy
             && now >= since.0 + after
         {
-            self.fail_waiting(out);
+            self.fail_waiting(index, out);
         }
     }
 }

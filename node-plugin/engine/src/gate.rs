@@ -331,6 +331,12 @@ impl Owner {
         }
     }
 
+    /// Whether some headers are of the new epoch already while all planes are of the old one: behind a closed gate,
+    /// until the last superblock of a cut is durable.
+    pub(crate) fn is_flipping(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.phase == Phase::Committing)
+    }
+
     fn may_commit(&self, index: SetIndex) -> bool {
         let set = self.set(index);
         set.committing == Committing::Idle && set.commits.is_empty()
@@ -575,6 +581,9 @@ impl Owner {
         match self.gate_of(cut).map(|gate| gate.phase) {
             Some(Phase::Gated) => {
                 self.gate.as_mut().expect("looked at").command = Some(id);
+                if is_off(Rule::InDoubtFirst) {
+                    return self.awaited_done_of(Phase::Doubting, out);
+                }
                 self.hand_out(Phase::Doubting, Commit::Doubt);
             }
             Some(Phase::InDoubt) => answer(Some(id), Ok(Done::InDoubt), out),
@@ -697,6 +706,12 @@ impl Owner {
         }
     }
 
+    /// As if every superblock of a phase had been written.
+    fn awaited_done_of(&mut self, phase: Phase, out: &mut OwnerOutput) {
+        self.gate_to(phase);
+        self.awaited_done(out);
+    }
+
     /// Every superblock of the gate is durable, or its set has ended.
     fn awaited_done(&mut self, out: &mut OwnerOutput) {
         let gate = self.gate.as_mut().expect("a gate in progress");
@@ -739,7 +754,12 @@ impl Owner {
             set.journal.checkpointed(set.header.checkpoint_upto);
             match member.direction {
                 Direction::ToShadow => flip_to_shadow(set, member.kind, &maps),
-                Direction::ToMaster => clear_tracking(set),
+                Direction::ToMaster => {
+                    clear_tracking(set);
+                    if is_off(Rule::HeldInRestore) {
+                        clear_plane(set, PlaneId::Held);
+                    }
+                }
             }
             if set.ending == Ending::Recorded {
                 set.ending = Ending::No;

@@ -28,11 +28,15 @@ pub enum Rule {
     DurableBeforeOverwrite,
     /// The drain of a cut waits for the writes in flight.
     DrainBeforeFlip,
+    /// E4: a cut over several sets is in doubt everywhere before it is committed anywhere.
+    InDoubtFirst,
+    /// E9: what a restore has still to copy is read from the shadow by the shadow's readers, too.
+    HeldInRestore,
 }
 
 impl Rule {
     /// All rules, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::ConfirmBeforeInPlace,
         Self::RegionsPendingAtCut,
         Self::ReadRecheck,
@@ -44,6 +48,8 @@ impl Rule {
         Self::LostMark,
         Self::DurableBeforeOverwrite,
         Self::DrainBeforeFlip,
+        Self::InDoubtFirst,
+        Self::HeldInRestore,
     ];
 }
 

@@ -28,7 +28,7 @@ use crate::restore::Restore;
 use crate::set::{Commit, SetImage, VolumeSet};
 use crate::shared::MasterMaps;
 use crate::units::{Chunk, ChunkRun, Sequence};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Fixed sizes of an owner.
@@ -115,7 +115,7 @@ pub(crate) struct Owner {
     /// Operations and copies that use each buffer.
     pub(crate) buffer_users: Vec<u16>,
     pub(crate) buffer_queue: VecDeque<CopyId>,
-    /// The buffer of every copy's write: not free before the device is done with it, however late.
+    /// The buffer of every copy's write: not free before the device is done with it, or was given up.
     pub(crate) buffers_in_flight: Vec<(OpId, CopyBuf)>,
     pub(crate) activations: HashMap<u64, Activation>,
     pub(crate) gate: Option<Gate>,
@@ -194,6 +194,9 @@ impl Owner {
 
     /// Invariants that can be seen from inside, whatever is in flight.
     pub(crate) fn self_check(&self) {
+        if self.is_flipping() {
+            return;
+        }
         for chunk in (0..self.geometry.chunk_count()).map(Chunk) {
             assert!(
                 !self.maps.wpass.get(chunk.0) || self.may_pass(chunk),
@@ -400,7 +403,7 @@ impl Owner {
         if request.kind != RequestKind::Discard {
             let mut at = run.first;
             while at < run.end() {
-                if self.maps.wpass.get(at.0) {
+                if self.maps.wpass.get(at.0) || self.mutant_passes(at) {
                     at = at.next();
                     continue;
                 }
@@ -422,6 +425,17 @@ impl Owner {
         let copy = self.copies.get_mut(&copy).expect("a locked chunk has a copy");
         copy.waiters.push(id);
         copy.run.end()
+    }
+
+    /// The mutant of the barrier waits for the first sibling only.
+    fn mutant_passes(&self, chunk: Chunk) -> bool {
+        is_off(Rule::SiblingBarrier)
+            && self
+                .sets
+                .iter()
+                .flatten()
+                .find(|set| set.is_serving())
+                .is_none_or(|set| set.is_satisfied(chunk))
     }
 
     fn prepare_shadow_write(
@@ -554,6 +568,11 @@ impl Owner {
         }
     }
 
+    /// Which side a request that waits is for.
+    pub(crate) fn waiting_side(&self, id: RequestId) -> Option<Side> {
+        self.waiting[id.0 as usize].as_ref().map(|waiting| waiting.request.side)
+    }
+
     /// Fails a request that waits. What else it waited for must not wake whoever gets its number next.
     pub(crate) fn fail_request(&mut self, id: RequestId, out: &mut OwnerOutput) {
         if self.waiting[id.0 as usize].take().is_some() {
@@ -574,21 +593,35 @@ impl Owner {
         self.reconsider.retain(|waiter| *waiter != id);
     }
 
-    /// Fails every master write that waits, by the policy for when nothing can be recorded.
-    pub(crate) fn fail_waiting(&mut self, out: &mut OwnerOutput) {
+    /// Fails what waits for the end of a set to be recorded, by its policy for when nothing can be. Writes through the
+    /// shadow of another set go on waiting: it is not theirs (E13).
+    pub(crate) fn fail_waiting(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        let set = self.set(index);
+        let inactive = |region: u64| set.is_tracking() && !set.plane(set.region_plane()).get(region);
+        let activations = self.activations.iter().filter(|(region, _)| inactive(**region));
+        let waiters: HashSet<RequestId> = self
+            .waiters_on_end(index)
+            .chain(activations.flat_map(|(_, activation)| activation.waiters.iter().copied()))
+            .chain(self.confirm_waiters.iter().filter(|(set, ..)| *set == index).map(|(.., id)| *id))
+            .collect();
+        let mut failed = HashSet::new();
         for slot in &mut self.waiting {
-            if let Some(waiting) = slot.take() {
+            let concerned = |waiting: &mut Waiting| {
+                let Request { id, side, .. } = waiting.request;
+                waiters.contains(&id) && (side == Side::Master || side == Side::Shadow(index))
+            };
+            if let Some(waiting) = slot.take_if(concerned) {
+                failed.insert(waiting.request.id);
                 out.messages.push(ToPort::Fail(waiting.request.id, RequestError::Io));
             }
         }
         for copy in self.copies.values_mut() {
-            copy.waiters.clear();
+            copy.waiters.retain(|id| !failed.contains(id));
         }
         for activation in self.activations.values_mut() {
-            activation.waiters.clear();
+            activation.waiters.retain(|id| !failed.contains(id));
         }
-        self.confirm_waiters.clear();
-        self.reconsider.clear();
+        self.confirm_waiters.retain(|(.., id)| !failed.contains(id));
     }
 
     fn command(&mut self, id: CommandId, command: Command, out: &mut OwnerOutput) {

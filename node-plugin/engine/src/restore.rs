@@ -17,7 +17,7 @@
 //! that a restore runs: nothing about them has to be derived after a crash.
 
 use crate::action::{
-    Action, CopyBuf, CopyId, Device, Durability, IoKind, Memory, OpId, Refusal, RequestError, SetIndex,
+    Action, CopyBuf, CopyId, Device, Durability, IoKind, Memory, OpId, Refusal, RequestError, SetIndex, Side,
 };
 use crate::flush::Flusher;
 use crate::journal::Purpose;
@@ -68,6 +68,8 @@ pub(crate) struct Restore {
     stopped: bool,
     /// The bitmap volume has failed, which is recorded elsewhere: the restore goes on from memory.
     unrecorded: bool,
+    /// The bitmap volume has failed, and the shadow's head is there.
+    head_failed: bool,
 }
 
 impl Restore {
@@ -100,6 +102,7 @@ impl Owner {
             }),
             stopped: false,
             unrecorded: false,
+            head_failed: false,
         });
     }
 
@@ -133,8 +136,8 @@ impl Owner {
     fn is_restorable(&self, chunk: Chunk) -> bool {
         let restore = self.restore.as_ref().expect("a restore runs");
         let set = self.set(restore.set);
-        let head_gone =
-            set.ending != Ending::No && chunk.0 * self.geometry.chunk_bytes() < set.maps.head_bytes();
+        let in_head = chunk.0 * self.geometry.chunk_bytes() < set.maps.head_bytes();
+        let head_gone = restore.head_failed && in_head;
         !self.maps.is_source_failed() && !head_gone && !set.plane(PlaneId::Lost).get(chunk.0)
     }
 
@@ -392,10 +395,14 @@ impl Owner {
         self.maybe_end_restore(index, out);
     }
 
-    /// The run could not be restored: it stays pending, and whoever waited for it gets an error (E9).
+    /// The run could not be restored: it stays pending, and who wanted to write to it, from either side, gets an
+    /// error (E9). A sibling's shadow only waited for the lock.
     fn fail_restored(&mut self, id: CopyId, out: &mut OwnerOutput) {
         for waiter in self.unlock_copy(id) {
-            self.fail_request(waiter, out);
+            match self.waiting_side(waiter) {
+                Some(Side::Shadow(set)) if !self.restores_from(set) => self.wake(waiter),
+                Some(Side::Master | Side::Shadow(_)) | None => self.fail_request(waiter, out),
+            }
         }
     }
 
@@ -415,9 +422,17 @@ impl Owner {
         self.fail_unreadable(out);
     }
 
+    /// The bitmap volume of the set that is restored from has failed: it takes the shadow's head along.
+    pub(crate) fn head_failed(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        if let Some(restore) = self.restore.as_mut().filter(|restore| restore.set == index) {
+            restore.head_failed = true;
+            self.fail_unreadable(out);
+        }
+    }
+
     /// Ends the runs that cannot be read any more. Those that wait for siblings end behind them; those that the
     /// master has already need the shadow no more.
-    pub(crate) fn fail_unreadable(&mut self, out: &mut OwnerOutput) {
+    fn fail_unreadable(&mut self, out: &mut OwnerOutput) {
         let waits = |stage: Stage| matches!(stage, Stage::Regions | Stage::Queued | Stage::Reading);
         let unreadable = |id: &CopyId| {
             let copy = &self.copies[id];
@@ -445,12 +460,16 @@ impl Owner {
         if set.shadow_watch.has_abandoned() {
             return Err(Refusal::AbandonedIo(Device::Shadow(index)));
         }
+        if set.bitmap_watch.has_abandoned() {
+            return Err(Refusal::AbandonedIo(Device::Bitmap(index)));
+        }
         if set.ending == Ending::No {
             set.maps.set_failing(false);
             set.maps.set_offline(false);
         }
         self.maps.set_source_failed(false);
-        self.restore.as_mut().expect("just asked").stopped = false;
+        let restore = self.restore.as_mut().expect("just asked");
+        (restore.stopped, restore.head_failed) = (false, false);
         Ok(())
     }
 

@@ -122,6 +122,10 @@ impl Watch {
         self.abandoned.extend(self.in_flight.drain(..).map(|(op, _)| op));
     }
 
+    pub(crate) fn is_abandoned(&self, op: OpId) -> bool {
+        self.abandoned.contains(&op)
+    }
+
     pub(crate) fn has_abandoned(&self) -> bool {
         !self.abandoned.is_empty()
     }

@@ -27,8 +27,17 @@ pub struct Label {
     pub epoch: Epoch,
     /// The attach session that wrote it.
     pub session: Id128,
-    /// The image up to this epoch has ended.
-    pub given_up: bool,
+    /// Whether the images up to this epoch have ended, and how.
+    pub end: Option<ImageEnd>,
+}
+
+/// How an image ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageEnd {
+    /// It was given up.
+    GivenUp,
+    /// It was given up while a restore had chunks left: a part of the master's data is on the shadow only (E9).
+    MasterIncomplete,
 }
 
 /// Why a block is not a label.
@@ -51,7 +60,11 @@ impl Label {
         let mut w = Writer::new(&mut block[..BLOCK_BYTES]);
         w.bytes(&MAGIC);
         w.u32(VERSION);
-        w.u32(u32::from(self.given_up));
+        w.u32(match self.end {
+            None => 0,
+            Some(ImageEnd::GivenUp) => 1,
+            Some(ImageEnd::MasterIncomplete) => 2,
+        });
         w.at(SET_AT);
         w.id(self.set);
         w.id(self.shadow);
@@ -74,9 +87,10 @@ impl Label {
         if !r.hash_matches(HASH_AT) || r.u32() != VERSION {
             return Err(LabelError::Damaged);
         }
-        let given_up = match r.u32() {
-            0 => false,
-            1 => true,
+        let end = match r.u32() {
+            0 => None,
+            1 => Some(ImageEnd::GivenUp),
+            2 => Some(ImageEnd::MasterIncomplete),
             _ => return Err(LabelError::Damaged),
         };
         r.at(SET_AT);
@@ -86,6 +100,6 @@ impl Label {
         if epoch.0 > COUNTER_MAX {
             return Err(LabelError::Damaged);
         }
-        Ok(Self { set, shadow, epoch, session: r.id(), given_up })
+        Ok(Self { set, shadow, epoch, session: r.id(), end })
     }
 }

@@ -20,7 +20,7 @@ pub use features::{
     READ_ONLY_OPERATION_NAMES,
 };
 pub use journal::{JournalError, decode_journal, encode_journal};
-pub use label::{Label, LabelError};
+pub use label::{ImageEnd, Label, LabelError};
 pub use layout::{
     HEAD_BYTES_MAX, HEAD_BYTES_MIN, Layout, OPERATION_NAMES_BLOCKS, OPERATION_NAMES_OFFSET,
     RING_BLOCKS_DEFAULT, RING_BLOCKS_MAX, RING_BLOCKS_MIN, RING_OFFSET, SLOT_B_OFFSET,

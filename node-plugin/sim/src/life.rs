@@ -1,4 +1,4 @@
-//! One life of a master with its set: a plan is carried out, and everything that comes back is judged.
+//! One life of a master with its sets: a plan is carried out, and everything that comes back is judged.
 //!
 //! The life plays everybody around the engine: the workload with its requests, the operator with commands, the
 //! disks that fail and the machine that dies. After a kill it submits unfinished requests again, as ublk does;
@@ -6,14 +6,18 @@
 
 mod answers;
 mod check;
+mod group;
 mod restart;
 mod steps;
+mod tally;
 
 use crate::notes::SimNotes;
-use crate::oracle::{Oracle, Side, Time, Verdict};
-use crate::plan::{Ask, Disk, Plan, Step};
+use crate::oracle::{Oracle, SETS_MAX, SetNumber, Side, Time, Verdict};
+use crate::plan::{Ask, Disk, Plan, SetPlan, Step};
 use crate::stamp::{self, SECTOR, Value};
+use group::{Group, SetMask, Stage};
 use std::collections::BTreeMap;
+pub use tally::Tally;
 use umbra_engine::{
     ByteRange, CommandId, Id128, Now, Request, RequestError, RequestId, RequestKind, SetIndex, SetState,
     SetStatus,
@@ -23,8 +27,9 @@ use umbra_store::{
     AlignedBuf, Cache, DeviceSlot, Fill, Finished, IoBuf, Machine, SimRng, SimStore, SimWorld,
 };
 
-/// The one set of a life.
-const SET: SetIndex = SetIndex(0);
+/// Names of the disks, by [`Disk::index`].
+const DISKS: [&str; 1 + 2 * SETS_MAX] =
+    ["master", "shadow 0", "bitmap 0", "shadow 1", "bitmap 1", "shadow 2", "bitmap 2"];
 /// Requests at a time.
 const REQUESTS: u32 = 24;
 /// A shadow or bitmap operation has failed after this long, in simulated milliseconds.
@@ -35,6 +40,8 @@ const DRAIN_MS: u64 = 1500;
 const UNRECORDABLE_MS: u64 = 600;
 /// Invariant 1: no master request takes longer than all deadlines together, and the work in between.
 const BOUND_MS: u64 = 2 * DEADLINE_MS + DRAIN_MS + 4000;
+/// The end of a life whose master was refused because a restore could not be resumed.
+const MASTER_INCOMPLETE: &str = "the master is incomplete";
 /// Turns after which something that was to end without faults has not.
 const PATIENCE: u32 = 30_000;
 
@@ -49,6 +56,8 @@ struct Outstanding {
     issued: Time,
     submitted_ms: u64,
     master_faults: u64,
+    /// Submitted while a restore ran: a read of the master may have gone to the shadow.
+    in_restore: bool,
     /// Part of a read-out: an error says that the sectors are lost.
     reads_out: bool,
 }
@@ -56,61 +65,46 @@ struct Outstanding {
 /// A command that is being carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Running {
-    Cut { cut: Id128 },
-    Repeat { epoch: u64 },
-    Disable,
+    Cut { set: SetNumber, cut: Id128 },
+    Restore { set: SetNumber, cut: Id128 },
+    Group { sets: SetMask, cut: Id128, stage: Stage },
+    Repeat { set: SetNumber, epoch: u64 },
+    Disable { set: SetNumber },
     Detach,
-    Minor,
+    Minor { set: SetNumber },
 }
 
-/// The set, from enable to disable.
-#[derive(Clone, Debug)]
+impl Running {
+    /// Whether it may be for this set: a detach is for all of them.
+    fn concerns(self, of: SetNumber) -> bool {
+        match self {
+            Self::Cut { set, .. }
+            | Self::Restore { set, .. }
+            | Self::Repeat { set, .. }
+            | Self::Disable { set }
+            | Self::Minor { set } => set == of,
+            Self::Group { sets, .. } => sets >> of & 1 == 1,
+            Self::Detach => true,
+        }
+    }
+}
+
+/// The place of a set in a life.
+#[derive(Clone, Debug, Default)]
 struct Set {
+    enabled: Option<Enabled>,
+    /// The bitmap volume holds a set that was given up: preparing it again must be forced.
+    bitmap_used: bool,
+    was_complete: bool,
+}
+
+/// A set, from enable to disable.
+#[derive(Clone, Debug)]
+struct Enabled {
     identity: SetIdentity,
     /// Faults before it was enabled.
     faults_before: u64,
     bitmap_faults_before: u64,
-}
-
-/// What a life has seen; for the summary, and to see that nothing is switched off by accident.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Store operations.
-    pub operations: u64,
-    /// Of these, before the script had ended.
-    pub scripted: u64,
-    /// Requests of the workload.
-    pub requests: u64,
-    /// Kills and power cuts.
-    pub crashes: u64,
-    /// Points in time.
-    pub cuts: u64,
-    /// Faults injected.
-    pub faults: u64,
-    /// Sectors found lost, or of a set that is offline.
-    pub lost: u64,
-    /// Independent sets that became complete.
-    pub completed: u64,
-    /// Sets whose bitmap volume could not be recovered after faults.
-    pub given_up: u64,
-    /// Sectors read and judged.
-    pub judged: u64,
-}
-
-impl Tally {
-    /// Adds another life's.
-    pub fn add(&mut self, other: &Self) {
-        self.operations += other.operations;
-        self.scripted += other.scripted;
-        self.requests += other.requests;
-        self.crashes += other.crashes;
-        self.cuts += other.cuts;
-        self.faults += other.faults;
-        self.lost += other.lost;
-        self.completed += other.completed;
-        self.given_up += other.given_up;
-        self.judged += other.judged;
-    }
 }
 
 /// See the module.
@@ -119,7 +113,7 @@ pub struct Life {
     plan: Plan,
     rng: SimRng,
     world: SimWorld,
-    disks: [DeviceSlot; 3],
+    disks: Vec<DeviceSlot>,
     notes: SimNotes,
     machine: Option<Machine<SimStore, SimNotes>>,
     now_ms: u64,
@@ -129,40 +123,54 @@ pub struct Life {
     outstanding: BTreeMap<u32, Outstanding>,
     commands: BTreeMap<CommandId, Running>,
     next_command: u64,
-    set: Option<Set>,
-    /// The bitmap volume holds a set that was given up: preparing it again must be forced.
-    bitmap_used: bool,
+    sets: Vec<Set>,
     ids: u64,
     /// The end: no new crashes.
     calm: bool,
+    /// From a restore's command until its set is seen at rest.
+    restoring: Option<SetNumber>,
+    /// A cut over several sets under way.
+    group: Option<Group>,
+    /// Restores that a fault has stopped were told to go on: they must end.
+    restores_end: bool,
     /// Per disk: no faults are set.
-    healthy: [bool; 3],
-    was_complete: bool,
+    healthy: Vec<bool>,
     tally: Tally,
     trace: Option<Vec<String>>,
 }
 
 impl Life {
-    /// A life that begins with full disks and no set.
+    /// A life that begins with full disks and no sets.
     pub fn new(plan: Plan, traced: bool) -> Self {
         let world = SimWorld::new(plan.seed ^ 0x51ab, plan.timing);
         let size = plan.geometry.master_bytes();
-        let bitmap =
-            umbra_format::Layout::new(plan.geometry, plan.ring_blocks, plan.head_bytes).total_bytes();
-        let [master, shadow, bitmaps] = plan.caches;
-        let disks = [
-            world.add_device("master", size, master, Fill::Each(stamp::fill_original)),
-            world.add_device("shadow", size, shadow, Fill::Each(stamp::fill_stale)),
-            world.add_device("bitmap", bitmap, bitmaps, Fill::Each(stamp::fill_stale)),
-        ];
+        let disks: Vec<DeviceSlot> = Disk::all(plan.sets.len())
+            .zip(DISKS)
+            .map(|(disk, name)| match disk {
+                Disk::Master => world.add_device(name, size, plan.cache, Fill::Each(stamp::fill_original)),
+                Disk::Shadow(set) => {
+                    let [cache, _] = plan.sets[usize::from(set)].caches;
+                    world.add_device(name, size, cache, Fill::Each(stamp::fill_stale))
+                }
+                Disk::Bitmap(set) => {
+                    let SetPlan { caches: [_, cache], ring_blocks, head_bytes, .. } =
+                        plan.sets[usize::from(set)];
+                    let layout = umbra_format::Layout::new(plan.geometry, ring_blocks, head_bytes);
+                    world.add_device(name, layout.total_bytes(), cache, Fill::Each(stamp::fill_stale))
+                }
+            })
+            .collect();
         world.set_log(traced);
-        let through = |cache: Cache| cache == Cache::WriteThrough;
-        let oracle = Oracle::new(through(master), through(shadow) && through(bitmaps));
+        let through = |cache: &Cache| *cache == Cache::WriteThrough;
+        let shadows: Vec<bool> = plan.sets.iter().map(|set| set.caches.iter().all(through)).collect();
+        let oracle = Oracle::new(through(&plan.cache), &shadows);
         Self {
             rng: SimRng::new(plan.seed ^ 0x7e57),
             notes: SimNotes::new(world.clone(), plan.seed ^ 0x0d1e),
             world,
+            healthy: vec![true; disks.len()],
             disks,
+            sets: vec![Set::default(); plan.sets.len()],
             plan,
             machine: None,
             now_ms: 0,
@@ -172,12 +180,11 @@ impl Life {
             outstanding: BTreeMap::new(),
             commands: BTreeMap::new(),
             next_command: 0,
-            set: None,
-            bitmap_used: false,
             ids: 0,
             calm: false,
-            healthy: [true; 3],
-            was_complete: false,
+            restoring: None,
+            group: None,
+            restores_end: false,
             tally: Tally::default(),
             trace: traced.then(Vec::new),
         }
@@ -188,6 +195,17 @@ impl Life {
     /// # Errors
     /// The first thing that must not be.
     pub fn run(&mut self) -> Verdict {
+        match self.live() {
+            // A restore that cannot go on leaves a master that nobody can judge, and that nobody is served.
+            Err(message) if message == MASTER_INCOMPLETE => {
+                self.tally.given_up += 1;
+                Ok(())
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn live(&mut self) -> Verdict {
         self.restart()?;
         for at in 0..self.plan.script.len() {
             let step = self.plan.script[at];
@@ -225,22 +243,54 @@ impl Life {
         self.machine.as_mut().expect("the machine runs")
     }
 
-    fn status(&self) -> Option<SetStatus> {
-        self.machine.as_ref().and_then(|machine| machine.master().status(SET))
+    fn set_numbers(&self) -> impl Iterator<Item = SetNumber> + use<> {
+        (0..).take(self.sets.len())
     }
 
-    fn state(&self) -> Option<SetState> {
-        self.status().map(|status| status.header.state)
+    fn set(&mut self, set: SetNumber) -> &mut Set {
+        &mut self.sets[usize::from(set)]
+    }
+
+    fn enabled(&self, set: SetNumber) -> Option<&Enabled> {
+        self.sets[usize::from(set)].enabled.as_ref()
+    }
+
+    fn status(&self, set: SetNumber) -> Option<SetStatus> {
+        self.machine.as_ref().and_then(|machine| machine.master().status(SetIndex(set)))
+    }
+
+    fn state(&self, set: SetNumber) -> Option<SetState> {
+        self.status(set).map(|status| status.header.state)
+    }
+
+    /// Whether the master is read from the set's shadow in part.
+    fn is_restoring(&self, set: SetNumber) -> bool {
+        self.state(set).is_some_and(SetState::is_restoring)
     }
 
     fn disk(&self, disk: Disk) -> DeviceSlot {
-        self.disks[disk as usize]
+        self.disks[disk.index()]
+    }
+
+    fn injected(&self, disk: Disk) -> u64 {
+        self.world.injected(self.disk(disk))
     }
 
     /// Faults injected so far, those of the state directory included.
     fn faults(&self) -> u64 {
         let disks: u64 = self.disks.iter().map(|disk| self.world.injected(*disk)).sum();
         disks + self.notes.failures()
+    }
+
+    /// Of these, the ones that a set may suffer from: those of its own volumes, and of what all sets share (E13).
+    fn faults_of(&self, set: SetNumber) -> u64 {
+        let disks = [Disk::Master, Disk::Shadow(set), Disk::Bitmap(set)];
+        disks.into_iter().map(|disk| self.injected(disk)).sum::<u64>() + self.unrecorded(set)
+    }
+
+    /// Failures of the state directory, if the set may have had to do with it: it is for when a bitmap volume fails.
+    fn unrecorded(&self, set: SetNumber) -> u64 {
+        if self.injected(Disk::Bitmap(set)) > 0 { self.notes.failures() } else { 0 }
     }
 
     fn fresh_id(&mut self) -> Id128 {
@@ -285,14 +335,41 @@ impl Life {
             // Only time can help.
             self.now_ms += 20;
         }
-        self.watch_state();
+        self.watch_states()?;
         if ticks { self.check_deadlines() } else { Ok(()) }
     }
 
-    fn watch_state(&mut self) {
-        let complete = self.state() == Some(SetState::Complete);
-        self.tally.completed += u64::from(complete && !self.was_complete);
-        self.was_complete = complete;
+    fn watch_states(&mut self) -> Verdict {
+        for number in self.set_numbers() {
+            let status = self.status(number);
+            let complete = status.is_some_and(|status| status.header.state == SetState::Complete);
+            let set = self.set(number);
+            let completed = complete && !set.was_complete;
+            set.was_complete = complete;
+            self.tally.completed += u64::from(completed);
+            if let Some(status) = status {
+                self.check_alone(number, &status)?;
+            }
+        }
+        let asked = self.group.is_some()
+            || self.commands.values().any(|running| matches!(running, Running::Restore { .. }));
+        if let Some(set) = self.restoring
+            && !asked
+            && !self.is_restoring(set)
+        {
+            self.restoring = None;
+        }
+        Ok(())
+    }
+
+    /// E13: a set that fails is lost or offline alone.
+    fn check_alone(&self, set: SetNumber, status: &SetStatus) -> Verdict {
+        let suffers = status.lost > 0 || matches!(status.header.state, SetState::Offline(_));
+        let own = |enabled: &Enabled| self.faults_of(set) > enabled.faults_before;
+        if suffers && !self.enabled(set).is_some_and(own) {
+            return Err(format!("E13: set {set} suffers without a fault of its own: {status:?}"));
+        }
+        Ok(())
     }
 
     /// Invariant 1: nobody waits longer than the deadlines allow.
@@ -300,12 +377,21 @@ impl Life {
         if self.notes.is_failing() {
             return Ok(());
         }
-        for (id, request) in self.outstanding.iter().filter(|(_, request)| request.side == Side::Master) {
+        let bounded = |side| match side {
+            Side::Master => true,
+            // E13: nobody waits for what fails at a sibling.
+            Side::Shadow(set) => {
+                self.enabled(set).is_some_and(|enabled| self.faults_of(set) == enabled.faults_before)
+            }
+        };
+        for (id, request) in self.outstanding.iter().filter(|(_, request)| bounded(request.side)) {
             let waited = self.now_ms - request.submitted_ms;
-            if waited > BOUND_MS {
-                let Outstanding { ask, first, count, .. } = request;
+            // Its second exception: what is read from a shadow that hangs comes when the shadow does.
+            let excepted = request.ask == Ask::Read && request.in_restore;
+            if waited > BOUND_MS && !excepted {
+                let Outstanding { side, ask, first, count, .. } = request;
                 return Err(format!(
-                    "invariant 1: master request {id} ({ask:?} {first}+{count}) waits for {waited} ms"
+                    "invariant 1: {side:?} request {id} ({ask:?} {first}+{count}) waits for {waited} ms"
                 ));
             }
         }
@@ -326,8 +412,9 @@ impl Life {
     /// Hands a request to the machine, for the first time or again.
     fn submit(&mut self, id: u32) {
         let now = Now(self.now_ms);
+        let in_restore = self.restoring.is_some();
         let request = self.outstanding.get_mut(&id).expect("a request that is outstanding");
-        request.submitted_ms = now.0;
+        (request.submitted_ms, request.in_restore) = (now.0, in_restore);
         let len = request.count * SECTOR as u64;
         let kind = match request.ask {
             Ask::Read => RequestKind::Read,
@@ -347,7 +434,7 @@ impl Life {
         });
         let side = match request.side {
             Side::Master => umbra_engine::Side::Master,
-            Side::Shadow => umbra_engine::Side::Shadow(SET),
+            Side::Shadow(set) => umbra_engine::Side::Shadow(SetIndex(set)),
         };
         let range = ByteRange::new(request.first * SECTOR as u64, len);
         let request = Request { id: RequestId(id), side, kind, range };
@@ -393,13 +480,16 @@ impl Life {
 
     fn judge_error(&mut self, id: u32, request: &Outstanding, error: RequestError) -> Verdict {
         let Outstanding { side, ask, first, count, .. } = *request;
+        let may_fail =
+            |set: SetNumber| self.plan.sets[usize::from(set)].fail_write && self.unrecorded(set) > 0;
         let excused = match side {
             Side::Master => {
-                self.world.injected(self.disk(Disk::Master)) > request.master_faults
-                    || self.plan.fail_write && self.notes.failures() > 0
+                self.injected(Disk::Master) > request.master_faults
+                    || self.set_numbers().any(may_fail)
+                    || self.is_source_faulty()
             }
-            Side::Shadow => {
-                self.oracle.image.as_ref().is_none_or(|image| self.faults() > image.faults_before)
+            Side::Shadow(set) => {
+                self.oracle.image(set).is_none_or(|image| self.faults_of(set) > image.faults_before)
             }
         };
         if !excused || (side == Side::Master && error == RequestError::Invalid) {
@@ -407,16 +497,28 @@ impl Life {
                 "{side:?} request {id} ({ask:?} {first}+{count}) failed without a fault: {error}"
             ));
         }
-        if request.reads_out && side == Side::Shadow && self.is_healthy() {
+        if let Side::Shadow(set) = side
+            && request.reads_out
+            && self.is_healthy()
+            && !self.is_restoring(set)
+        {
             self.tally.lost += count;
-            self.oracle.lost(first, count);
+            self.oracle.lost(set, first, count);
         }
         Ok(())
     }
 
+    /// E9: what is pending in a restore is an error on the master while it cannot be read from the shadow.
+    fn is_source_faulty(&self) -> bool {
+        self.restoring.is_some_and(|set| {
+            let own = |enabled: &Enabled| self.faults_of(set) > enabled.faults_before;
+            self.enabled(set).is_some_and(own)
+        })
+    }
+
     /// Whether no device misbehaves now.
     fn is_healthy(&self) -> bool {
-        self.healthy == [true; 3] && self.world.hanging() == 0 && !self.notes.is_failing()
+        self.healthy.iter().all(|healthy| *healthy) && self.world.hanging() == 0 && !self.notes.is_failing()
     }
 
     fn step(&mut self, step: Step) -> Verdict {
@@ -425,15 +527,17 @@ impl Life {
             Step::Turns(turns) => (0..turns).try_for_each(|_| self.turn()),
             Step::Settle => self.settle(2000).map(drop),
             Step::ReadOut => self.read_out().map(drop),
-            Step::Enable => self.enable(),
-            Step::Cut { update } => self.cut(update),
-            Step::Abort | Step::Resume | Step::Limit(_) => self.steer_copier(step),
-            Step::Disable { force } => self.disable(force),
+            Step::Enable(set) => self.enable(set),
+            Step::Cut { set, update } => self.cut(set, update),
+            Step::Restore { set, update } => self.restore(set, update),
+            Step::Group { sets, update, restore } => self.cut_together(sets, update, restore),
+            Step::Abort(set) | Step::Resume(set) | Step::Limit(set, _) => self.steer_copier(set, step),
+            Step::Disable { set, force } => self.disable(set, force),
             Step::Detach => self.detach(),
             Step::Crash { after, crash } => self.arm(after, crash),
             Step::Faults(disk, faults) => {
                 self.world.set_faults(self.disk(disk), faults);
-                self.healthy[disk as usize] = faults == umbra_store::Faults::default();
+                self.healthy[disk.index()] = faults == umbra_store::Faults::default();
                 Ok(())
             }
             Step::NoteFaults(rate) => {

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use umbra_engine::mutation::Rule;
 use umbra_sim::plan::Plan;
-use umbra_sim::run::{Campaign, Failure, attempt, not_yet, on_panic, shrink};
+use umbra_sim::run::{Campaign, Failure, attempt, on_panic, shrink};
 use umbra_sim::sweep::sweep;
 
 /// A mutant that runs longer than this stands still.
@@ -117,12 +117,17 @@ fn many(run: &Run) -> ExitCode {
     let summary = campaign.run();
     let tally = summary.tally;
     println!(
-        "{} seeds, {} operations, {} requests, {} crashes, {} cuts, {} faults, {} sectors lost, {} sectors judged, {:.0} s",
+        "{} seeds, {} operations, {} requests, {} crashes, {} cuts ({} beside a sibling), {} over several sets ({} found in doubt), {} restores ({} resumed), {} faults, {} sectors lost, {} sectors judged, {:.0} s",
         summary.seeds,
         tally.operations,
         tally.requests,
         tally.crashes,
         tally.cuts,
+        tally.cuts_beside,
+        tally.groups,
+        tally.groups_in_doubt,
+        tally.restores,
+        tally.restores_resumed,
         tally.faults,
         tally.lost,
         tally.judged,
@@ -149,8 +154,10 @@ fn report(failure: &Failure) {
     for line in outcome.trace {
         println!("{line}");
     }
-    println!("{:?} {:?} head {} ring {}", plan.mode, plan.geometry, plan.head_bytes, plan.ring_blocks);
-    println!("{:?} {:?}", plan.caches, plan.timing);
+    println!("{:?} master {:?} {:?}", plan.geometry, plan.cache, plan.timing);
+    for set in &plan.sets {
+        println!("{set:?}");
+    }
     for step in &plan.script {
         println!("  {step:?}");
     }
@@ -161,10 +168,6 @@ fn report(failure: &Failure) {
 fn mutants(seeds: u64) -> ExitCode {
     let mut blind = false;
     for rule in Rule::ALL {
-        if let Some(why) = not_yet(rule) {
-            println!("{rule:?} not applicable yet: {why}");
-            continue;
-        }
         let found = [true, false].into_iter().find_map(|only_wrong| hunt(rule, seeds, only_wrong));
         blind |= found.is_none();
         match found {

@@ -1,7 +1,7 @@
 //! A state directory that takes its time, fails on demand and survives what its machine does not.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use umbra_engine::{Epoch, Id128};
 use umbra_store::{EndNote, Ended, Notes, SimRng, SimWorld};
@@ -10,6 +10,8 @@ use umbra_store::{EndNote, Ended, Notes, SimRng, SimWorld};
 struct Directory {
     rng: SimRng,
     durable: HashMap<Id128, Ended>,
+    /// Cuts over several sets that were decided to be committed.
+    decided: HashSet<Id128>,
     /// With the polls until each is written.
     writing: Vec<(EndNote, u64)>,
     failing: u32,
@@ -29,6 +31,7 @@ impl SimNotes {
         let directory = Directory {
             rng: SimRng::new(seed),
             durable: HashMap::new(),
+            decided: HashSet::new(),
             writing: Vec::new(),
             failing: 0,
             failures: 0,
@@ -39,6 +42,24 @@ impl SimNotes {
     /// The newest image of a set that the directory says has ended.
     pub fn ended(&self, set: Id128) -> Option<Ended> {
         self.directory.borrow().durable.get(&set).copied()
+    }
+
+    /// Records that a cut is committed; false if that failed.
+    pub fn decide(&self, cut: Id128) -> bool {
+        let mut directory = self.directory.borrow_mut();
+        let failing = directory.failing;
+        let ok = !directory.rng.chance(failing);
+        if ok {
+            directory.decided.insert(cut);
+        } else {
+            directory.failures += 1;
+        }
+        ok
+    }
+
+    /// Whether a cut is on record as committed.
+    pub fn is_decided(&self, cut: Id128) -> bool {
+        self.directory.borrow().decided.contains(&cut)
     }
 
     /// So many of 1000 writes fail from now on.

@@ -3,24 +3,47 @@
 //! The script comes first and is only data, so that a failing one can be shortened by leaving steps out. Each seed
 //! switches some kinds of events off altogether (swarm): what is rare among everything is common somewhere.
 
-use crate::oracle::Side;
+mod generate;
+
+use crate::oracle::{SETS_MAX, SetNumber, Side};
+use generate::{RINGS, any_cache, geometry, script, sibling};
 use umbra_engine::{Geometry, Mode};
 use umbra_store::{Cache, Crash, Faults, SimRng, Timing};
 
-/// One of the three devices.
+/// One of the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disk {
     /// The physical master.
     Master,
-    /// The shadow.
-    Shadow,
-    /// The bitmap volume.
-    Bitmap,
+    /// The shadow of a set.
+    Shadow(SetNumber),
+    /// The bitmap volume of a set.
+    Bitmap(SetNumber),
 }
 
 impl Disk {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Master, Self::Shadow, Self::Bitmap];
+    /// Its place among all disks: the master, then two for each set.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Master => 0,
+            Self::Shadow(set) => 1 + 2 * usize::from(set),
+            Self::Bitmap(set) => 2 + 2 * usize::from(set),
+        }
+    }
+
+    /// All disks of a master with so many sets, in that order.
+    pub fn all(sets: usize) -> impl Iterator<Item = Self> {
+        let of = |set| [Self::Shadow(set), Self::Bitmap(set)];
+        std::iter::once(Self::Master).chain((0..).take(sets).flat_map(of))
+    }
+
+    /// The set that it belongs to.
+    pub fn set(self) -> Option<SetNumber> {
+        match self {
+            Self::Master => None,
+            Self::Shadow(set) | Self::Bitmap(set) => Some(set),
+        }
+    }
 }
 
 /// What the workload asks for.
@@ -64,21 +87,41 @@ pub enum Step {
     Settle,
     /// Settle, then read both sides.
     ReadOut,
-    /// Prepare a set, if there is none.
-    Enable,
+    /// Prepare a set, if it is not there.
+    Enable(SetNumber),
     /// A cut. The shadow's requests are drained first and none is issued until the answer.
     Cut {
+        /// Of this set.
+        set: SetNumber,
         /// Only what may differ.
         update: bool,
     },
+    /// A restore. Requests of the master and of the shadow are drained first and none is issued until the answer.
+    Restore {
+        /// From this set.
+        set: SetNumber,
+        /// Only what may differ.
+        update: bool,
+    },
+    /// A cut over several sets at one instant.
+    Group {
+        /// These sets, as bits.
+        sets: u8,
+        /// Only what may differ.
+        update: bool,
+        /// The first is restored from, with the others as its safety.
+        restore: bool,
+    },
     /// Stop the copier.
-    Abort,
+    Abort(SetNumber),
     /// Let it go on.
-    Resume,
+    Resume(SetNumber),
     /// Chunks per tenth of a second that the copier may copy; none: no limit.
-    Limit(Option<u64>),
-    /// End the set.
+    Limit(SetNumber, Option<u64>),
+    /// End a set.
     Disable {
+        /// This one.
+        set: SetNumber,
         /// Also while it is copying.
         force: bool,
     },
@@ -99,6 +142,47 @@ pub enum Step {
     Heal,
 }
 
+impl Step {
+    /// The set that the step is about, if it is about one.
+    pub fn set(self) -> Option<SetNumber> {
+        match self {
+            Self::Request { side: Side::Shadow(set), .. }
+            | Self::Enable(set)
+            | Self::Cut { set, .. }
+            | Self::Restore { set, .. }
+            | Self::Abort(set)
+            | Self::Resume(set)
+            | Self::Limit(set, _)
+            | Self::Disable { set, .. } => Some(set),
+            Self::Faults(disk, _) => disk.set(),
+            Self::Request { side: Side::Master, .. }
+            | Self::Turns(_)
+            | Self::Settle
+            | Self::ReadOut
+            | Self::Group { .. }
+            | Self::Detach
+            | Self::Crash { .. }
+            | Self::NoteFaults(_)
+            | Self::Heal => None,
+        }
+    }
+}
+
+/// One of the sets that the master may have.
+#[derive(Clone, Copy, Debug)]
+pub struct SetPlan {
+    /// Dependent or independent.
+    pub mode: Mode,
+    /// Caches of shadow and bitmap volume.
+    pub caches: [Cache; 2],
+    /// Blocks of the journal ring.
+    pub ring_blocks: u64,
+    /// Bytes of the head that is kept on the bitmap volume.
+    pub head_bytes: u64,
+    /// Whether master writes fail when nothing can be recorded, instead of waiting.
+    pub fail_write: bool,
+}
+
 /// Everything that a seed decides.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -106,24 +190,18 @@ pub struct Plan {
     pub seed: u64,
     /// Size and chunks of the master.
     pub geometry: Geometry,
-    /// Dependent or independent.
-    pub mode: Mode,
-    /// Caches of master, shadow and bitmap volume.
-    pub caches: [Cache; 3],
+    /// Cache of the master.
+    pub cache: Cache,
     /// How slow the devices are.
     pub timing: Timing,
-    /// Blocks of the journal ring.
-    pub ring_blocks: u64,
-    /// Bytes of the head that is kept on the bitmap volume.
-    pub head_bytes: u64,
+    /// The sets, by number; at most [`SETS_MAX`].
+    pub sets: Vec<SetPlan>,
     /// Copy buffers for first writes.
     pub write_buffers: u16,
     /// Copy buffers of the copier.
     pub copier_buffers: u16,
     /// Chunks in a copy buffer.
     pub buffer_chunks: u64,
-    /// Whether master writes fail when nothing can be recorded, instead of waiting.
-    pub fail_write: bool,
     /// Whether a new write may overlap one in flight.
     pub overlaps: bool,
     /// Of a thousand recoveries so many crash.
@@ -134,249 +212,48 @@ pub struct Plan {
     pub script: Vec<Step>,
 }
 
-/// How likely the kinds of steps are, relative to each other; 0 for what the seed has switched off.
-#[derive(Clone, Copy, Debug)]
-struct Weights {
-    master_write: u64,
-    master_zeroes: u64,
-    master_read: u64,
-    master_flush: u64,
-    discard: u64,
-    shadow_write: u64,
-    shadow_zeroes: u64,
-    shadow_read: u64,
-    shadow_flush: u64,
-    turns: u64,
-    settle: u64,
-    cut: u64,
-    abort: u64,
-    limit: u64,
-    disable: u64,
-    detach: u64,
-    crash: u64,
-    faults: u64,
-}
-
-struct Generator<'a> {
-    rng: &'a mut SimRng,
-    sectors: u64,
-    chunk_sectors: u64,
-    weights: Weights,
-    fua: u32,
-    whole: u32,
-    /// Sectors that most requests are for.
-    hot: u64,
-    power: u32,
-    crash_span: u64,
-    faulty: [bool; 3],
-    note_faults: bool,
-    drop_cache: bool,
-}
-
 impl Plan {
-    /// The plan of a seed.
+    /// The plan of a seed: of three in a row the first has one set, the next two, then three.
     pub fn of(seed: u64) -> Self {
         let rng = &mut SimRng::new(seed);
+        let mut more = SimRng::new(seed ^ 0x5e75);
+        let siblings = usize::try_from(seed % SETS_MAX as u64).unwrap_or(0);
         let mode = if rng.chance(500) { Mode::Dependent } else { Mode::Independent };
         let geometry = geometry(rng, mode);
         let head_chunks = rng.range(1, 4).min(geometry.chunk_count());
-        let caches = caches(rng);
+        let [cache, shadow, bitmap] = [(); 3].map(|()| any_cache(rng));
         let timing =
             Timing { effect: rng.range(1, 5), completion: rng.range(1, 4), slow: rng.pick(&[0, 10, 50]) };
+        let first = SetPlan {
+            mode,
+            caches: [shadow, bitmap],
+            ring_blocks: rng.pick(&RINGS),
+            head_bytes: head_chunks * geometry.chunk_bytes(),
+            fail_write: false,
+        };
         let mut plan = Self {
             seed,
             geometry,
-            mode,
-            caches,
+            cache,
             timing,
-            ring_blocks: rng.pick(&[8, 8, 12, 16, 64]),
-            head_bytes: head_chunks * geometry.chunk_bytes(),
+            sets: vec![first],
             write_buffers: u16::try_from(rng.range(1, 6)).unwrap_or(1),
             copier_buffers: u16::try_from(rng.range(1, 4)).unwrap_or(1),
             buffer_chunks: rng.range(1, 4),
-            fail_write: rng.chance(200),
-            overlaps: rng.chance(250),
-            crash_in_recovery: rng.pick(&[0, 0, 200, 500]),
-            read_after_recovery: rng.pick(&[0, 700, 1000]),
+            overlaps: false,
+            crash_in_recovery: 0,
+            read_after_recovery: 0,
             script: Vec::new(),
         };
+        plan.sets[0].fail_write = rng.chance(200);
+        plan.overlaps = rng.chance(250);
+        plan.crash_in_recovery = rng.pick(&[0, 0, 200, 500]);
+        plan.read_after_recovery = rng.pick(&[0, 700, 1000]);
+        plan.sets.extend((0..siblings).map(|_| sibling(&mut more, &geometry)));
         if geometry.chunk_count() > 1000 {
             plan.buffer_chunks = 256;
         }
-        plan.script = script(rng, &geometry);
+        plan.script = script(rng, more, &geometry, plan.sets.len());
         plan
-    }
-}
-
-fn geometry(rng: &mut SimRng, mode: Mode) -> Geometry {
-    // Two pages per plane; a whole copy of that takes its time.
-    let large = rng.chance(if mode == Mode::Dependent { 4 } else { 1 });
-    let chunk = if large { 4096 } else { rng.pick(&[4096, 4096, 4096, 8192, 65536]) };
-    let chunks = if large { 32_256 + rng.range(1, 600) } else { rng.range(2, 40) };
-    let short = if rng.chance(400) { rng.range(1, chunk / 512 - 1) * 512 } else { 0 };
-    Geometry::new(chunks * chunk - short, chunk).expect("a possible geometry")
-}
-
-fn caches(rng: &mut SimRng) -> [Cache; 3] {
-    // Mostly volatile: that is where flushes matter.
-    let all = [Cache::Volatile, Cache::Fua, Cache::WriteThrough];
-    [(); 3].map(|()| if rng.chance(550) { Cache::Volatile } else { rng.pick(&all) })
-}
-
-fn weights(rng: &mut SimRng) -> Weights {
-    let mut sometimes = |on: u32, weight: u64| if rng.chance(on) { weight } else { 0 };
-    Weights {
-        master_write: 30,
-        master_zeroes: sometimes(300, 6),
-        master_read: sometimes(700, 10),
-        master_flush: sometimes(700, 6),
-        discard: sometimes(250, 5),
-        shadow_write: sometimes(700, 16),
-        shadow_zeroes: sometimes(250, 4),
-        shadow_read: sometimes(800, 16),
-        shadow_flush: sometimes(600, 5),
-        turns: 30,
-        settle: sometimes(500, 3),
-        cut: sometimes(800, 4),
-        abort: sometimes(250, 4),
-        limit: sometimes(200, 2),
-        disable: sometimes(150, 2),
-        detach: sometimes(300, 2),
-        crash: sometimes(800, 5),
-        faults: sometimes(350, 4),
-    }
-}
-
-fn script(rng: &mut SimRng, geometry: &Geometry) -> Vec<Step> {
-    let weights = weights(rng);
-    let sectors = geometry.master_bytes() / 512;
-    let chunk_sectors = geometry.chunk_bytes() / 512;
-    let hot = sectors.min(chunk_sectors * rng.range(1, 12));
-    let mut generator = Generator {
-        fua: rng.pick(&[0, 100, 400]),
-        whole: rng.pick(&[50, 300, 700]),
-        power: rng.pick(&[0, 500, 500, 1000]),
-        crash_span: rng.pick(&[20, 100, 400]),
-        faulty: [rng.chance(400), rng.chance(600), rng.chance(600)],
-        note_faults: rng.chance(200),
-        drop_cache: rng.chance(500),
-        rng,
-        sectors,
-        chunk_sectors,
-        weights,
-        hot,
-    };
-    let length = generator.rng.range(15, 110);
-    let before = generator.rng.below(6);
-    let mut script: Vec<Step> = (0..before).map(|_| generator.request(Side::Master)).collect();
-    script.extend([Step::Enable, Step::Cut { update: false }]);
-    if generator.rng.chance(500) {
-        script.push(Step::Settle);
-    }
-    script.extend((0..length).map(|_| generator.step()));
-    script
-}
-
-impl Generator<'_> {
-    fn step(&mut self) -> Step {
-        let w = self.weights;
-        let kinds = [
-            w.master_write + w.master_zeroes + w.master_read + w.master_flush + w.discard,
-            w.shadow_write + w.shadow_zeroes + w.shadow_read + w.shadow_flush,
-            w.turns,
-            w.settle,
-            w.cut,
-            w.abort,
-            w.limit,
-            w.disable,
-            w.detach,
-            w.crash,
-            w.faults,
-        ];
-        match self.choose(&kinds) {
-            0 => self.request(Side::Master),
-            1 => self.request(Side::Shadow),
-            2 => Step::Turns(u32::try_from(self.rng.range(1, 12)).unwrap_or(1)),
-            3 => self.rng.pick(&[Step::Settle, Step::ReadOut]),
-            4 => Step::Cut { update: self.rng.chance(600) },
-            5 => self.rng.pick(&[Step::Abort, Step::Resume]),
-            6 if self.rng.chance(600) => Step::Limit(Some(self.rng.range(1, 40))),
-            6 => Step::Limit(None),
-            7 => {
-                self.rng.pick(&[Step::Disable { force: true }, Step::Disable { force: false }, Step::Enable])
-            }
-            8 => Step::Detach,
-            9 => self.crash(),
-            _ => self.faults(),
-        }
-    }
-
-    fn choose(&mut self, weights: &[u64]) -> usize {
-        let mut at = self.rng.below(weights.iter().sum());
-        for (n, weight) in weights.iter().enumerate() {
-            if at < *weight {
-                return n;
-            }
-            at -= weight;
-        }
-        0
-    }
-
-    fn request(&mut self, side: Side) -> Step {
-        let w = self.weights;
-        let fua = self.rng.chance(self.fua);
-        let (kinds, asks) = match side {
-            Side::Master => (
-                [w.master_write, w.master_zeroes, w.master_read, w.master_flush, w.discard],
-                [Ask::Write { fua }, Ask::Zeroes { fua }, Ask::Read, Ask::Flush, Ask::Discard],
-            ),
-            Side::Shadow => (
-                [w.shadow_write, w.shadow_zeroes, w.shadow_read, w.shadow_flush, 0],
-                [Ask::Write { fua }, Ask::Zeroes { fua }, Ask::Read, Ask::Flush, Ask::Flush],
-            ),
-        };
-        let ask = asks[self.choose(&kinds)];
-        let (first, count) = self.extent();
-        Step::Request { side, ask, first, count }
-    }
-
-    /// Sectors: within a chunk, whole chunks, or anything; mostly where something has happened before.
-    fn extent(&mut self) -> (u64, u64) {
-        let space = if self.rng.chance(800) { self.hot } else { self.sectors };
-        let chunk = self.chunk_sectors;
-        if self.rng.chance(self.whole) {
-            let first = self.rng.below(space.div_ceil(chunk)) * chunk;
-            let count = chunk * self.rng.range(1, 3);
-            return (first, count.min(self.sectors - first));
-        }
-        let first = self.rng.below(space);
-        let longest = if self.rng.chance(200) { chunk * 2 } else { chunk / 2 };
-        (first, self.rng.range(1, longest.min(64)).min(self.sectors - first))
-    }
-
-    fn crash(&mut self) -> Step {
-        let granule = self.rng.pick(&[512, 512, 4096]);
-        let power_cut = self.rng.chance(self.power);
-        let crash = if power_cut { Crash::PowerCut { granule } } else { Crash::Kill };
-        let after = if self.rng.chance(150) { 0 } else { self.rng.below(self.crash_span) };
-        Step::Crash { after, crash }
-    }
-
-    fn faults(&mut self) -> Step {
-        let disk = self.rng.index(3);
-        if self.rng.chance(400) || !self.faulty[disk] {
-            return Step::Heal;
-        }
-        if self.note_faults && self.rng.chance(150) {
-            return Step::NoteFaults(self.rng.pick(&[300, 1000]));
-        }
-        let mut rate = |on: u32| if self.rng.chance(on) { self.rng.pick(&[20, 150, 1000]) } else { 0 };
-        let (read, write, flush) = (rate(400), rate(400), rate(300));
-        // A hung master hangs its workload too, and one that forgets what it could not flush breaks every promise
-        // to whoever did not ask for that flush: nothing is promised then.
-        let master = Disk::ALL[disk] == Disk::Master;
-        let hang = if master { 0 } else { rate(250).min(150) };
-        let drop_cache = self.drop_cache && !master;
-        Step::Faults(Disk::ALL[disk], Faults { read, write, flush, hang, drop_cache })
     }
 }

@@ -162,6 +162,11 @@ pub fn shrink(plan: &Plan, mut fails: impl FnMut(&Plan) -> bool) -> Plan {
         }
         better
     };
+    for set in (0..).take(plan.sets.len()) {
+        let mut candidate = best.clone();
+        candidate.script.retain(|step| step.set() != Some(set));
+        try_one(candidate, &mut best);
+    }
     let mut length = best.script.len().div_ceil(2);
     while length > 0 {
         let mut at = 0;
@@ -194,21 +199,4 @@ pub fn shrink(plan: &Plan, mut fails: impl FnMut(&Plan) -> bool) -> Plan {
         }
     }
     best
-}
-
-/// Why switching a rule off cannot show anything in this version.
-pub fn not_yet(rule: Rule) -> Option<&'static str> {
-    match rule {
-        Rule::FlushBeforePendingClear => Some("restore is not built"),
-        Rule::SiblingBarrier => Some("the simulator runs one set per master"),
-        Rule::ConfirmBeforeInPlace
-        | Rule::RegionsPendingAtCut
-        | Rule::ReadRecheck
-        | Rule::FlushSourceAtCut
-        | Rule::FlushAtRecovery
-        | Rule::CheckpointAtRecovery
-        | Rule::LostMark
-        | Rule::DurableBeforeOverwrite
-        | Rule::DrainBeforeFlip => None,
-    }
 }

@@ -4,41 +4,54 @@
 //! simulator does not silently turn a regression test into none.
 
 use umbra_engine::{Geometry, Mode};
-use umbra_sim::oracle::Side::{Master, Shadow};
-use umbra_sim::plan::{Ask, Disk, Plan, Step};
+use umbra_sim::oracle::Side::{self, Master};
+use umbra_sim::plan::{Ask, Disk, Plan, SetPlan, Step};
 use umbra_sim::run::{attempt, on_panic};
 use umbra_store::{Cache, Crash, Faults, Timing};
 
 const SEEDS: u64 = 150;
 const NONE: Faults = Faults { read: 0, write: 0, flush: 0, drop_cache: true, hang: 0 };
 
-fn write(side: umbra_sim::oracle::Side, first: u64, count: u64) -> Step {
+fn write(side: Side, first: u64, count: u64) -> Step {
     Step::Request { side, ask: Ask::Write { fua: false }, first, count }
 }
 
-fn flush(side: umbra_sim::oracle::Side) -> Step {
+fn flush(side: Side) -> Step {
     Step::Request { side, ask: Ask::Flush, first: 0, count: 1 }
 }
 
-const CUT: Step = Step::Cut { update: false };
-const UPDATE: Step = Step::Cut { update: true };
+const SHADOW: Side = Side::Shadow(0);
+const ENABLE: Step = Step::Enable(0);
+const CUT: Step = Step::Cut { set: 0, update: false };
+const UPDATE: Step = Step::Cut { set: 0, update: true };
 
-/// Runs a script with many seeds, on a master of 21 chunks with a ring of 8 blocks.
+fn disable(force: bool) -> Step {
+    Step::Disable { set: 0, force }
+}
+
+/// Runs a script with many seeds, on a master of 21 chunks with one set.
 fn never_fails(mode: Mode, caches: [Cache; 3], script: &[Step]) {
+    let [master, shadow, bitmap] = caches;
+    never_fails_with(master, &[set(mode, [shadow, bitmap])], script);
+}
+
+/// A set with a ring of 8 blocks.
+fn set(mode: Mode, caches: [Cache; 2]) -> SetPlan {
+    SetPlan { mode, caches, ring_blocks: 8, head_bytes: 3 << 12, fail_write: false }
+}
+
+fn never_fails_with(cache: Cache, sets: &[SetPlan], script: &[Step]) {
     on_panic(|_, _| {});
     for seed in 0..SEEDS {
         let plan = Plan {
             seed,
             geometry: Geometry::new(21 << 12, 1 << 12).expect("a possible geometry"),
-            mode,
-            caches,
+            cache,
+            sets: sets.to_vec(),
             timing: Timing { effect: 1 + seed % 4, completion: 1 + seed % 3, slow: 20 },
-            ring_blocks: 8,
-            head_bytes: 3 << 12,
             write_buffers: 3,
             copier_buffers: 2,
             buffer_chunks: 1 + seed % 3,
-            fail_write: false,
             overlaps: false,
             crash_in_recovery: 0,
             read_after_recovery: 1000,
@@ -54,8 +67,8 @@ const VOLATILE: [Cache; 3] = [Cache::Volatile; 3];
 /// E6: a head that was read before the deadline and came back after it was written over the next image's.
 #[test]
 fn a_head_that_is_moved_too_late_does_not_reach_the_next_image() {
-    let hang = |hang| Step::Faults(Disk::Shadow, Faults { hang, ..NONE });
-    let mut script = vec![Step::Enable, CUT, Step::Settle];
+    let hang = |hang| Step::Faults(Disk::Shadow(0), Faults { hang, ..NONE });
+    let mut script = vec![ENABLE, CUT, Step::Settle];
     script.extend([Step::Turns(60), Step::Turns(60), write(Master, 1, 3), write(Master, 9, 3), Step::Settle]);
     // The head of the complete shadow is to be moved out, hangs, and is given up.
     script.extend([
@@ -65,7 +78,7 @@ fn a_head_that_is_moved_too_late_does_not_reach_the_next_image() {
         hang(0),
         UPDATE,
         Step::Settle,
-        Step::Abort,
+        Step::Abort(0),
         Step::Settle,
     ]);
     script.extend([write(Master, 0, 24), Step::Settle, Step::Heal, Step::Turns(40), Step::ReadOut]);
@@ -78,15 +91,9 @@ fn a_head_that_is_moved_too_late_does_not_reach_the_next_image() {
 fn an_epoch_that_was_given_up_is_not_used_again() {
     let broken = Faults { flush: 1000, hang: 100, ..NONE };
     for steps in [
-        [
-            Step::Enable,
-            CUT,
-            Step::Faults(Disk::Bitmap, broken),
-            Step::Disable { force: false },
-            Step::Turns(9),
-        ],
-        [Step::Enable, Step::Faults(Disk::Bitmap, broken), CUT, Step::Disable { force: true }, Step::Settle],
-        [Step::Enable, CUT, Step::Settle, Step::Faults(Disk::Bitmap, broken), UPDATE],
+        [ENABLE, CUT, Step::Faults(Disk::Bitmap(0), broken), disable(false), Step::Turns(9)],
+        [ENABLE, Step::Faults(Disk::Bitmap(0), broken), CUT, disable(true), Step::Settle],
+        [ENABLE, CUT, Step::Settle, Step::Faults(Disk::Bitmap(0), broken), UPDATE],
     ] {
         let crash = Step::Crash { after: 0, crash: Crash::PowerCut { granule: 512 } };
         let after = [Step::Turns(12), Step::Heal, Step::Settle, CUT, Step::Settle, crash, Step::ReadOut];
@@ -101,10 +108,9 @@ fn an_epoch_that_was_given_up_is_not_used_again() {
 /// E8: a ring full of blocks that wait for data which cannot be written had no place for the record that says so.
 #[test]
 fn a_ring_that_stalls_fails_the_bitmap_volume_within_its_deadline() {
-    let failing = Step::Faults(Disk::Shadow, Faults { read: 150, write: 1000, hang: 150, ..NONE });
-    let mut script =
-        vec![Step::Enable, CUT, write(Master, 8, 1), Step::Turns(11), write(Master, 80, 1), failing];
-    script.extend([write(Master, 18, 1), write(Master, 31, 2), Step::Turns(6), write(Shadow, 120, 24)]);
+    let failing = Step::Faults(Disk::Shadow(0), Faults { read: 150, write: 1000, hang: 150, ..NONE });
+    let mut script = vec![ENABLE, CUT, write(Master, 8, 1), Step::Turns(11), write(Master, 80, 1), failing];
+    script.extend([write(Master, 18, 1), write(Master, 31, 2), Step::Turns(6), write(SHADOW, 120, 24)]);
     script.extend([Step::Turns(11), Step::Turns(11), write(Master, 140, 20), Step::Turns(20)]);
     never_fails(Mode::Dependent, VOLATILE, &script);
 }
@@ -113,15 +119,14 @@ fn a_ring_that_stalls_fails_the_bitmap_volume_within_its_deadline() {
 /// dropped was gone.
 #[test]
 fn a_flush_that_fails_is_a_failed_device_whoever_asked_for_it() {
-    let mut script =
-        vec![Step::Enable, CUT, Step::Settle, write(Shadow, 8, 1), write(Shadow, 70, 8), Step::Settle];
-    script.extend([write(Shadow, 8, 1), write(Shadow, 72, 4), Step::Settle]);
+    let mut script = vec![ENABLE, CUT, Step::Settle, write(SHADOW, 8, 1), write(SHADOW, 70, 8), Step::Settle];
+    script.extend([write(SHADOW, 8, 1), write(SHADOW, 72, 4), Step::Settle]);
     script.extend([
-        Step::Faults(Disk::Shadow, Faults { flush: 1000, ..NONE }),
-        flush(Shadow),
+        Step::Faults(Disk::Shadow(0), Faults { flush: 1000, ..NONE }),
+        flush(SHADOW),
         Step::Turns(9),
     ]);
-    script.extend([Step::Faults(Disk::Shadow, Faults::default()), flush(Shadow), Step::Settle]);
+    script.extend([Step::Faults(Disk::Shadow(0), Faults::default()), flush(SHADOW), Step::Settle]);
     script.push(Step::Crash { after: 0, crash: Crash::PowerCut { granule: 512 } });
     script.push(Step::ReadOut);
     for mode in [Mode::Dependent, Mode::Independent] {
@@ -133,12 +138,12 @@ fn a_flush_that_fails_is_a_failed_device_whoever_asked_for_it() {
 /// the gate stayed closed to the master for ever.
 #[test]
 fn a_cut_behind_a_bitmap_volume_that_fails_is_answered() {
-    let mut script = vec![Step::Enable, CUT, Step::Settle, write(Master, 0, 8), Step::Settle];
+    let mut script = vec![ENABLE, CUT, Step::Settle, write(Master, 0, 8), Step::Settle];
     // The shadow ends; the second slot of the superblock that says so hangs, and a reset waits behind it.
-    script.push(Step::Faults(Disk::Shadow, Faults { flush: 1000, ..NONE }));
-    script.push(Step::Faults(Disk::Bitmap, Faults { hang: 300, ..NONE }));
+    script.push(Step::Faults(Disk::Shadow(0), Faults { flush: 1000, ..NONE }));
+    script.push(Step::Faults(Disk::Bitmap(0), Faults { hang: 300, ..NONE }));
     script.extend([
-        flush(Shadow),
+        flush(SHADOW),
         Step::Turns(14),
         CUT,
         Step::Turns(4),
@@ -154,8 +159,12 @@ fn a_cut_behind_a_bitmap_volume_that_fails_is_answered() {
 #[test]
 fn a_set_that_ends_beside_a_cut_takes_its_superblock_along() {
     for turns in 0..5 {
-        let mut script = vec![write(Master, 4, 4), Step::Enable, CUT, Step::Settle, write(Master, 80, 1)];
-        script.extend([Step::Turns(9), UPDATE, Step::Faults(Disk::Shadow, Faults { flush: 1000, ..NONE })]);
+        let mut script = vec![write(Master, 4, 4), ENABLE, CUT, Step::Settle, write(Master, 80, 1)];
+        script.extend([
+            Step::Turns(9),
+            UPDATE,
+            Step::Faults(Disk::Shadow(0), Faults { flush: 1000, ..NONE }),
+        ]);
         script.extend([
             UPDATE,
             Step::Turns(turns),
@@ -171,17 +180,7 @@ fn a_set_that_ends_beside_a_cut_takes_its_superblock_along() {
 /// An abort that came while the set was being disabled was never answered.
 #[test]
 fn an_abort_beside_a_disable_is_answered() {
-    let wait = |turns| {
-        [
-            Step::Enable,
-            CUT,
-            UPDATE,
-            Step::Disable { force: true },
-            Step::Turns(turns),
-            Step::Abort,
-            Step::Settle,
-        ]
-    };
+    let wait = |turns| [ENABLE, CUT, UPDATE, disable(true), Step::Turns(turns), Step::Abort(0), Step::Settle];
     for turns in [1, 2, 4, 7, 10, 14] {
         never_fails(Mode::Independent, VOLATILE, &wait(turns));
     }
@@ -192,10 +191,10 @@ fn an_abort_beside_a_disable_is_answered() {
 fn a_set_is_enabled_again_right_after_a_disable_and_survives_a_crash() {
     for crash in [Crash::Kill, Crash::PowerCut { granule: 512 }] {
         let now = Step::Crash { after: 0, crash };
-        let force = Step::Disable { force: true };
-        let mut script = vec![Step::Enable, CUT, Step::Settle, force, Step::Settle, Step::Enable];
-        script.extend([now, Step::Enable, CUT, Step::Settle, now, Step::ReadOut, force, Step::Turns(9), now]);
-        script.extend([Step::Enable, CUT, Step::ReadOut]);
+        let force = disable(true);
+        let mut script = vec![ENABLE, CUT, Step::Settle, force, Step::Settle, ENABLE];
+        script.extend([now, ENABLE, CUT, Step::Settle, now, Step::ReadOut, force, Step::Turns(9), now]);
+        script.extend([ENABLE, CUT, Step::ReadOut]);
         never_fails(Mode::Dependent, VOLATILE, &script);
     }
 }
@@ -203,10 +202,93 @@ fn a_set_is_enabled_again_right_after_a_disable_and_survives_a_crash() {
 /// A ring that filled up during a cut's drain was not checkpointed, so the drain could not end.
 #[test]
 fn a_cut_drains_though_the_ring_is_full() {
-    let mut script = vec![Step::Enable, CUT, UPDATE, Step::Turns(3)];
+    let mut script = vec![ENABLE, CUT, UPDATE, Step::Turns(3)];
     script.extend((0..7).map(|n| write(Master, n * 24, 24)));
     script.extend([UPDATE, Step::Turns(5), write(Master, 30, 2), UPDATE, Step::Settle]);
     for mode in [Mode::Dependent, Mode::Independent] {
         never_fails(mode, VOLATILE, &script);
     }
+}
+
+/// Two sets with an image each, and nothing in flight.
+fn two_images() -> Vec<Step> {
+    let mut script = vec![ENABLE, CUT, Step::Enable(1), Step::Cut { set: 1, update: false }];
+    script.push(Step::Settle);
+    script
+}
+
+/// E13, E18: copies that hung at one set's volumes kept all the buffers, and first writes that only the healthy
+/// sibling needed waited for as long as the device did.
+#[test]
+fn a_sibling_that_hangs_does_not_keep_the_buffers_of_the_others() {
+    // The buffer itself is lent to the last sibling, the others get a copy of it.
+    let disks = [Disk::Shadow(0), Disk::Bitmap(0), Disk::Shadow(1), Disk::Bitmap(1)];
+    for (disk, turns) in disks.into_iter().flat_map(|disk| (1..6).map(move |turns| (disk, turns))) {
+        let mut script = two_images();
+        script.push(Step::Faults(disk, Faults { hang: 1000, ..NONE }));
+        script.extend([write(Master, 0, 24), write(Master, 24, 80), Step::Settle]);
+        // What hung comes back while its buffers are in use again.
+        script.extend([write(Master, 104, 40), Step::Turns(turns), Step::Heal, Step::ReadOut]);
+        let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+        never_fails_with(Cache::Volatile, &[dependent; 2], &script);
+    }
+}
+
+/// E6: the label of an image that had ended hung when its set was removed; when it came back nobody took it off the
+/// jobs of that place, and the next set's head waited behind it until its deadline.
+#[test]
+fn a_label_that_comes_back_after_its_set_holds_nothing_up() {
+    let mut script = vec![ENABLE, CUT, Step::Settle];
+    script.push(Step::Faults(Disk::Shadow(0), Faults { hang: 1000, ..NONE }));
+    script.push(Step::Faults(Disk::Bitmap(0), Faults { write: 1000, ..NONE }));
+    script.extend([Step::Abort(0), write(Master, 0, 8), Step::Settle, Step::Turns(40)]);
+    script.push(Step::Faults(Disk::Bitmap(0), Faults::default()));
+    script.extend([disable(true), Step::Settle, Step::Heal, Step::Turns(9), ENABLE, CUT, Step::Settle]);
+    script.extend([Step::Turns(200), Step::ReadOut]);
+    never_fails(Mode::Independent, VOLATILE, &script);
+}
+
+/// E13: when nothing could be recorded for one set, the policy to fail writes failed those that only waited for
+/// another, too.
+#[test]
+fn a_policy_to_fail_writes_fails_only_what_waits_for_that_set() {
+    let broken = Faults { write: 1000, ..NONE };
+    let mut script = two_images();
+    script.extend([write(Side::Shadow(1), 40, 3), Step::Settle, Step::NoteFaults(1000)]);
+    script.extend([Step::Faults(Disk::Shadow(0), broken), Step::Faults(Disk::Bitmap(0), broken)]);
+    script.extend([write(Master, 0, 8), Step::Settle, Step::Turns(60), Step::Turns(60)]);
+    for chunk in 6..20 {
+        script.extend([write(Side::Shadow(1), chunk * 8, 3), Step::Turns(3)]);
+    }
+    script.extend([Step::Settle, Step::Heal, Step::ReadOut]);
+    let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+    let failing = SetPlan { fail_write: true, ..dependent };
+    never_fails_with(Cache::Volatile, &[failing, dependent], &script);
+}
+
+const RESTORE: Step = Step::Restore { set: 0, update: true };
+
+/// E9, common rule 3: the record that a sibling holds what a restore is about to overwrite waited for the copier's
+/// company, which never came.
+#[test]
+fn a_restore_in_the_background_gives_a_sibling_what_it_needs() {
+    let mut script = vec![ENABLE, CUT, write(Master, 3, 1), Step::Settle];
+    script.extend([Step::Enable(1), Step::Cut { set: 1, update: false }, RESTORE, Step::ReadOut]);
+    let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+    never_fails_with(Cache::Volatile, &[dependent; 2], &script);
+}
+
+/// E13: a write through a sibling's shadow that waited for a restored run failed with it.
+#[test]
+fn a_restore_that_cannot_be_read_fails_nobody_else() {
+    let mut script = vec![ENABLE, CUT, write(Master, 0, 40), Step::Settle];
+    script.extend([Step::Enable(1), Step::Cut { set: 1, update: false }, Step::Settle]);
+    script.push(Step::Faults(Disk::Shadow(0), Faults { read: 1000, ..NONE }));
+    script.extend([RESTORE, Step::Turns(6)]);
+    for chunk in 0..5 {
+        script.extend([write(Side::Shadow(1), chunk * 8, 3), Step::Turns(2)]);
+    }
+    script.extend([Step::Settle, Step::Heal, Step::ReadOut]);
+    let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+    never_fails_with(Cache::Volatile, &[dependent; 2], &script);
 }

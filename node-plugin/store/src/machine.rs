@@ -18,7 +18,7 @@ use umbra_engine::{
     Request, RequestError, RequestId, SETS_MAX, Sequence, SetHeader, SetImage, SetIndex,
     SuperblockGeneration,
 };
-use umbra_format::{BLOCK_BYTES, PageHeader, Superblock, data_hash, encode_journal, encode_page};
+use umbra_format::{BLOCK_BYTES, ImageEnd, PageHeader, Superblock, data_hash, encode_journal, encode_page};
 
 /// The end of an image, for the state directory (E7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,7 @@ enum Pending {
 #[derive(Debug)]
 pub struct Machine<S, N> {
     master: Master,
+    limits: Limits,
     master_store: S,
     master_device: DeviceSlot,
     sides: S,
@@ -118,6 +119,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             .collect();
         Self {
             master: Master::new(geometry, limits),
+            limits,
             master_store: master.0,
             master_device: master.1,
             sides,
@@ -269,7 +271,12 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             Pending::Copy { op, buf: number, hash } => {
                 let buf = buf.expect("a lent buffer comes back");
                 let hash = (hash && ok).then(|| data_hash(buf.bytes()));
-                self.copy_bufs[usize::from(number.0)] = Some(buf.buf);
+                let slot = &mut self.copy_bufs[usize::from(number.0)];
+                // A write that was given up comes back when its number may be in use for another copy already: what
+                // that one has read stays.
+                if matches!(op, OpId::CopyRead(_)) || slot.is_none() {
+                    *slot = Some(buf.buf);
+                }
                 (op, hash)
             }
             Pending::Scratch { op } => {
@@ -330,7 +337,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                 self.give_up(set, EndNote { set: set_id, epoch, cause, master_incomplete });
             }
             Action::MoveHead { set, to } => self.side_job(set, SideJob::MoveHead(to)),
-            Action::Label { set, epoch } => self.side_job(set, SideJob::Label { epoch, given_up: false }),
+            Action::Label { set, epoch } => self.side_job(set, SideJob::Label { epoch, end: None }),
             Action::Answer { command, result } => self.answers.push((command, result)),
         }
     }
@@ -348,13 +355,16 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         match memory {
             Memory::None => self.submit(device, store_kind, None, Pending::Scratch { op }),
             Memory::Copy(number) => {
+                let bytes = self.copy_buf_bytes(number);
                 let slot = &mut self.copy_bufs[usize::from(number.0)];
                 if shared {
                     let bytes = &slot.as_ref().expect("the copy's buffer is here")[..len];
                     let part = AlignedBuf::from_bytes(bytes);
                     self.submit(device, store_kind, Some(IoBuf::whole(part)), Pending::Scratch { op });
                 } else {
-                    let buf = slot.take().expect("the copy's buffer is here");
+                    // The one before hangs at a device that was given up: it is not had back for this copy.
+                    let replaced = || reads.then(|| AlignedBuf::zeroed(bytes));
+                    let buf = slot.take().or_else(replaced).expect("the copy's buffer is here");
                     let hash = matches!(kind, IoKind::Read { hash: true });
                     let pending = Pending::Copy { op, buf: number, hash };
                     self.submit(device, store_kind, Some(IoBuf::head(buf, len)), pending);
@@ -379,6 +389,14 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                 self.submit(device, store_kind, Some(IoBuf::head(part, len)), pending);
             }
         }
+    }
+
+    fn copy_buf_bytes(&self, number: CopyBuf) -> usize {
+        let bytes = match number.0 < self.limits.write_buffers {
+            true => self.limits.write_buffer_bytes,
+            false => self.limits.copier_buffer_bytes,
+        };
+        usize::try_from(bytes).expect("copy buffers fit in memory")
     }
 
     fn scratch_buf(&mut self, len: usize) -> AlignedBuf {
@@ -487,7 +505,8 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         self.side_jobs[usize::from(set.0)].expect_end_records(1 + u8::from(labelled));
         self.notes.submit(note);
         if labelled {
-            self.side_job(set, SideJob::Label { epoch, given_up: true });
+            let end = if note.master_incomplete { ImageEnd::MasterIncomplete } else { ImageEnd::GivenUp };
+            self.side_job(set, SideJob::Label { epoch, end: Some(end) });
         }
     }
 
@@ -505,7 +524,11 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
     }
 
     fn side_step(&mut self, now: Now, set: SetIndex, result: Result<(), StoreError>, buf: Option<IoBuf>) {
-        let Some(config) = self.sets[usize::from(set.0)].as_ref() else { return };
+        let Some(config) = self.sets[usize::from(set.0)].as_ref() else {
+            // The last step of a set that is gone. Its volumes were busy until now, so no other has its place yet (E6).
+            self.side_jobs[usize::from(set.0)] = SideJobs::default();
+            return;
+        };
         let jobs = &mut self.side_jobs[usize::from(set.0)];
         if result.is_ok()
             && let Some((device, kind, buf)) = jobs.next_step(set, config, buf)
@@ -519,16 +542,16 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             SideJob::MoveHead(HeadMove::Out | HeadMove::Back) => {
                 self.apply(now, Event::HeadMoved { set, ok })
             }
-            SideJob::Label { given_up: true, .. } => {
+            SideJob::Label { end: Some(_), .. } => {
                 if let Some(ok) = self.side_jobs[usize::from(set.0)].end_record(ok) {
                     self.apply(now, Event::GiveUpRecorded { set, ok });
                 }
             }
             // Nobody waits for the label, but its flush was for everything that the shadow had cached.
-            SideJob::Label { given_up: false, .. } if flush_failed => {
+            SideJob::Label { end: None, .. } if flush_failed => {
                 self.apply(now, Event::FlushFailed(Device::Shadow(set)));
             }
-            SideJob::Label { given_up: false, .. } => {}
+            SideJob::Label { end: None, .. } => {}
         }
         if self.side_jobs[usize::from(set.0)].has_work() {
             self.start_side_job(set);

@@ -27,7 +27,7 @@ use umbra_engine::{
     mutation::{Rule, is_off},
 };
 use umbra_format::{
-    BLOCK_BYTES, DataHasher, Label, Layout, PageHeader, RING_OFFSET, SetIdentity, Superblock,
+    BLOCK_BYTES, DataHasher, ImageEnd, Label, Layout, PageHeader, RING_OFFSET, SetIdentity, Superblock,
     SuperblockError, decode_journal, decode_page, encode_page,
 };
 
@@ -321,7 +321,7 @@ pub fn prepare_set<S: BlockStore>(
         shadow: config.identity.shadow.uuid,
         epoch: Epoch(0),
         session: config.identity.session,
-        given_up: false,
+        end: None,
     }
     .encode(&mut block);
     io.write(devices.shadow, 0, block).map_err(shadow_error)?;
@@ -469,9 +469,12 @@ pub fn recover_set<S: BlockStore>(
         return Err(RecoverError::Disabled(config.identity.set));
     }
     let labelled_end = read_label(&mut io, &config)?;
-    let noted = known.ended.filter(|ended| ended.epoch >= header.epoch);
-    let ended = noted.map(|ended| ended.epoch).max(labelled_end).filter(|epoch| *epoch >= header.epoch);
-    if ended.is_some() && header.state.is_restoring() && noted.is_none_or(|ended| ended.master_incomplete) {
+    let witnesses: Vec<Ended> = [known.ended, labelled_end].into_iter().flatten().collect();
+    let witnesses: Vec<Ended> = witnesses.into_iter().filter(|ended| ended.epoch >= header.epoch).collect();
+    let ended = witnesses.iter().map(|ended| ended.epoch).max();
+    // One that says that the restore came to its end is the later one.
+    if ended.is_some() && header.state.is_restoring() && witnesses.iter().all(|ended| ended.master_incomplete)
+    {
         return Err(RecoverError::MasterIncomplete(config.identity.set));
     }
     if ended.is_some() && header.state != SetState::Prepared {
@@ -508,11 +511,11 @@ pub fn recover_set<S: BlockStore>(
     Ok((config, image))
 }
 
-/// The epoch whose end the shadow's label records, if it is there and says so.
+/// The end that the shadow's label records, if it is there and says so.
 fn read_label<S: BlockStore>(
     io: &mut Blocking<'_, S>,
     config: &SetConfig,
-) -> Result<Option<Epoch>, RecoverError> {
+) -> Result<Option<Ended>, RecoverError> {
     let block = io.read_block(config.devices.shadow, 0).map_err(shadow_error)?;
     let Ok(label) = Label::decode(&block) else { return Ok(None) };
     let identity = &config.identity;
@@ -524,7 +527,8 @@ fn read_label<S: BlockStore>(
             found: label.shadow,
         });
     }
-    Ok(label.given_up.then_some(label.epoch))
+    let end = |end| Ended { epoch: label.epoch, master_incomplete: end == ImageEnd::MasterIncomplete };
+    Ok(label.end.map(end))
 }
 
 fn read_pages<S: BlockStore>(

@@ -8,7 +8,7 @@ use crate::buf::{AlignedBuf, IoBuf};
 use crate::recover::SetConfig;
 use std::collections::VecDeque;
 use umbra_engine::{Device, Epoch, HeadMove, SetIndex};
-use umbra_format::{BLOCK_BYTES, Label};
+use umbra_format::{BLOCK_BYTES, ImageEnd, Label};
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) enum SideJob {
     /// Read here, write there, flush there.
     MoveHead(HeadMove),
     /// Write, flush.
-    Label { epoch: Epoch, given_up: bool },
+    Label { epoch: Epoch, end: Option<ImageEnd> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +75,8 @@ impl SideJobs {
                 let (device, offset) = head_place(to, set, config, true);
                 (Step::Write, (device, StoreOpKind::Write { offset, fua: false }, buf))
             }
-            (SideJob::Label { epoch, given_up }, Step::Start | Step::Read) => {
-                (Step::Write, write_label(set, config, epoch, given_up))
+            (SideJob::Label { epoch, end }, Step::Start | Step::Read) => {
+                (Step::Write, write_label(set, config, epoch, end))
             }
             (SideJob::MoveHead(to), Step::Write) => {
                 (Step::Flush, (head_place(to, set, config, true).0, StoreOpKind::Flush, None))
@@ -126,10 +126,10 @@ fn read_head(to: HeadMove, set: SetIndex, config: &SetConfig) -> StoreStep {
     (device, StoreOpKind::Read { offset }, Some(IoBuf::whole(buf)))
 }
 
-fn write_label(set: SetIndex, config: &SetConfig, epoch: Epoch, given_up: bool) -> StoreStep {
+fn write_label(set: SetIndex, config: &SetConfig, epoch: Epoch, end: Option<ImageEnd>) -> StoreStep {
     let identity = &config.identity;
     let label =
-        Label { set: identity.set, shadow: identity.shadow.uuid, epoch, session: identity.session, given_up };
+        Label { set: identity.set, shadow: identity.shadow.uuid, epoch, session: identity.session, end };
     let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
     label.encode(&mut block);
     (Device::Shadow(set), StoreOpKind::Write { offset: 0, fua: false }, Some(IoBuf::whole(block)))

@@ -5,7 +5,9 @@ use umbra_engine::{
     PlaneHeader, PlaneId, Record, RingGeneration, Sequence, SetHeader, SetState, SuperblockGeneration,
     TrackingPair,
 };
-use umbra_format::{Label, PageHeader, SetIdentity, Superblock, VolumeIdentity, encode_journal, encode_page};
+use umbra_format::{
+    ImageEnd, Label, PageHeader, SetIdentity, Superblock, VolumeIdentity, encode_journal, encode_page,
+};
 
 pub(crate) const SET: Id128 = Id128(*b"golden set uuid.");
 pub(crate) const CHUNK: u64 = 4096;
@@ -213,6 +215,6 @@ pub(crate) fn full_label() -> Label {
         shadow: Id128(*b"golden shadow id"),
         epoch: Epoch(77),
         session: Id128(*b"golden session.."),
-        given_up: true,
+        end: Some(ImageEnd::GivenUp),
     }
 }

@@ -72,7 +72,7 @@ fn check_label(shadow: &dyn Volume, superblock: &Superblock, report: &mut CheckR
             let what = format!("names shadow {} of set {}", label.shadow, label.set);
             report.problem(object, Some(0), what, "this is the shadow of another set: swap them back");
         }
-        Ok(label) if label.given_up && label.epoch >= header.epoch && header.state.is_online() => {
+        Ok(label) if label.end.is_some() && label.epoch >= header.epoch && header.state.is_online() => {
             let what = format!("says that the images up to epoch {} have ended", label.epoch);
             report.problem(object, Some(0), what, "`umbra-io ctl reset SET` begins a new one");
         }

@@ -10,7 +10,7 @@ use flate2::read::GzDecoder;
 use std::io::{self, Read};
 use std::path::Path;
 use umbra_engine::{Geometry, Id128, PlaneId, SetImage, SetState};
-use umbra_format::{Label, Superblock, data_hash};
+use umbra_format::{ImageEnd, Label, Superblock, data_hash};
 use umbra_store::{Known, MemStore, RecoverError, Session, SetDevices, SetOptions, SimRng, recover_set};
 
 const BLOCK: usize = 4096;
@@ -44,7 +44,7 @@ fn shadow(given_up: bool) -> Vec<u8> {
         shadow: identity.shadow.uuid,
         epoch: superblock.header.epoch,
         session: identity.session,
-        given_up,
+        end: given_up.then_some(ImageEnd::GivenUp),
     }
     .encode(&mut shadow);
     shadow

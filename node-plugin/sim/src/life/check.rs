@@ -1,7 +1,7 @@
 //! Coming to rest, reading everything out, and looking at the disks as somebody without Umbra would.
 
 use super::{Life, PATIENCE, REQUESTS};
-use crate::oracle::{Side, Verdict};
+use crate::oracle::{SetNumber, Side, Verdict};
 use crate::plan::{Ask, Disk, Step};
 use crate::stamp::{SECTOR, decode};
 use umbra_engine::SetState;
@@ -18,16 +18,21 @@ impl Life {
     }
 
     fn is_at_rest(&self) -> bool {
-        let copying = self.state() == Some(SetState::Copying);
-        let merging = self.status().is_some_and(|status| status.header.merging);
-        self.is_settled() && self.world.in_flight() == 0 && !copying && !(merging && self.is_online())
+        let busy = |set: SetNumber| {
+            let copying = self.state(set) == Some(SetState::Copying)
+                || self.restores_end && self.is_restoring(set)
+                || self.state(set) == Some(SetState::Restoring) && self.faults() == 0;
+            let merging = self.status(set).is_some_and(|status| status.header.merging);
+            copying || merging && self.is_online(set)
+        };
+        self.is_settled() && self.world.in_flight() == 0 && !self.set_numbers().any(busy)
     }
 
-    fn is_online(&self) -> bool {
-        self.state().is_some_and(SetState::is_online)
+    fn is_online(&self, set: SetNumber) -> bool {
+        self.state(set).is_some_and(SetState::is_online)
     }
 
-    /// Reads both sides, all of them or what was ever written, and has every sector judged.
+    /// Reads all sides, everything or what was ever written, and has every sector judged.
     pub(super) fn read_out(&mut self) -> Result<bool, String> {
         if !self.settle(2000)? {
             return Ok(false);
@@ -39,7 +44,7 @@ impl Life {
         } else {
             let mut starts: Vec<u64> =
                 self.oracle.master.touched().map(|sector| sector / chunk * chunk).collect();
-            if let Some(image) = &self.oracle.image {
+            for image in self.set_numbers().filter_map(|set| self.oracle.image(set)) {
                 starts.extend(image.volume.touched().map(|sector| sector / chunk * chunk));
             }
             starts.extend([0, (sectors - 1) / chunk * chunk]);
@@ -48,9 +53,9 @@ impl Life {
             starts
         };
         let crashes = self.tally.crashes;
-        for side in [Side::Master, Side::Shadow] {
+        for side in std::iter::once(Side::Master).chain(self.set_numbers().map(Side::Shadow)) {
             for first in &starts {
-                if side == Side::Shadow && self.oracle.image.is_none() {
+                if self.oracle.volume(side).is_none() {
                     break;
                 }
                 let room = |life: &Self| life.outstanding.len() < REQUESTS as usize;
@@ -69,11 +74,15 @@ impl Life {
     /// The raw master is the logical one, and a complete independent shadow is a plain image: both are usable
     /// without Umbra.
     pub(super) fn check_raw(&mut self) -> Verdict {
-        self.check_raw_disk(Disk::Master, Side::Master)?;
-        // A complete set may have lost chunks: then its shadow is no plain image, and its status says so.
-        let whole = self.status().is_some_and(|status| status.lost == 0);
-        if self.was_complete && whole && self.oracle.image.is_some() && self.is_healthy() {
-            self.check_raw_disk(Disk::Shadow, Side::Shadow)?;
+        if self.restoring.is_none() {
+            self.check_raw_disk(Disk::Master, Side::Master)?;
+        }
+        for set in self.set_numbers() {
+            // A complete set may have lost chunks: then its shadow is no plain image, and its status says so.
+            let whole = self.status(set).is_some_and(|status| status.lost == 0);
+            if self.set(set).was_complete && whole && self.oracle.image(set).is_some() && self.is_healthy() {
+                self.check_raw_disk(Disk::Shadow(set), Side::Shadow(set))?;
+            }
         }
         Ok(())
     }
@@ -84,7 +93,9 @@ impl Life {
         let from = self.oracle.now();
         let mut bytes = [0; SECTOR];
         for sector in sectors.into_iter().chain([0]) {
-            if side == Side::Shadow && self.oracle.is_lost(sector) {
+            if let Side::Shadow(set) = side
+                && self.oracle.is_lost(set, sector)
+            {
                 continue;
             }
             self.world.peek(self.disk(disk), sector * SECTOR as u64, &mut bytes);
@@ -102,20 +113,18 @@ impl Life {
         self.world.crash_at(None);
         self.heal();
         self.rest("everything")?;
-        if self.state() == Some(SetState::CopyAborted) {
-            self.step(Step::Resume)?;
+        let aborted =
+            |set: &SetNumber| self.state(*set) == Some(SetState::CopyAborted) || self.is_restoring(*set);
+        let aborted: Vec<SetNumber> = self.set_numbers().filter(aborted).collect();
+        for set in &aborted {
+            self.step(Step::Resume(*set))?;
+        }
+        self.restores_end = true;
+        if !aborted.is_empty() {
             self.rest("a resumed copy")?;
         }
         self.read_all()?;
-        if matches!(self.state(), Some(SetState::Offline(_))) && self.rng.chance(500) {
-            self.log(|| "reset".to_owned());
-            self.cut(false)?;
-            self.rest("a reset")?;
-            if !self.is_online() {
-                return Err(format!("a reset without faults left the set {:?}", self.state()));
-            }
-            self.read_all()?;
-        }
+        self.reset_some()?;
         match self.rng.below(4) {
             0 => self.detach()?,
             1 => self.arm(0, Crash::Kill)?,
@@ -124,6 +133,23 @@ impl Life {
         }
         self.rest("everything after the last start")?;
         self.read_all()
+    }
+
+    /// Sets that are offline get a new image, or not.
+    fn reset_some(&mut self) -> Verdict {
+        for set in self.set_numbers() {
+            if !matches!(self.state(set), Some(SetState::Offline(_))) || !self.rng.chance(500) {
+                continue;
+            }
+            self.log(|| format!("reset of set {set}"));
+            self.cut(set, false)?;
+            self.rest("a reset")?;
+            if !self.is_online(set) {
+                return Err(format!("a reset without faults left set {set} {:?}", self.state(set)));
+            }
+            self.read_all()?;
+        }
+        Ok(())
     }
 
     fn read_all(&mut self) -> Verdict {
@@ -135,11 +161,13 @@ impl Life {
     }
 
     fn rest(&mut self, what: &str) -> Verdict {
-        self.step(Step::Limit(None))?;
+        for set in self.set_numbers() {
+            self.step(Step::Limit(set, None))?;
+        }
         if self.turn_until(PATIENCE, Self::is_at_rest)? {
             return Ok(());
         }
-        let status = self.status();
+        let status: Vec<_> = self.set_numbers().filter_map(|set| self.status(set)).collect();
         Err(format!(
             "liveness: {what} did not come to rest: {} requests, {:?}, {} store operations, {status:?}",
             self.outstanding.len(),

@@ -1,9 +1,9 @@
-//! Crashes, starts, and the set's enable.
+//! Crashes, starts, and a set's enable.
 
-use super::{DEADLINE_MS, DRAIN_MS, Life, REQUESTS, Running, SET, Set, UNRECORDABLE_MS};
-use crate::oracle::Verdict;
-use crate::plan::Disk;
-use umbra_engine::{Id128, Limits, SetState, Unrecordable};
+use super::{DEADLINE_MS, DRAIN_MS, Enabled, Life, REQUESTS, Running, UNRECORDABLE_MS};
+use crate::oracle::{SetNumber, Verdict};
+use crate::plan::{Disk, SetPlan};
+use umbra_engine::{Id128, Limits, SetIndex, SetState, Unrecordable};
 use umbra_format::{SetIdentity, VolumeIdentity};
 use umbra_store::{
     Crash, Known, Machine, RecoverError, Session, SetDevices, SetOptions, StoreError, prepare_set,
@@ -23,13 +23,17 @@ enum Start {
 impl Life {
     /// The machine has crashed: everybody learns what they learn, and it is started until it stays up.
     pub(super) fn crashed(&mut self) -> Verdict {
-        let disabling = self.commands.values().any(|running| *running == Running::Disable);
+        let disabled = |set: &SetNumber| {
+            self.commands.values().any(|running| *running == Running::Disable { set: *set })
+        };
+        let disabling: Vec<SetNumber> = self.set_numbers().filter(disabled).collect();
         while let Some(crash) = self.world.crashed() {
             self.tally.crashes += 1;
             self.log(|| format!("crashed: {crash:?}"));
             let power_cut = crash != Crash::Kill;
             self.machine = None;
             self.commands.clear();
+            self.group = None;
             self.notes.crash();
             self.oracle.crash(power_cut);
             if power_cut {
@@ -40,7 +44,7 @@ impl Life {
                 let at = self.world.operations() + 1 + self.rng.below(50);
                 self.world.crash_at(Some((at, again)));
             }
-            if let Start::Down = self.start(disabling)? {
+            if let Start::Down = self.start(&disabling)? {
                 continue;
             }
         }
@@ -57,7 +61,7 @@ impl Life {
             // What hangs when a process ends lands before the next one gets the claim, or never (E6).
             self.world.crash(Crash::Kill);
         }
-        match self.start(false)? {
+        match self.start(&[])? {
             Start::Up => Ok(()),
             Start::Down => self.crashed(),
         }
@@ -75,29 +79,35 @@ impl Life {
         }
     }
 
-    fn options(&self) -> SetOptions {
-        let unrecordable = match self.plan.fail_write {
+    fn options(&self, set: SetNumber) -> SetOptions {
+        let unrecordable = match self.plan.sets[usize::from(set)].fail_write {
             true => Unrecordable::FailWrite(UNRECORDABLE_MS),
             false => Unrecordable::Block,
         };
         SetOptions { shadow_deadline_ms: DEADLINE_MS, bitmap_deadline_ms: DEADLINE_MS, unrecordable }
     }
 
-    fn set_devices(&self) -> SetDevices {
-        SetDevices { shadow: self.disk(Disk::Shadow), bitmap: self.disk(Disk::Bitmap) }
+    fn set_devices(&self, set: SetNumber) -> SetDevices {
+        SetDevices { shadow: self.disk(Disk::Shadow(set)), bitmap: self.disk(Disk::Bitmap(set)) }
     }
 
-    fn start(&mut self, disabling: bool) -> Result<Start, String> {
+    fn start(&mut self, disabling: &[SetNumber]) -> Result<Start, String> {
         self.world.keep_caches();
         let master = (self.world.claim(), self.disk(Disk::Master));
         let sides = self.world.claim();
         let notes = self.notes.clone();
         self.machine = Some(Machine::new(self.plan.geometry, self.limits(), master, sides, notes));
-        if self.set.is_some()
-            && let Start::Down = self.recover(disabling)?
-        {
+        let verdicts = self.verdicts();
+        if self.world.crashed().is_some() {
             return Ok(Start::Down);
         }
+        self.tally.groups_in_doubt += u64::from(verdicts.iter().any(|commit| *commit));
+        for (set, commit) in self.set_numbers().zip(verdicts) {
+            if let Start::Down = self.recover(set, disabling.contains(&set), commit)? {
+                return Ok(Start::Down);
+            }
+        }
+        self.oracle.group_ends();
         let again: Vec<u32> = self.outstanding.keys().copied().collect();
         for id in again {
             self.submit(id);
@@ -105,34 +115,35 @@ impl Life {
         Ok(Start::Up)
     }
 
-    fn recover(&mut self, disabling: bool) -> Result<Start, String> {
+    fn recover(&mut self, set: SetNumber, disabling: bool, commit: bool) -> Result<Start, String> {
+        let Some(enabled) = self.enabled(set).cloned() else { return Ok(Start::Up) };
         for attempt in 0..2 {
-            let Some(set) = self.set.clone() else { break };
             let session = Session { node: NODE, session: self.fresh_id() };
-            let known = Known { ended: self.notes.ended(set.identity.set), commit: false };
+            let known = Known { ended: self.notes.ended(enabled.identity.set), commit };
             let mut store = self.world.claim();
-            let faults = self.faults();
-            let recovered = recover_set(&mut store, self.set_devices(), session, known, self.options());
+            let faults = self.faults_of(set);
+            let recovered = recover_set(&mut store, self.set_devices(set), session, known, self.options(set));
             match recovered {
                 Ok((config, image)) => {
                     let (epoch, state) = (image.header.epoch, image.header.state);
-                    self.log(|| format!("recovered: epoch {epoch}, {state:?}"));
-                    self.oracle.recovered(epoch.0, state.is_online())?;
-                    self.machine().add_set(SET, config, image);
+                    self.tally.restores_resumed += u64::from(state.is_restoring());
+                    self.log(|| format!("recovered set {set}: epoch {epoch}, {state:?}"));
+                    self.oracle.recovered(set, epoch.0, state.is_online())?;
+                    self.machine().add_set(SetIndex(set), config, image);
                     return Ok(Start::Up);
                 }
                 Err(RecoverError::Device { source: StoreError::Crashed, .. }) => return Ok(Start::Down),
                 Err(RecoverError::Disabled(_)) if disabling => {
-                    self.set = None;
-                    self.oracle.forget_image();
+                    self.set(set).enabled = None;
+                    self.oracle.forget_image(set);
                     return Ok(Start::Up);
                 }
                 Err(error) => {
-                    self.log(|| format!("recovery failed: {error}"));
-                    let injected = self.faults() > faults;
-                    let bitmap = self.world.injected(self.disk(Disk::Bitmap)) > set.bitmap_faults_before;
+                    self.log(|| format!("recovery of set {set} failed: {error}"));
+                    let injected = self.faults_of(set) > faults;
+                    let bitmap = self.injected(Disk::Bitmap(set)) > enabled.bitmap_faults_before;
                     if !injected && !bitmap {
-                        return Err(format!("recovery failed without a fault: {error}"));
+                        return Err(format!("recovery of set {set} failed without a fault: {error}"));
                     }
                     if attempt == 0 {
                         self.heal();
@@ -140,15 +151,19 @@ impl Life {
                 }
             }
         }
+        if self.restoring == Some(set) {
+            return Err(super::MASTER_INCOMPLETE.to_owned());
+        }
         // The bitmap volume was damaged by its faults: the operator gives the shadow up.
         self.tally.given_up += 1;
-        self.set = None;
-        self.bitmap_used = true;
-        self.oracle.forget_image();
+        let place = self.set(set);
+        (place.enabled, place.bitmap_used) = (None, true);
+        self.oracle.forget_image(set);
         Ok(Start::Up)
     }
 
-    fn identity(&mut self) -> SetIdentity {
+    fn identity(&mut self, set: SetNumber) -> SetIdentity {
+        let SetPlan { mode, ring_blocks, head_bytes, .. } = self.plan.sets[usize::from(set)];
         let size = self.plan.geometry.master_bytes();
         let volume = |uuid| VolumeIdentity { uuid, size, fingerprint: 0, hardware_id: String::new() };
         SetIdentity {
@@ -160,54 +175,55 @@ impl Life {
             node: NODE,
             session: self.fresh_id(),
             seal_owner: Id128::default(),
-            mode: self.plan.mode,
+            mode,
             geometry: self.plan.geometry,
             logical_block: 512,
             physical_block: 4096,
-            ring_blocks: self.plan.ring_blocks,
-            head_bytes: self.plan.head_bytes,
+            ring_blocks,
+            head_bytes,
             protected: false,
             cluster: "sim".to_owned(),
             namespace: "sim".to_owned(),
-            name: "set".to_owned(),
+            name: format!("set {set}"),
         }
     }
 
-    /// Prepares a set, if there is none. Its first cut is a step of its own.
-    pub(super) fn enable(&mut self) -> Verdict {
-        if self.set.is_some() || self.commands.values().any(|running| *running == Running::Detach) {
+    /// Prepares a set, if it is not there. Its first cut is a step of its own.
+    pub(super) fn enable(&mut self, set: SetNumber) -> Verdict {
+        if self.enabled(set).is_some() || self.commands.values().any(|running| *running == Running::Detach) {
             return Ok(());
         }
         // The volumes are free only when everything of the set before has come back.
         let busy = |life: &Self| {
-            life.world.in_flight_on(life.disk(Disk::Shadow)) > 0
-                || life.world.in_flight_on(life.disk(Disk::Bitmap)) > 0
+            let disks = [Disk::Shadow(set), Disk::Bitmap(set)];
+            disks.into_iter().any(|disk| life.world.in_flight_on(life.disk(disk)) > 0)
         };
-        if !self.turn_until(500, |life| !busy(life))? || self.set.is_some() {
+        if !self.turn_until(500, |life| !busy(life))? || self.enabled(set).is_some() {
             return Ok(());
         }
-        let (faults_before, disk) = (self.faults(), self.disk(Disk::Bitmap));
-        let bitmap_faults_before = self.world.injected(disk);
-        let identity = self.identity();
+        let faults_before = self.faults_of(set);
+        let bitmap_faults_before = self.injected(Disk::Bitmap(set));
+        let identity = self.identity(set);
         let mut store = self.world.claim();
-        let force = std::mem::take(&mut self.bitmap_used);
-        match prepare_set(&mut store, self.set_devices(), identity.clone(), self.options(), force) {
+        let force = std::mem::take(&mut self.set(set).bitmap_used);
+        let (devices, options) = (self.set_devices(set), self.options(set));
+        match prepare_set(&mut store, devices, identity.clone(), options, force) {
             Ok((config, image)) => {
                 assert_eq!(image.header.state, SetState::Prepared);
-                self.set = Some(Set { identity, faults_before, bitmap_faults_before });
-                self.machine().add_set(SET, config, image);
+                self.set(set).enabled = Some(Enabled { identity, faults_before, bitmap_faults_before });
+                self.machine().add_set(SetIndex(set), config, image);
                 if self.world.crashed().is_some() { self.crashed() } else { Ok(()) }
             }
             Err(RecoverError::Device { source: StoreError::Crashed, .. }) => {
-                self.bitmap_used = true;
+                self.set(set).bitmap_used = true;
                 self.crashed()
             }
-            Err(error) if self.faults() > faults_before => {
-                self.log(|| format!("preparing failed: {error}"));
-                self.bitmap_used = true;
+            Err(error) if self.faults_of(set) > faults_before => {
+                self.log(|| format!("preparing set {set} failed: {error}"));
+                self.set(set).bitmap_used = true;
                 Ok(())
             }
-            Err(error) => Err(format!("preparing a set failed without a fault: {error}")),
+            Err(error) => Err(format!("preparing set {set} failed without a fault: {error}")),
         }
     }
 }

@@ -32,7 +32,7 @@ fn reads(oracle: &mut Oracle, side: Side, first: u64, value: Value) -> bool {
 }
 
 fn oracle() -> Oracle {
-    Oracle::new(false, false)
+    Oracle::new(false, &[false, false])
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_power_cut_may_lose_what_was_not_flushed_and_nothing_else() {
 #[test]
 fn fua_and_write_through_are_floors_of_their_own() {
     for (write_through, fua) in [(false, true), (true, false)] {
-        let mut oracle = Oracle::new(write_through, false);
+        let mut oracle = Oracle::new(write_through, &[false]);
         issue(&mut oracle, 0, 0, fua);
         end(&mut oracle, 0, true);
         oracle.crash(true);
@@ -115,72 +115,118 @@ fn a_kill_loses_nothing_and_leaves_what_is_in_flight_open() {
 fn an_image_holds_what_was_acknowledged_before_it_and_nothing_issued_after_it() {
     let mut oracle = oracle();
     let before = write(&mut oracle, 0);
-    oracle.cut_begins(0);
-    oracle.cut_done(1).unwrap();
+    oracle.cut_begins(0, 0);
+    oracle.cut_done(0, 1).unwrap();
     let after = write(&mut oracle, 0);
-    assert!(!reads(&mut oracle, Side::Shadow, 0, original(0)));
-    assert!(!reads(&mut oracle, Side::Shadow, 0, after));
-    assert!(reads(&mut oracle, Side::Shadow, 0, before));
-    assert!(reads(&mut oracle, Side::Shadow, 9, original(9)));
+    assert!(!reads(&mut oracle, Side::Shadow(0), 0, original(0)));
+    assert!(!reads(&mut oracle, Side::Shadow(0), 0, after));
+    assert!(reads(&mut oracle, Side::Shadow(0), 0, before));
+    assert!(reads(&mut oracle, Side::Shadow(0), 9, original(9)));
 }
 
 #[test]
 fn an_image_is_of_one_instant() {
     let mut oracle = oracle();
-    oracle.cut_begins(0);
+    oracle.cut_begins(0, 0);
     let first = write(&mut oracle, 0);
     let second = write(&mut oracle, 1);
-    oracle.cut_done(1).unwrap();
+    oracle.cut_done(0, 1).unwrap();
     for (a, b, allowed) in
         [(original(0), original(1), true), (first, original(1), true), (first, second, true)]
     {
         let mut oracle = oracle.clone();
-        assert!(reads(&mut oracle, Side::Shadow, 0, a));
-        assert_eq!(reads(&mut oracle, Side::Shadow, 1, b), allowed);
+        assert!(reads(&mut oracle, Side::Shadow(0), 0, a));
+        assert_eq!(reads(&mut oracle, Side::Shadow(0), 1, b), allowed);
     }
-    assert!(reads(&mut oracle, Side::Shadow, 1, second));
-    assert!(!reads(&mut oracle, Side::Shadow, 0, original(0)), "invariant 4: the second without the first");
+    assert!(reads(&mut oracle, Side::Shadow(0), 1, second));
+    assert!(
+        !reads(&mut oracle, Side::Shadow(0), 0, original(0)),
+        "invariant 4: the second without the first"
+    );
 }
 
 #[test]
 fn an_image_survives_a_power_cut_that_the_master_does_not() {
     let mut oracle = oracle();
     let value = write(&mut oracle, 0);
-    oracle.cut_begins(0);
-    oracle.cut_done(1).unwrap();
+    oracle.cut_begins(0, 0);
+    oracle.cut_done(0, 1).unwrap();
     oracle.crash(true);
-    oracle.recovered(1, true).unwrap();
-    assert!(!reads(&mut oracle.clone(), Side::Shadow, 0, original(0)));
-    assert!(reads(&mut oracle, Side::Shadow, 0, value));
+    oracle.recovered(0, 1, true).unwrap();
+    assert!(!reads(&mut oracle.clone(), Side::Shadow(0), 0, original(0)));
+    assert!(reads(&mut oracle, Side::Shadow(0), 0, value));
 }
 
 #[test]
 fn after_a_crash_in_a_cut_the_epoch_says_which_image_there_is() {
     let mut oracle = oracle();
-    oracle.cut_begins(0);
-    oracle.cut_done(1).unwrap();
+    oracle.cut_begins(0, 0);
+    oracle.cut_done(0, 1).unwrap();
     let value = write(&mut oracle, 0);
-    oracle.cut_begins(0);
+    oracle.cut_begins(0, 0);
     oracle.crash(false);
     let mut old = oracle.clone();
-    old.recovered(1, true).unwrap();
-    assert!(reads(&mut old, Side::Shadow, 0, original(0)));
-    oracle.recovered(2, true).unwrap();
-    assert!(!reads(&mut oracle, Side::Shadow, 0, original(0)));
-    assert!(reads(&mut oracle, Side::Shadow, 0, value));
-    assert!(oracle.recovered(1, true).is_err(), "epochs do not go back");
+    old.recovered(0, 1, true).unwrap();
+    assert!(reads(&mut old, Side::Shadow(0), 0, original(0)));
+    oracle.recovered(0, 2, true).unwrap();
+    assert!(!reads(&mut oracle, Side::Shadow(0), 0, original(0)));
+    assert!(reads(&mut oracle, Side::Shadow(0), 0, value));
+    assert!(oracle.recovered(0, 1, true).is_err(), "epochs do not go back");
 }
 
 #[test]
 fn lost_is_lost_until_the_next_image() {
     let mut oracle = oracle();
-    oracle.cut_begins(0);
-    oracle.cut_done(1).unwrap();
-    oracle.lost(0, 8);
-    assert!(!reads(&mut oracle, Side::Shadow, 0, original(0)));
-    oracle.cut_begins(0);
-    oracle.cut_done(2).unwrap();
-    assert!(reads(&mut oracle, Side::Shadow, 0, original(0)));
+    oracle.cut_begins(0, 0);
+    oracle.cut_done(0, 1).unwrap();
+    oracle.lost(0, 0, 8);
+    assert!(!reads(&mut oracle, Side::Shadow(0), 0, original(0)));
+    oracle.cut_begins(0, 0);
+    oracle.cut_done(0, 2).unwrap();
+    assert!(reads(&mut oracle, Side::Shadow(0), 0, original(0)));
+}
+
+#[test]
+fn each_sibling_has_an_image_of_its_own() {
+    let mut oracle = oracle();
+    oracle.cut_begins(0, 0);
+    oracle.cut_done(0, 1).unwrap();
+    let between = write(&mut oracle, 0);
+    oracle.cut_begins(1, 0);
+    oracle.cut_done(1, 1).unwrap();
+    let values = oracle.fresh_values(1);
+    let now = oracle.now();
+    oracle.volume(Side::Shadow(1)).expect("just cut").issue(0, 3, &values, false, now);
+    let now = oracle.now();
+    oracle.volume(Side::Shadow(1)).expect("just cut").end(0, true, now);
+    for (side, first, value) in [
+        (Side::Shadow(0), 0, original(0)),
+        (Side::Shadow(1), 0, between),
+        (Side::Shadow(0), 3, original(3)),
+        (Side::Shadow(1), 3, values[0]),
+        (Side::Master, 3, original(3)),
+    ] {
+        assert!(reads(&mut oracle.clone(), side, first, value), "{side:?} {first}");
+    }
+    assert!(!reads(&mut oracle.clone(), Side::Shadow(0), 0, between));
+    assert!(!reads(&mut oracle.clone(), Side::Shadow(1), 0, original(0)));
+    assert!(!reads(&mut oracle.clone(), Side::Shadow(0), 3, values[0]));
+    oracle.lost(0, 0, 8);
+    oracle.forget_image(0);
+    assert!(reads(&mut oracle, Side::Shadow(1), 0, between), "what becomes of one is nothing to the other");
+}
+
+#[test]
+fn a_crash_in_the_cuts_of_two_siblings_leaves_each_on_a_side_of_its_own() {
+    let mut oracle = oracle();
+    let value = write(&mut oracle, 0);
+    oracle.cut_begins(0, 0);
+    oracle.cut_begins(1, 0);
+    oracle.crash(true);
+    oracle.recovered(0, 1, true).unwrap();
+    oracle.recovered(1, 0, true).unwrap();
+    assert!(oracle.image(1).is_none(), "its cut has not happened");
+    assert!(reads(&mut oracle, Side::Shadow(0), 0, value));
 }
 
 #[test]
@@ -197,7 +243,7 @@ fn a_discard_leaves_anything_but_always_the_same() {
 
 #[test]
 fn a_read_in_flight_may_still_return_what_was_durably_overwritten_meanwhile() {
-    let mut oracle = Oracle::new(true, true);
+    let mut oracle = Oracle::new(true, &[true]);
     let older = write(&mut oracle, 0);
     let from = oracle.now();
     oracle.master.look(from);
@@ -262,9 +308,9 @@ fn canary(seed: u64, lie: Lie) -> Verdict {
     let mut rng = umbra_store::SimRng::new(seed);
     let mut oracle = oracle();
     let mut device: Vec<Value> = (0..16).map(original).collect();
-    oracle.cut_begins(0);
+    oracle.cut_begins(0, 0);
     let mut image = device.clone();
-    oracle.cut_done(1)?;
+    oracle.cut_done(0, 1)?;
     let mut durable = device.clone();
     for step in 0..60 {
         let first = rng.below(16);
@@ -286,7 +332,7 @@ fn canary(seed: u64, lie: Lie) -> Verdict {
             _ => {
                 let from = oracle.now();
                 oracle.read(Side::Master, first, &[Some(device[at])], from)?;
-                oracle.read(Side::Shadow, first, &[Some(image[at])], from)?;
+                oracle.read(Side::Shadow(0), first, &[Some(image[at])], from)?;
             }
         }
     }
@@ -299,7 +345,7 @@ fn canary(seed: u64, lie: Lie) -> Verdict {
         let from = oracle.now();
         let torn = lie == Lie::TearsASector && first == 5;
         oracle.read(Side::Master, first, &[(!torn).then_some(*mine)], from)?;
-        oracle.read(Side::Shadow, first, &[Some(*old)], from)?;
+        oracle.read(Side::Shadow(0), first, &[Some(*old)], from)?;
     }
     Ok(())
 }

@@ -113,9 +113,9 @@ impl Volume {
     }
 
     /// The image of this volume that a cut between `from` and `to` makes.
-    pub fn image(&self, from: Time, to: Time, write_through: bool) -> Self {
+    pub fn image(&self, name: &'static str, from: Time, to: Time, write_through: bool) -> Self {
         let mut image = Self::master(write_through);
-        image.name = "shadow";
+        image.name = name;
         image.window = (from, to);
         image.unknowns = self.unknowns.clone();
         for (number, sector) in &self.sectors {
@@ -127,6 +127,23 @@ impl Volume {
             image.sectors.insert(*number, candidates);
         }
         image
+    }
+
+    /// The master that a restore between `from` and `to` makes of this image: what it holds, durably, and is looked
+    /// at by whoever looks at `before`, the master until then.
+    pub fn restored(&self, before: &Self, from: Time, to: Time) -> Self {
+        let mut master = self.image(before.name, from, to, before.write_through);
+        // Its sectors are of no one instant of the master's past.
+        master.window = (0, Time::MAX);
+        for candidate in master.sectors.values_mut().flatten() {
+            candidate.window = (0, Time::MAX);
+        }
+        // What the image never touched is what the master was before the run, whatever was written there since.
+        for number in before.sectors.keys() {
+            master.sectors.entry(*number).or_insert_with(|| untouched(*number));
+        }
+        master.looking.clone_from(&before.looking);
+        master
     }
 
     /// The contents that a sector may have had at an instant of a span.
@@ -348,6 +365,11 @@ impl Volume {
             }
             self.sectors.insert(number, left);
         }
+    }
+
+    /// Between which instants the cut was, as far as reads have said.
+    pub fn window(&self) -> (Time, Time) {
+        self.window
     }
 
     /// The sectors that were ever written, for a read-out of a large device.
