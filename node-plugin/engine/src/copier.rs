@@ -75,12 +75,20 @@ impl Owner {
         };
         let first = from(set.copier.cursor, held.len()).or_else(|| from(0, set.copier.cursor))?;
         let head_chunks = set.maps.head_bytes() / self.geometry.chunk_bytes();
-        let chunks_max = self.limits.copier_buffer_bytes / self.geometry.chunk_bytes();
+        let chunks_max = self.background_chunks(index);
         let mut end = first + 1;
         while end < held.len() && end - first < chunks_max && end != head_chunks && free(end) {
             end += 1;
         }
         Some(ChunkRun::new(Chunk(first), u32::try_from(end - first).expect("bounded by a buffer")))
+    }
+
+    /// Most chunks of one background run: a buffer's worth, and no more than the rate allows now.
+    pub(crate) fn background_chunks(&self, index: SetIndex) -> u64 {
+        let copier = &self.set(index).copier;
+        let buffer = self.limits.copier_buffer_bytes;
+        let bytes = copier.limits.bytes_per_second.map_or(buffer, |_| buffer.min(copier.allowance));
+        bytes / self.geometry.chunk_bytes()
     }
 
     fn maybe_seal_batch(&mut self, index: SetIndex) {

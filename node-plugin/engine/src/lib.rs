@@ -62,7 +62,7 @@ pub use bits::{AtomicBits, PAGE_BITS, PAGE_WORDS, Plane};
 pub use geometry::{
     CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Geometry, GeometryError, REGION_BYTES,
 };
-pub use master::{Master, SetStatus};
+pub use master::{Master, RunCounts, SetStatus};
 pub use owner::{Counters, Limits};
 pub use record::{
     JournalBlock, Mode, OfflineCause, PLANES, PlaneHeader, PlaneId, RECORDS_PER_BLOCK, Record, SetHeader,

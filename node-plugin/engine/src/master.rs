@@ -38,6 +38,19 @@ pub struct SetStatus {
     pub abandoned: bool,
 }
 
+/// Chunks of a run, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunCounts {
+    /// The shadow side has its own copy.
+    pub held: u64,
+    /// To be copied by the present copy, or restored by the present restore.
+    pub pending: u64,
+    /// The old data could not be kept.
+    pub lost: u64,
+    /// May differ since the cut.
+    pub differs: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Master {
@@ -167,11 +180,21 @@ impl Master {
         })
     }
 
-    /// Counts of *held*, *lost* and *differs* in a run of chunks, for a map of the set.
-    pub fn count(&self, set: SetIndex, from: Chunk, to: Chunk) -> Option<[u64; 3]> {
+    /// Counts of chunks by kind in a run, for a map of the set.
+    pub fn count(&self, set: SetIndex, from: Chunk, to: Chunk) -> Option<RunCounts> {
         let set = self.owner.sets[usize::from(set.0)].as_ref()?;
-        let planes = [PlaneId::Held, PlaneId::Lost, set.differs_plane()];
-        Some(planes.map(|plane| set.plane(plane).count(from.0, to.0)))
+        let count = |plane| set.plane(plane).count(from.0, to.0);
+        let (held, lost) = (count(PlaneId::Held), count(PlaneId::Lost));
+        let pending = match set.header.state {
+            SetState::Copying | SetState::CopyAborted => (to.0 - from.0).saturating_sub(held + lost),
+            SetState::Restoring | SetState::RestoreAborted => count(PlaneId::Pending),
+            SetState::Prepared
+            | SetState::Dependent
+            | SetState::Complete
+            | SetState::Offline(_)
+            | SetState::Disabled => 0,
+        };
+        Some(RunCounts { held, pending, lost, differs: count(set.differs_plane()) })
     }
 
     /// What the volume has cost so far.

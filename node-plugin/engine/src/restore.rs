@@ -246,13 +246,9 @@ impl Owner {
             None
         };
         let first = from(set.copier.cursor, pending.len()).or_else(|| from(0, set.copier.cursor))?;
-        let most = u32::try_from(pending.len() - first).unwrap_or(u32::MAX);
-        let run = ChunkRun::new(Chunk(first), most.min(self.copier_chunks()));
+        let most = self.background_chunks(index).min(pending.len() - first);
+        let run = ChunkRun::new(Chunk(first), u32::try_from(most).expect("bounded by a buffer"));
         Some(self.copyable_run(run, None, self.run_bytes(self.limits.copier_buffer_bytes)))
-    }
-
-    fn copier_chunks(&self) -> u32 {
-        u32::try_from(self.limits.copier_buffer_bytes / self.geometry.chunk_bytes()).unwrap_or(u32::MAX)
     }
 
     /// Siblings are ready for the run.

@@ -5,6 +5,7 @@
 
 pub mod by_id;
 mod ctl;
+mod cuts;
 mod front;
 pub mod heartbeat;
 pub mod logging;
@@ -14,6 +15,7 @@ mod offline;
 mod once;
 mod present;
 mod reactor;
+mod recovery;
 mod report;
 mod run;
 mod service;

@@ -2,21 +2,24 @@
 //!
 //! The order of a start (E6, E8): claim the master, however long that takes; claim each set's volumes up to a
 //! deadline; flush; recover the sets; only then take over the ublk device, whose parked requests run at once.
-//! A set whose volumes cannot be had in time is given up, recorded first, and its master starts without it.
+//! A set whose volumes cannot be had in time is given up, recorded first, and its master starts without it, unless
+//! the master is being restored from it (`recovery.rs`).
 
+use crate::cuts;
 use crate::present::{self, Presentation};
 use crate::reactor::{self, Call, Reactor, ReactorGone, ReadySet, SetVolumes, Setup};
+use crate::recovery::Patience;
 use crate::state_dir::{MasterRecord, SetRecord, StateDir};
-use crate::volumes::{self, CLAIM_DEADLINE};
+use crate::volumes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use umbra_engine::{
-    CHUNK_BYTES_DEFAULT, Epoch, Geometry, Id128, OfflineCause, SetIndex, SetState, Side, Unrecordable,
+    CHUNK_BYTES_DEFAULT, Command, CopyLimits, Geometry, Id128, SetIndex, SetState, Side, Unrecordable,
 };
 use umbra_platform::PlatformError;
 use umbra_platform::status::Role;
-use umbra_store::{Capabilities, EndNote, Known, Session, SetOptions};
+use umbra_store::{Capabilities, SetOptions};
 use umbra_ublk::{Control, DeviceId};
 use umbra_uring::Device;
 use uuid::Uuid;
@@ -81,7 +84,7 @@ pub(crate) fn gone(error: ReactorGone) -> PlatformError {
     PlatformError::Stopping { cause: error.to_string().into() }
 }
 
-fn failed(operation: &str, device: &std::path::Path, detail: String) -> PlatformError {
+pub(crate) fn failed(operation: &str, device: &std::path::Path, detail: String) -> PlatformError {
     PlatformError::Io {
         device: volumes::device_path(device),
         operation: operation.into(),
@@ -98,6 +101,7 @@ impl Host {
         &self,
         mut record: MasterRecord,
         master: Device,
+        patience: Patience,
     ) -> Result<Attached, PlatformError> {
         let capabilities = master.capabilities();
         let geometry = Geometry::new(capabilities.size, chunk_bytes(&record))
@@ -109,18 +113,15 @@ impl Host {
             .map_err(|error| failed("flush", &device, error))?;
         let (mut ready, mut unserved) = (Vec::new(), BTreeMap::new());
         for set in &record.sets {
-            match self.recover_set(set).await {
+            match self.start_set(set, patience).await? {
                 Ok(set) => ready.push(set),
-                Err(error) => {
-                    tracing::error!(set = %set.name, %error, "the set cannot be served; its image is given up");
-                    self.give_up(set)?;
-                    unserved.insert(set.id, Unserved { reason: error.to_string() });
-                }
+                Err(reason) => drop(unserved.insert(set.id, reason)),
             }
         }
         let images: Vec<(SetIndex, SetState, bool)> =
             ready.iter().map(|set| (set.index, set.image.header.state, volatile(&set.volumes))).collect();
         let reactor = self.start_reactor(&record, master, geometry, ready).await?;
+        limit_copies(&reactor, &record, &images).await?;
         let what = Presentation {
             side: Side::Master,
             id: Some(record.ublk_id).filter(|id| *id != u32::MAX),
@@ -212,41 +213,9 @@ impl Host {
             .map_err(|error| failed("save the state of", &record.device, error.to_string()))
     }
 
-    async fn recover_set(&self, set: &SetRecord) -> Result<ReadySet, PlatformError> {
-        let ended = self
-            .state
-            .ended(id128(set.id))
-            .map_err(|error| failed("read the state of", &set.bitmap, error.to_string()))?;
-        let session = Session { node: self.node, session: id128(Uuid::new_v4()) };
-        let (index, options) = (SetIndex(set.index), options(set));
-        let (shadow, bitmap) = (set.shadow.clone(), set.bitmap.clone());
-        let name = set.bitmap.clone();
-        tokio::task::spawn_blocking(move || {
-            let shadow = volumes::open(&shadow, Role::Shadow, Some(CLAIM_DEADLINE))?;
-            let bitmap = volumes::open(&bitmap, Role::Bitmap, Some(CLAIM_DEADLINE))?;
-            let known = Known { ended, commit: false };
-            volumes::recover(index, SetVolumes { shadow, bitmap }, session, known, options)
-        })
-        .await
-        .map_err(|error| failed("recover", &name, error.to_string()))?
-    }
-
-    /// E6: a set that cannot be started is given up durably before its master serves.
-    fn give_up(&self, set: &SetRecord) -> Result<(), PlatformError> {
-        let note = EndNote {
-            set: id128(set.id),
-            epoch: Epoch(u64::MAX),
-            cause: OfflineCause::Bitmap,
-            master_incomplete: false,
-        };
-        self.state
-            .record_end(&note)
-            .map_err(|error| failed("record the end of", &set.bitmap, error.to_string()))
-    }
-
     /// Starts everything that was attached when the last process ended. Each master by itself: one that cannot be
     /// claimed holds up nobody else.
-    pub(crate) fn resume(
+    pub(crate) async fn resume(
         self: &Arc<Self>,
         masters: &Arc<Mutex<Vec<Attached>>>,
     ) -> Vec<tokio::task::JoinHandle<()>> {
@@ -257,16 +226,18 @@ impl Host {
                 return Vec::new();
             }
         };
+        let left = Arc::new(cuts::decide_all(&self.state, &records).await);
         let attached = records.into_iter().filter(|record| !record.clean);
         attached
             .map(|record| {
-                let (host, masters) = (Arc::clone(self), Arc::clone(masters));
+                let (host, masters, left) = (Arc::clone(self), Arc::clone(masters), Arc::clone(&left));
                 tokio::spawn(async move {
                     let name = record.name.clone();
                     match host.resume_one(record).await {
                         Ok(attached) => {
                             tracing::info!(master = %name, "served again");
                             masters.lock().expect("no panic while it was held").push(attached);
+                            cuts::forget_resolved(&host.state, &left, &masters);
                         }
                         Err(error) => tracing::error!(master = %name, %error, "the master cannot be served"),
                     }
@@ -282,7 +253,7 @@ impl Host {
             .await
             .map_err(|error| failed("claim", &name, error.to_string()))??;
         check_same(&record, &master)?;
-        self.serve(record, master).await
+        self.serve(record, master, Patience::Unlimited).await
     }
 
     /// Takes a master out, in order: nothing has it open, everything is drained and durable.
@@ -306,8 +277,7 @@ impl Host {
         }
         present::withdraw(&self.control, &attached.reactor, Side::Master, master).await?;
         let reactor = &attached.reactor;
-        let detached =
-            reactor.ask(|reply| Call::Command(umbra_engine::Command::Detach, reply)).await.map_err(gone)?;
+        let detached = reactor.ask(|reply| Call::Command(Command::Detach, reply)).await.map_err(gone)?;
         detached.map_err(|refusal| failed("detach", &record.device, refusal.to_string()))?;
         reactor.ask(Call::Stop).await.map_err(gone)?;
         for (uuid, id) in shadows.iter().map(|(uuid, _, id)| (*uuid, *id)).chain([(record.id, master)]) {
@@ -316,6 +286,23 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// Copies that were limited go on so.
+async fn limit_copies(
+    reactor: &Reactor,
+    record: &MasterRecord,
+    images: &[(SetIndex, SetState, bool)],
+) -> Result<(), PlatformError> {
+    for (index, ..) in images {
+        let Some(set) = record.sets.iter().find(|set| set.index == index.0) else { continue };
+        let crate::state_dir::CopyLimitsRecord { bytes_per_second, in_flight } = set.copy_limits;
+        let command =
+            Command::SetCopyLimits { set: *index, limits: CopyLimits { bytes_per_second, in_flight } };
+        let limited = reactor.ask(|reply| Call::Command(command, reply)).await.map_err(gone)?;
+        limited.map_err(|refusal| failed("limit the copies of", &record.device, refusal.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Whether any of the shadow's volumes may lose completed writes in a power cut (E13).

@@ -162,6 +162,27 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| refusal(&error))
 }
 
+/// Claims presented devices whose content is about to change, and empties their page caches: what they hold now
+/// must not be read, or written, later.
+///
+/// # Errors
+/// [`PlatformError::HasOpeners`], or that a cache could not be emptied.
+pub(crate) async fn claim_for_change(ids: Vec<DeviceId>) -> Result<Vec<std::fs::File>, PlatformError> {
+    let claims = tokio::task::spawn_blocking(move || {
+        let claim = |id: DeviceId| {
+            let device = claim_presented(id)?;
+            umbra_uring::drop_page_cache(&device).map_err(|error| PlatformError::Io {
+                device: crate::volumes::device_path(&block_path(id)),
+                operation: "flush of the page cache".into(),
+                detail: error.to_string().into(),
+            })?;
+            Ok(device)
+        };
+        ids.into_iter().map(claim).collect()
+    });
+    claims.await.map_err(|error| PlatformError::Stopping { cause: error.to_string().into() })?
+}
+
 /// Refuses if anything has the presented device open. The claim that is returned keeps others out, as long as
 /// it is held, and shows that it was not mounted.
 ///

@@ -20,8 +20,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use umbra_engine::{
-    Chunk, Command, CommandId, Counters, Done, Geometry, Limits, Now, Refusal, SETS_MAX, SetImage, SetIndex,
-    SetStatus, Side,
+    Chunk, Command, CommandId, Counters, Done, Geometry, Limits, Now, Refusal, RunCounts, SETS_MAX, SetImage,
+    SetIndex, SetStatus, Side,
 };
 use umbra_store::{Completion, DeviceSlot, Finished, Machine, SetConfig, SetDevices};
 use umbra_ublk::{RingFile, RingSlot};
@@ -91,8 +91,8 @@ pub(crate) enum Call {
     Leave(Side, Reply<()>),
     /// Tell what is going on.
     Snapshot(Reply<Snapshot>),
-    /// Counts of *held*, *lost* and *differs* for runs of chunks.
-    Map(SetIndex, Vec<Range<u64>>, Reply<Option<Vec<[u64; 3]>>>),
+    /// Chunks by kind, for runs of them.
+    Map(SetIndex, Vec<Range<u64>>, Reply<Option<Vec<RunCounts>>>),
     /// End the thread.
     Stop(Reply<()>),
 }

@@ -7,7 +7,7 @@ use crate::state_dir::{MasterRecord, SetRecord};
 use crate::volumes::device_path;
 use std::ops::Range;
 use std::path::Path;
-use umbra_engine::{OfflineCause, SetState as EngineState, SetStatus as EngineStatus};
+use umbra_engine::{OfflineCause, RunCounts, SetState as EngineState, SetStatus as EngineStatus};
 use umbra_platform::id::{CutId, Epoch, MasterId, SetId, SetName};
 use umbra_platform::map::ChunkMap;
 use umbra_platform::status::{
@@ -123,6 +123,12 @@ fn set_status(directory: &Path, attached: &Attached, snapshot: &Snapshot, set: &
     }
 }
 
+/// How far a restore is: of what was pending when it began, where that is known.
+fn restored(engine: &EngineStatus, set: &SetRecord) -> Progress {
+    let total = set.restoring.unwrap_or(engine.chunks).max(engine.pending);
+    Progress::new(total - engine.pending, total, 0).expect("no more pending than there are")
+}
+
 type View = (SetState, Epoch, Option<LastCut>, ChunkCounts, SetFlags);
 
 fn engine_view(engine: &EngineStatus, set: &SetRecord) -> View {
@@ -139,8 +145,8 @@ fn engine_view(engine: &EngineStatus, set: &SetRecord) -> View {
         }
         EngineState::Copying => SetState::Copying(progress()),
         EngineState::CopyAborted => SetState::CopyAborted(progress()),
-        EngineState::Restoring => SetState::Restoring(progress()),
-        EngineState::RestoreAborted => SetState::RestoreAborted(progress()),
+        EngineState::Restoring => SetState::Restoring(restored(engine, set)),
+        EngineState::RestoreAborted => SetState::RestoreAborted(restored(engine, set)),
         EngineState::Offline(OfflineCause::Shadow) => {
             offline(Role::Shadow, "an operation on the shadow failed or was too slow")
         }
@@ -205,18 +211,11 @@ pub(crate) fn chunk_map(
     set: &SetRecord,
     engine: &EngineStatus,
     runs: &[Range<u64>],
-    counts: &[[u64; 3]],
+    counts: &[RunCounts],
 ) -> ChunkMap {
-    let copies = set.independent;
-    let column = |(run, [held, lost, differs]): (&Range<u64>, &[u64; 3])| {
-        let total = run.end - run.start;
-        ChunkCounts {
-            total,
-            held: *held,
-            pending: if copies { total - (held + lost).min(total) } else { 0 },
-            lost: *lost,
-            differs: *differs,
-        }
+    let column = |(run, counts): (&Range<u64>, &RunCounts)| {
+        let RunCounts { held, pending, lost, differs } = *counts;
+        ChunkCounts { total: run.end - run.start, held, pending, lost, differs }
     };
     ChunkMap {
         set: SetId(set.id),

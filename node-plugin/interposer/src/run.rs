@@ -77,8 +77,9 @@ async fn serve_all(run: &Run) -> anyhow::Result<()> {
         by_id: run.by_id.clone(),
     });
     let masters = Arc::new(Mutex::new(Vec::new()));
-    let resumed = host.resume(&masters);
+    let resumed = host.resume(&masters).await;
     let service = Arc::new(Service::new(host, masters));
+    tokio::spawn(Arc::clone(&service).watch_restores());
     tracing::info!(socket = %run.socket.display(), masters = resumed.len(), "serving");
     serve(socket, service, stop_signal()).await?;
     Ok(())

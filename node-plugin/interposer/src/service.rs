@@ -3,29 +3,34 @@
 //! Changes run one after the other (`changes`), so that a check and what follows from it are one step; looking
 //! never waits for them.
 
+mod cut;
+mod restore;
+
 use crate::masters::{Attached, Host, check_same, gone, id128, volatile};
 use crate::once::once;
 use crate::present;
 use crate::reactor::{Call, SetVolumes};
+use crate::recovery::Patience;
 use crate::report;
 use crate::state_dir::{CopyLimitsRecord, MasterRecord, SetRecord};
 use crate::volumes::{self, CLAIM_DEADLINE, MasterShape};
+use cut::{Member, Plan};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::IntervalStream;
-use umbra_engine::{Command, CutMember, Done, Refusal, SETS_MAX, SetIndex, Side};
+use umbra_engine::{Command, Done, Refusal, SETS_MAX, SetIndex, Side};
 use umbra_format::{Layout, SetIdentity, VolumeIdentity};
 use umbra_platform::call::{
     Abort, AttachMaster, AttachedMaster, Cadence, Copied, CopyKind, CopySets, DetachMaster, Direction,
-    DisableSet, EnableSet, EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, SetEpoch, SetTarget,
-    Wait, Watch,
+    DisableSet, EnableSet, EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, SetTarget, Wait,
+    Watch,
 };
 use umbra_platform::id::{CutId, DeviceIdentity, Epoch, IdentityKind, MasterId, MasterRef, SetId, SetRef};
 use umbra_platform::map::ChunkMap;
 use umbra_platform::status::{Listing, Mode, Role, SetStatus, Status, UnrecordablePolicy};
-use umbra_platform::time::{Millis, WallTime};
+use umbra_platform::time::Millis;
 use umbra_platform::{Platform, PlatformError, StatusStream};
 use umbra_store::SetOptions;
 use umbra_ublk::DeviceId;
@@ -65,6 +70,7 @@ pub(crate) fn device_identity(stable: Option<&str>, path: &Path) -> DeviceIdenti
 }
 
 /// Where a set is: its master as it was when we looked, and its record.
+#[derive(Clone)]
 struct Found {
     attached: Attached,
     set: SetRecord,
@@ -76,7 +82,7 @@ impl Found {
     }
 
     fn reference(&self) -> SetRef {
-        SetRef::Id(SetId(self.set.id))
+        SetRef::from(&report::set_name(&self.set))
     }
 }
 
@@ -102,6 +108,11 @@ impl Service {
             wanted.matches(MasterId(attached.record.id), &name)
         };
         self.look().into_iter().find(matches).ok_or_else(|| PlatformError::no_master(wanted))
+    }
+
+    /// The set's master as it is now.
+    fn attached(&self, found: &Found) -> Result<Attached> {
+        self.master(&MasterRef::Id(MasterId(found.attached.record.id)))
     }
 
     fn find(&self, wanted: &SetRef) -> Result<Found> {
@@ -177,39 +188,13 @@ impl Service {
         }
     }
 
-    async fn cut(
-        &self,
-        found: &Found,
-        direction: Direction,
-        kind: CopyKind,
-        cut: CutId,
-        reset: bool,
-    ) -> Result<Epoch> {
-        // Held over the flip: whoever opened the shadow would go on reading the old image from its page cache.
-        let presented = Some(found.set.shadow_ublk_id).filter(|id| *id != u32::MAX);
-        let _claim = presented.map(|id| present::claim_presented(DeviceId::new(id))).transpose()?;
-        let member = CutMember {
-            set: found.index(),
-            direction: match direction {
-                Direction::ToShadow => umbra_engine::Direction::ToShadow,
-                Direction::ToMaster => umbra_engine::Direction::ToMaster,
-            },
-            kind: match kind {
-                CopyKind::Full => umbra_engine::CopyKind::Full,
-                CopyKind::Update => umbra_engine::CopyKind::Update,
-            },
-            reset,
-        };
-        let command = Command::Cut { member, cut: id128(cut.0), unix_ms: WallTime::now().unix_millis() };
-        match self.command(found, command).await? {
-            Done::Cut { epoch } => {
-                if let Err(error) = self.host.state.forget_end(id128(found.set.id)) {
-                    tracing::warn!(%error, "the end of an earlier image could not be forgotten");
-                }
-                Ok(Epoch(epoch.0))
-            }
-            Done::Gated | Done::InDoubt | Done::Ok => unreachable!("a cut answers with its epoch"),
-        }
+    /// Takes a new point in time of one set.
+    async fn cut(&self, found: &Found, cut: CutId, reset: bool) -> Result<Epoch> {
+        let plan = Plan { direction: Direction::ToShadow, kind: CopyKind::Full, cut, reset };
+        let status = self.engine_status(found).await?;
+        let member = Member { found: found.clone(), status };
+        let epochs = self.take(&[member], &plan).await?;
+        Ok(Epoch(epochs.first().expect("one per member").0))
     }
 
     async fn statuses(&self, scope: &Scope) -> Result<Status> {
@@ -291,7 +276,7 @@ impl Service {
                 sets: Vec::new(),
             },
         };
-        let attached = self.host.serve(record, master).await?;
+        let attached = self.host.serve(record, master, Patience::Deadline).await?;
         let id = attached.record.id;
         self.put(attached);
         Ok(AttachedMaster { id: MasterId(id), device: report::by_id(&self.host.by_id, id) })
@@ -299,6 +284,7 @@ impl Service {
 
     async fn detach(&self, call: DetachMaster) -> Result<()> {
         let attached = self.master(&call.master)?;
+        restore::check_none(&attached).await?;
         self.host.detach(&attached).await?;
         let mut record = attached.record.clone();
         let device = record.device.clone();
@@ -312,6 +298,7 @@ impl Service {
         record.ublk_id = u32::MAX;
         for set in &mut record.sets {
             set.shadow_ublk_id = u32::MAX;
+            set.restoring = None;
         }
         record.fingerprint = Some(format!("{fingerprint:?}"));
         self.host.save(&record)?;
@@ -322,6 +309,7 @@ impl Service {
     async fn enable(&self, call: EnableSet) -> Result<EnabledSet> {
         let mut attached = self.master(&call.master)?;
         self.check_enable(&attached, &call)?;
+        restore::check_none(&attached).await?;
         let used: Vec<u8> = attached.record.sets.iter().map(|set| set.index).collect();
         let free = (0..u8::try_from(SETS_MAX).expect("16")).find(|index| !used.contains(index));
         let limit = PlatformError::LimitReached { limit: "sets of one master".into(), most: SETS_MAX as u64 };
@@ -350,7 +338,7 @@ impl Service {
         added.map_err(|error| io(&record.bitmap, "add", &error))?;
         let found = Found { attached: attached.clone(), set: record };
         let cut = CutId::random();
-        let epoch = match self.cut(&found, Direction::ToShadow, CopyKind::Full, cut, false).await {
+        let epoch = match self.cut(&found, cut, false).await {
             Ok(epoch) => epoch,
             Err(error) => {
                 self.drop_set(&found).await?;
@@ -427,6 +415,7 @@ impl Service {
             return self.drop_set(&found).await;
         }
         let found = self.target(&call.target).await?;
+        restore::check_none(&found.attached).await?;
         let id = DeviceId::new(found.set.shadow_ublk_id);
         let presented = found.set.shadow_ublk_id != u32::MAX;
         if presented {
@@ -442,43 +431,14 @@ impl Service {
         self.drop_set(&found).await
     }
 
-    async fn copy_sets(&self, call: CopySets) -> Result<Copied> {
-        let cut = call.cut.unwrap_or_else(CutId::random);
-        let targets = call.sets.as_slice();
-        let refuse = |argument: &str, problem: &str| {
-            Err(PlatformError::BadArgument { argument: argument.into(), problem: problem.into() })
-        };
-        if call.direction == Direction::ToMaster {
-            return refuse(
-                "direction",
-                "this version copies to the shadow only; restore comes with the next",
-            );
-        }
-        let [target] = targets else {
-            return refuse("sets", "this version cuts one set at a time; groups come with the next");
-        };
-        let found = self.target(target).await?;
-        if found.set.protected {
-            return Err(PlatformError::Protected { set: target.set.clone() });
-        }
-        let epoch =
-            self.cut(&found, Direction::ToShadow, call.kind, cut, false).await.map_err(
-                |error| match error {
-                    PlatformError::CutVoid { cause, .. } => PlatformError::CutVoid { cut, cause },
-                    other => other,
-                },
-            )?;
-        let name = report::set_name(&found.set);
-        Ok(Copied { cut, sets: vec![SetEpoch { id: SetId(found.set.id), name, epoch }] })
-    }
-
     async fn reset_set(&self, call: Reset) -> Result<ResetDone> {
         let found = self.target(&call.target).await?;
         if self.engine_status(&found).await?.header.state.is_online() {
             return Ok(ResetDone::NotNeeded);
         }
+        restore::check_none(&found.attached).await?;
         let cut = CutId::random();
-        let epoch = self.cut(&found, Direction::ToShadow, CopyKind::Full, cut, true).await?;
+        let epoch = self.cut(&found, cut, true).await?;
         Ok(ResetDone::Cut { cut, epoch })
     }
 
@@ -547,6 +507,7 @@ fn set_record(call: &EnableSet, id: Uuid, index: SetIndex) -> SetRecord {
             bytes_per_second: None,
             in_flight: umbra_engine::COPIES_IN_FLIGHT_DEFAULT,
         },
+        restoring: None,
     }
 }
 
@@ -624,7 +585,8 @@ impl Platform for Service {
     async fn abort(&self, call: Abort) -> Result<()> {
         let _one_at_a_time = self.changes.lock().await;
         let found = self.target(&call.target).await?;
-        if !self.engine_status(&found).await?.header.state.is_copying() {
+        let state = self.engine_status(&found).await?.header.state;
+        if !state.is_copying() && !state.is_restoring() {
             return Ok(());
         }
         self.command(&found, Command::Abort { set: found.index() }).await.map(drop)

@@ -5,6 +5,7 @@
 //!  node-id         16 random bytes, made once
 //!  masters/UUID    one record per master, with its sets
 //!  ended/UUID      per set: images up to this epoch have ended (E7)
+//!  cuts/UUID       cuts over several sets that somebody may be in doubt about (E4)
 //!  answers/UUID    the answer to a request, so that a repetition has no second effect
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! Any thread may call any function; each folder has one writer at a time. All of them may take as long as
 //! the disk does, so no reactor calls them.
 
+mod cuts;
 mod file;
 mod presented;
 mod record;
@@ -24,7 +26,7 @@ mod tests;
 use file::io_error;
 use presented::Sight;
 use record::{AnswerRecord, EndRecord};
-pub use record::{CopyLimitsRecord, MasterRecord, SetRecord};
+pub use record::{CopyLimitsRecord, CutRecord, Decision, MasterRecord, SetRecord};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -92,6 +94,7 @@ mod remedy {
     pub(super) const MASTER: &str =
         "use the umbra-io that wrote it; or move it away and attach the master again, with the same UUID";
     pub(super) const ENDED: &str = "the set's image counts as ended: reset the set";
+    pub(super) const CUT: &str = "put back a copy of it; or move it away: then the members' own superblocks decide, and all must be readable";
     pub(super) const ANSWER: &str = "move it away; the request then counts as a new one";
 }
 
@@ -102,6 +105,7 @@ pub struct StateDir {
     node: [u8; 16],
     masters: Mutex<()>,
     ended: Mutex<()>,
+    cuts: Mutex<()>,
     /// Requests whose answers are kept, the oldest first.
     answers: Mutex<VecDeque<String>>,
     /// Held, never read.
@@ -124,17 +128,19 @@ impl StateDir {
             return Err(StateDirError::OnPresentedDevice { path: path.to_owned(), device });
         }
         let held = take_lock(path)?;
-        for folder in ["masters", "ended", "answers"] {
+        for folder in ["masters", "ended", "cuts", "answers"] {
             make_folder(&path.join(folder))?;
         }
         file::list(path)?;
-        file::list(&path.join("masters"))?;
-        file::list(&path.join("ended"))?;
+        for folder in ["masters", "ended", "cuts"] {
+            file::list(&path.join(folder))?;
+        }
         Ok(Self {
             root: path.to_owned(),
             node: node_id(&path.join("node-id"))?,
             masters: Mutex::new(()),
             ended: Mutex::new(()),
+            cuts: Mutex::new(()),
             answers: Mutex::new(answered(&path.join("answers"))?),
             _lock: held,
         })
@@ -237,13 +243,19 @@ impl StateDir {
             .map(|record| Ended { epoch: Epoch(record.epoch), master_incomplete: record.master_incomplete }))
     }
 
-    /// Forgets the end: a new image is durable.
+    /// Forgets the end of earlier images: that of `epoch` is durable. If it has ended already, that stays.
     ///
     /// # Errors
     /// [`StateDirError`].
-    pub fn forget_end(&self, set: Id128) -> Result<(), StateDirError> {
+    pub fn forget_end(&self, set: Id128, epoch: Epoch) -> Result<(), StateDirError> {
+        let path = self.ended_path(set);
         let _one = lock(&self.ended);
-        file::remove(&self.ended_path(set))
+        // The highest of all stands for "whatever it was" and was recorded before the set was served.
+        let of_this = |record: EndRecord| record.epoch >= epoch.0 && record.epoch != u64::MAX;
+        if load::<EndRecord>(&path, remedy::ENDED).ok().flatten().is_some_and(of_this) {
+            return Ok(());
+        }
+        file::remove(&path)
     }
 
     fn answer_path(&self, request: &str) -> Result<PathBuf, StateDirError> {

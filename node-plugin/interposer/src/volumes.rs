@@ -7,17 +7,18 @@
 use crate::reactor::{ReadySet, SetVolumes};
 use std::path::Path;
 use std::time::Duration;
-use umbra_engine::SetImage;
-use umbra_engine::{Geometry, SetIndex};
-use umbra_format::SetIdentity;
+use umbra_engine::{Geometry, Id128, SetImage, SetIndex};
+use umbra_format::{SetIdentity, Superblock};
 use umbra_platform::PlatformError;
+use umbra_platform::id::{SetId, SetRef};
 use umbra_platform::status::Role as VolumeRole;
 use umbra_platform::value::{ByteCount, Detail, DevicePath};
 use umbra_store::{
-    Blocking, Known, RecoverError, Session, SetConfig, SetDevices, SetOptions, StoreError, prepare_set,
-    recover_set,
+    Blocking, Ended, Known, RecoverError, Session, SetConfig, SetDevices, SetOptions, StoreError,
+    prepare_set, read_superblock, recover_set,
 };
 use umbra_uring::{Device, Holder, OpenError, Owner, Ring, RingConfig, Role, StoreLimits, UringStore};
+use uuid::Uuid;
 
 /// How long a shadow or bitmap volume is waited for when its set starts (E6).
 pub(crate) const CLAIM_DEADLINE: Duration = Duration::from_secs(5);
@@ -97,6 +98,24 @@ pub(crate) fn flush(device: Device) -> Result<Device, String> {
     store.remove_device(slot).map_err(|error| error.to_string())
 }
 
+/// Reads the superblock of a bitmap volume that nobody serves, changing nothing. The claim shows that whatever
+/// an earlier process had in flight has landed, the flush makes that durable: decisions are built on it.
+///
+/// # Errors
+/// A text that says why it cannot be read.
+pub(crate) fn peek(bitmap: &Path) -> Result<Superblock, String> {
+    let device = open(bitmap, VolumeRole::Bitmap, Some(CLAIM_DEADLINE)).map_err(|error| error.to_string())?;
+    let ring = Ring::shared(RingConfig::default()).map_err(|error| error.to_string())?;
+    let limits = StoreLimits { devices: 1, ..StoreLimits::default() };
+    let mut store = UringStore::new(ring, Owner::new(1), limits);
+    let slot = store.add_device(device).map_err(|error| error.to_string())?;
+    Blocking::new(&mut store).flush(slot).map_err(|error: StoreError| error.to_string())?;
+    let superblock = read_superblock(&mut store, slot).map_err(|error| error.to_string())?;
+    // Out of the ring first: the claim falls with the descriptor, not when the ring is torn down.
+    drop(store.remove_device(slot).map_err(|error| error.to_string())?);
+    Ok(superblock)
+}
+
 /// What an enable has to know about the master.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MasterShape {
@@ -164,7 +183,7 @@ pub(crate) fn prepare(
     Ok(ReadySet { index, config, image, volumes })
 }
 
-/// Recovers a set from its bitmap volume.
+/// Recovers a set from its bitmap volume. `committed` says what became of a cut that the set is in doubt about.
 ///
 /// # Errors
 /// The platform's word for what is wrong; then the volumes are let go.
@@ -172,7 +191,8 @@ pub(crate) fn recover(
     index: SetIndex,
     volumes: SetVolumes,
     session: Session,
-    known: Known,
+    ended: Option<Ended>,
+    committed: impl FnOnce(Id128) -> Result<bool, String>,
     options: SetOptions,
 ) -> Result<ReadySet, PlatformError> {
     let bitmap = device_path(volumes.bitmap.path());
@@ -182,10 +202,14 @@ pub(crate) fn recover(
         operation: "recovery of the set".into(),
         detail: detail.into(),
     };
-    let work = |store: &mut UringStore, devices| -> Result<(SetConfig, SetImage), RecoverError> {
-        recover_set(store, devices, session, known, options)
+    let work = |store: &mut UringStore, devices: SetDevices| {
+        // What cannot be read here is for the recovery to report.
+        let doubt = read_superblock(store, devices.bitmap).ok().and_then(|superblock| superblock.doubt);
+        let commit = doubt.map(|doubt| committed(doubt.then.cut)).transpose()?.unwrap_or(false);
+        Ok(recover_set(store, devices, session, Known { ended, commit }, options))
     };
     let (recovered, volumes) = with_volumes(volumes, work).map_err(io)?;
+    let recovered: Result<(SetConfig, SetImage), RecoverError> = recovered.map_err(io)?;
     let (config, image) = recovered.map_err(|error| recover_refusal(&shadow, &bitmap, error))?;
     Ok(ReadySet { index, config, image, volumes })
 }
@@ -211,6 +235,10 @@ fn recover_refusal(shadow: &DevicePath, bitmap: &DevicePath, error: RecoverError
         },
         RecoverError::ForeignSession { node, .. } => {
             PlatformError::SessionOpen { device: bitmap, node: node.to_string().into() }
+        }
+        RecoverError::MasterIncomplete(set) => {
+            let set = SetRef::Id(SetId(Uuid::from_bytes(set.0)));
+            PlatformError::MasterIncomplete { set, detail }
         }
         RecoverError::Swapped { .. } => PlatformError::VolumeInUse { device: shadow.clone(), holder: detail },
         _ => PlatformError::BitmapDamaged { bitmap, detail },

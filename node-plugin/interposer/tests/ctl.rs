@@ -145,13 +145,16 @@ fn a_copy_is_waited_for_aborted_and_limited() {
     assert_eq!(node.json("wait pg-1")["ended"][0]["epoch"], 3);
 }
 
-/// Without a terminal a restore asks nothing.
+/// Without a terminal nobody can be asked, and nothing is overwritten unasked.
 #[test]
 fn a_restore_brings_the_old_chunks_back() {
     let node = Node::with_set("dependent");
     node.fake.write_master(&"pg".parse().expect("a name"), 0..200_000).expect("a master");
     assert_eq!(node.json("status pg-1")["sets"][0]["chunks"]["held"], 4);
-    node.ok("update to-master pg-1");
+    let (reason, message) = node.refused("update to-master pg-1");
+    assert!(reason == "DECLINED" && message.contains("--yes"), "{reason}: {message}");
+    assert_eq!(node.json("status pg-1")["sets"][0]["state"]["kind"], "idle");
+    node.ok("update to-master pg-1 --yes");
     assert_eq!(node.json("status pg-1")["sets"][0]["state"]["total"], 4);
     node.fake.copy_some(u64::MAX);
     assert_eq!(node.json("wait pg-1")["ended"][0]["state"]["kind"], "idle");
@@ -171,7 +174,7 @@ fn a_map_shows_each_kind_of_run() {
     assert_eq!(node.json("map pg-1 --width 4")["columns"].as_array().expect("columns").len(), 4);
     node.ok("update to-shadow pg-1");
     node.fake.write_master(&"pg".parse().expect("a name"), 0..2 * chunk).expect("a master");
-    node.ok("update to-master pg-1");
+    node.ok("update to-master pg-1 --yes");
     assert_eq!(picture("--width 16"), ">>..............");
 }
 

@@ -354,6 +354,15 @@ platform_errors! {
         master: MasterRef,
     }
 
+    /// A restore was interrupted, and nothing tells any more which part of the master it had still to write (E9).
+    #[error("the master of set {set} is not whole, and is not served: {detail}")]
+    MasterIncomplete = "MASTER_INCOMPLETE", DataLoss, "write a whole image over the master's device, which nothing serves now; take its record out of the state directory; then attach it again" {
+        /// The set that the master was restored from.
+        set: SetRef,
+        /// What happened.
+        detail: Detail,
+    }
+
     /// A copy is running: on this set, or a restore on another of its master.
     #[error("a copy {direction} of set {set} is running")]
     Copying = "COPYING", FailedPrecondition, "wait for the copy of set {set}, or abort it" {

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 use umbra_engine::{
-    ByteRange, Command, CommandId, CopyKind, CutMember, Done, Geometry, Id128, Limits, Mode, Now, Refusal,
-    Request, RequestError, RequestId, RequestKind, SetIndex, SetState, Side,
+    ByteRange, Command, CommandId, CopyKind, CopyLimits, CutMember, Done, Geometry, Id128, Limits, Mode, Now,
+    Refusal, Request, RequestError, RequestId, RequestKind, SetIndex, SetState, Side,
 };
 use umbra_format::{SetIdentity, VolumeIdentity};
 use umbra_store::{
@@ -270,4 +270,36 @@ fn a_small_ring_is_checkpointed_again_and_again() {
     assert!(bench.machine.master().counters().pages > 0);
     let mut bench = bench.restart();
     assert_eq!(bench.read(Side::Shadow(SET)), pattern(0));
+}
+
+#[test]
+fn copies_in_both_directions_keep_to_their_rate() {
+    const PER_SECOND: u64 = 2;
+    let mut bench = Bench::new(Mode::Independent);
+    let limits = CopyLimits { bytes_per_second: Some(CHUNK * PER_SECOND), in_flight: 4 };
+    bench.command(Command::SetCopyLimits { set: SET, limits }).unwrap();
+    let mut seconds = 0;
+    let directions = [CutMember::to_shadow(SET, CopyKind::Full), CutMember::to_master(SET, CopyKind::Full)];
+    for (cut, member) in (0..).zip(directions) {
+        let now = Now(seconds * 1000);
+        bench.machine.command(
+            now,
+            CommandId(100 + cut),
+            Command::Cut { member, cut: Id128([200 + u8::try_from(cut).unwrap(); 16]), unix_ms: cut },
+        );
+        while bench.machine.turn(now) {}
+        // What was saved up before it began, a second's worth at most, comes on top.
+        let mut allowed = PER_SECOND;
+        while bench.state() != SetState::Complete {
+            let pending = bench.machine.master().status(SET).unwrap().pending;
+            assert!(CHUNKS - pending <= allowed, "{} copied of {allowed}", CHUNKS - pending);
+            assert!(allowed <= CHUNKS + 2 * PER_SECOND, "it goes on as fast as it may");
+            seconds += 1;
+            allowed += PER_SECOND;
+            let now = Now(seconds * 1000);
+            bench.machine.tick(now);
+            while bench.machine.turn(now) {}
+        }
+        assert!(allowed >= CHUNKS, "{CHUNKS} chunks in the time of {allowed}");
+    }
 }

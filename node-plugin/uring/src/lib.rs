@@ -42,6 +42,7 @@
 
 #![allow(unsafe_code, reason = "submission entries point to memory; every block states why it outlives them")]
 
+mod cache;
 mod device;
 mod fingerprint;
 mod holders;
@@ -55,6 +56,7 @@ mod slab;
 mod store;
 mod sysfs;
 
+pub use cache::drop_page_cache;
 pub use device::{Device, OpenError, Role};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use holders::{Holder, openers};

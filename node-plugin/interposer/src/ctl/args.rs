@@ -19,6 +19,16 @@ A SET is a UUID, a name or namespace/name. Where a command changes a set, SET@EP
 set is in that epoch. Sizes: 1Ti, 64Ki, 4k (powers of 1024) or bytes. Times: 250ms, 5s, 2m, 1h.
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage.";
 
+/// What a copy does, by direction.
+const DIRECTIONS: &str = "\
+to-shadow takes a new point in time of every set named, on one master or on several, all at the same instant:
+what was acknowledged before another write was issued is in the image if the other one is. All are cut or none.
+
+to-master restores: from that instant on the master is what the shadow is, and whatever was written to it since
+the shadow's point in time is lost. It can be used at once, while chunks are copied back. Nothing may have the
+master or the shadow open: stop what uses them and unmount them first. After an abort the same command goes on.
+It asks before; without a terminal, --yes must be given.";
+
 /// What is asked, of whom, and how the answer is to look.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = FORMS)]
@@ -53,10 +63,12 @@ pub(crate) enum Verb {
         set: SetAt,
     },
     /// Cut one or several sets at one instant and copy every chunk.
+    #[command(after_help = DIRECTIONS)]
     Copy(Copy),
     /// Cut one or several sets at one instant and copy only what may differ.
+    #[command(after_help = DIRECTIONS)]
     Update(Copy),
-    /// Stop a copy. What is pending stays pending.
+    /// Stop a copy. What is pending stays pending, and is still read from where it is.
     Abort {
         /// The set.
         set: SetAt,
@@ -205,7 +217,7 @@ pub(crate) struct Copy {
     /// Give up waiting after this time; the copies go on.
     #[arg(long, default_value = "24h", requires = "wait")]
     pub(crate) timeout: Millis,
-    /// Do not ask before a master is overwritten. Without a terminal nothing is asked.
+    /// Do not ask before a master is overwritten.
     #[arg(long, short = 'y')]
     pub(crate) yes: bool,
 }

@@ -192,9 +192,15 @@ async fn copy(
     screen: &Screen,
 ) -> Result<Output, CtlError> {
     let call = args.call(request, kind)?;
-    if confirm::needed(&call) && !args.yes && console::user_attended() && console::user_attended_stderr() {
-        let (question, stdin, stderr) = (confirm::question(&call), io::stdin(), io::stderr());
-        if !confirm::ask(&question, &mut stdin.lock(), &mut stderr.lock()).map_err(CtlError::Output)? {
+    if confirm::needed(&call) && !args.yes {
+        // Where nobody can be asked, nobody has said yes.
+        if !console::user_attended() || !console::user_attended_stderr() {
+            return Err(CtlError::Declined);
+        }
+        let question = confirm::question(&call, &client.status(Scope::All).await?);
+        if !confirm::ask(&question, &mut io::stdin().lock(), &mut io::stderr().lock())
+            .map_err(CtlError::Output)?
+        {
             return Err(CtlError::Declined);
         }
     }

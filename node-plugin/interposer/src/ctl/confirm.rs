@@ -2,22 +2,34 @@
 
 use std::io::{self, BufRead, Write};
 use umbra_platform::call::{CopyKind, CopySets, Direction};
+use umbra_platform::status::Status;
 
 /// Whether a person must be asked: only about a restore.
 pub(crate) fn needed(call: &CopySets) -> bool {
     call.direction == Direction::ToMaster
 }
 
-/// What is asked.
-pub(crate) fn question(call: &CopySets) -> String {
-    let names: Vec<String> = call.sets.as_slice().iter().map(|target| target.set.to_string()).collect();
+/// What is asked: it names what is overwritten, and with what.
+pub(crate) fn question(call: &CopySets, status: &Status) -> String {
     let chunks = match call.kind {
         CopyKind::Full => "every chunk",
         CopyKind::Update => "the chunks that may differ",
     };
-    let (masters, shadows) =
-        if names.len() == 1 { ("master", "its shadow") } else { ("masters", "their shadows") };
-    format!("Overwrite {chunks} of the {masters} of {} from {shadows}? [y/N] ", names.join(", "))
+    let overwritten = call.sets.as_slice().iter().map(|target| {
+        let set = status.sets.iter().find(|set| target.set.matches(set.id, &set.name));
+        set.map_or_else(
+            // It will be refused, by a better text than there could be here.
+            || format!("the master of set {}", target.set),
+            |set| {
+                format!(
+                    "master {} ({}) from the shadow of set {}",
+                    set.master_name, set.paths.master, set.name
+                )
+            },
+        )
+    });
+    let overwritten = overwritten.collect::<Vec<_>>().join(", and of ");
+    format!("Overwrite {chunks} of {overwritten}? What was written there since is lost. [y/N] ")
 }
 
 /// Asks, and reads a line. Everything but `y` and `yes` is no.
@@ -32,8 +44,10 @@ pub(crate) fn ask(question: &str, answers: &mut impl BufRead, to: &mut impl Writ
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ctl::render::tests::set;
     use umbra_platform::call::SetTargets;
     use umbra_platform::id::{RequestId, SetRef};
+    use umbra_platform::status::{Mode, SetState};
 
     #[test]
     fn only_a_restore_is_asked_about_by_name() {
@@ -49,8 +63,11 @@ mod tests {
         assert!(!needed(&call(Direction::ToShadow, CopyKind::Full)));
         let restore = call(Direction::ToMaster, CopyKind::Update);
         assert!(needed(&restore));
-        let asked = "Overwrite the chunks that may differ of the masters of prod/pg-1, pg-2 from their shadows? [y/N] ";
-        assert_eq!(question(&restore), asked);
+        let sets = vec![set("pg-1", Mode::Dependent, SetState::Idle)];
+        let status = Status { sets, ..Status::default() };
+        let asked = "Overwrite the chunks that may differ of master pg-data (/dev/vdb) from the shadow of set \
+                     prod/pg-1, and of the master of set pg-2? What was written there since is lost. [y/N] ";
+        assert_eq!(question(&restore, &status), asked);
     }
 
     #[test]

@@ -73,6 +73,10 @@ pub struct SetRecord {
     pub protected: bool,
     /// Limits of the copier.
     pub copy_limits: CopyLimitsRecord,
+    /// A restore from this set may be under way, with so many chunks when it began: a part of the master's
+    /// data may be on the shadow only, so that nobody may serve the master without the set (E6, E9).
+    #[serde(default)]
+    pub restoring: Option<u64>,
 }
 
 /// Limits of a copier.
@@ -92,6 +96,27 @@ pub(super) struct EndRecord {
     /// A restore from the set had chunks left (E9).
     #[serde(default)]
     pub(super) master_incomplete: bool,
+}
+
+/// A cut over several sets, from before the first of them is in doubt until all of them are out of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutRecord {
+    /// Its name.
+    pub cut: Uuid,
+    /// Its members, of this interposer's masters.
+    pub members: Vec<Uuid>,
+    /// What was decided; none: nothing yet.
+    pub decision: Option<Decision>,
+}
+
+/// The decision on a cut. It is never changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// Every member has the new image.
+    Commit,
+    /// Every member keeps the previous one.
+    Void,
 }
 
 /// The answer that a request got.

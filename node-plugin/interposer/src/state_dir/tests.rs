@@ -26,6 +26,7 @@ fn set_record() -> SetRecord {
         fail_write: true,
         protected: false,
         copy_limits: CopyLimitsRecord { bytes_per_second: Some(1 << 40), in_flight: 4 },
+        restoring: None,
     }
 }
 
@@ -103,9 +104,67 @@ fn an_end_never_goes_back_and_is_forgotten_when_told() {
         assert_eq!(state.ended(set).unwrap().map(|ended| ended.epoch), Some(Epoch(expected)));
     }
     assert_eq!(state.ended(Id128([8; 16])).unwrap(), None);
-    state.forget_end(set).unwrap();
-    state.forget_end(set).unwrap();
+    state.forget_end(set, Epoch(10)).unwrap();
+    state.forget_end(set, Epoch(10)).unwrap();
     assert_eq!(state.ended(set).unwrap(), None);
+}
+
+#[test]
+fn the_end_of_the_present_image_is_not_forgotten_with_those_before() {
+    let (_home, state) = opened();
+    let set = Id128([7; 16]);
+    let incomplete = EndNote { master_incomplete: true, ..note(set, 6) };
+    state.record_end(&incomplete).unwrap();
+    state.forget_end(set, Epoch(6)).unwrap();
+    assert_eq!(state.ended(set).unwrap(), Some(Ended { epoch: Epoch(6), master_incomplete: true }));
+    state.forget_end(set, Epoch(7)).unwrap();
+    assert_eq!(state.ended(set).unwrap(), None);
+}
+
+#[test]
+fn records_from_before_restores_say_that_none_is_under_way() {
+    let (_home, state) = opened();
+    let mut record = master_record("a", 2);
+    state.save_master(&record).unwrap();
+    let path = state.master_path(record.id);
+    let text = fs::read_to_string(&path).unwrap();
+    let before = text.replace("\"restoring\": null", "\"unknown\": null");
+    assert_ne!(before, text);
+    fs::write(&path, before).unwrap();
+    assert_eq!(state.masters().unwrap(), [record.clone()]);
+    record.sets[0].restoring = Some(12);
+    state.save_master(&record).unwrap();
+    assert_eq!(state.masters().unwrap(), [record]);
+}
+
+#[test]
+fn the_first_decision_on_a_cut_holds_also_after_a_restart_until_it_is_forgotten() {
+    let (_home, state) = opened();
+    let (cut, members) = (Uuid::from_u128(9), [Uuid::from_u128(77), Uuid::from_u128(78)]);
+    state.begin_cut(cut, &members).unwrap();
+    let record = state.cut(cut).unwrap().unwrap();
+    assert_eq!(record, CutRecord { cut, members: members.to_vec(), decision: None });
+    assert_eq!(state.decide_cut(&record, Decision::Void).unwrap(), Decision::Void);
+    let root = state.root.clone();
+    drop(state);
+    let state = StateDir::open(&root).unwrap();
+    assert_eq!(state.decide_cut(&record, Decision::Commit).unwrap(), Decision::Void);
+    assert_eq!(state.cuts().unwrap(), [CutRecord { decision: Some(Decision::Void), ..record }]);
+    state.forget_cut(cut).unwrap();
+    state.forget_cut(cut).unwrap();
+    assert_eq!((state.cut(cut).unwrap(), state.cuts().unwrap()), (None, Vec::new()));
+}
+
+#[test]
+fn a_decision_that_cannot_be_written_is_not_there() {
+    let (_home, state) = opened();
+    let cut = Uuid::from_u128(9);
+    state.begin_cut(cut, &[Uuid::from_u128(77)]).unwrap();
+    let record = state.cut(cut).unwrap().unwrap();
+    let beside = state.root.join("cuts").join(cut.to_string()).with_extension("new");
+    fs::create_dir(&beside).unwrap();
+    state.decide_cut(&record, Decision::Commit).unwrap_err();
+    assert_eq!(state.cut(cut).unwrap(), Some(record));
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn about_identity() -> Vec<E> {
 
 fn about_sets() -> Vec<E> {
     vec![
+        E::MasterIncomplete { set: set(), detail: detail() },
         E::Copying { set: set(), direction: Direction::ToMaster },
         E::CopyPending { set: set(), direction: Direction::ToShadow, pending: u64::MAX },
         E::OppositePending { set: set(), direction: Direction::ToMaster, pending: 1 },

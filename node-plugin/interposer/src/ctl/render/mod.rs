@@ -4,7 +4,7 @@ mod map;
 mod status;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::command::{CopyOutcome, CtlError, Output};
 use serde::Serialize;

@@ -35,7 +35,7 @@ fn name(text: &str) -> SetName {
     SetName { cluster: None, namespace: Some(path("prod")), name: path(text) }
 }
 
-fn set(text: &str, mode: Mode, state: SetState) -> SetStatus {
+pub(in crate::ctl) fn set(text: &str, mode: Mode, state: SetState) -> SetStatus {
     SetStatus {
         id: set_id(),
         name: name(text),
