@@ -66,6 +66,8 @@ pub(crate) fn statuses(
         copies: snapshot.counters.write_copies,
         records: snapshot.counters.records,
         waits: Waits { count: snapshot.counters.buffer_waits, ..Waits::default() },
+        last_drain_ms: snapshot.counters.last_drain_ms,
+        last_gate_ms: snapshot.counters.last_gate_ms,
     };
     let master = MasterStatus {
         id: MasterId(record.id),

@@ -367,6 +367,10 @@ pub struct MasterCounters {
     pub records: u64,
     /// Requests that waited.
     pub waits: Waits,
+    /// Milliseconds from the closing of the gate of the last cut until nothing was in flight.
+    pub last_drain_ms: u64,
+    /// Milliseconds that this gate was closed.
+    pub last_gate_ms: u64,
 }
 
 /// Everything about a master.

@@ -208,20 +208,62 @@ impl TryFrom<pb::MasterState> for MasterState {
 
 impl From<MasterCounters> for pb::MasterCounters {
     fn from(counters: MasterCounters) -> Self {
-        let MasterCounters { reads, writes, flushes, discards, first_writes, copies, records, waits } =
-            counters;
+        let MasterCounters {
+            reads,
+            writes,
+            flushes,
+            discards,
+            first_writes,
+            copies,
+            records,
+            waits,
+            last_drain_ms,
+            last_gate_ms,
+        } = counters;
         let waits = Some(waits.into());
-        Self { reads, writes, flushes, discards, first_writes, copies, records, waits }
+        Self {
+            reads,
+            writes,
+            flushes,
+            discards,
+            first_writes,
+            copies,
+            records,
+            waits,
+            last_drain_ms,
+            last_gate_ms,
+        }
     }
 }
 
 impl TryFrom<pb::MasterCounters> for MasterCounters {
     type Error = BadField;
     fn try_from(counters: pb::MasterCounters) -> Result<Self, BadField> {
-        let pb::MasterCounters { reads, writes, flushes, discards, first_writes, copies, records, waits } =
-            counters;
+        let pb::MasterCounters {
+            reads,
+            writes,
+            flushes,
+            discards,
+            first_writes,
+            copies,
+            records,
+            waits,
+            last_drain_ms,
+            last_gate_ms,
+        } = counters;
         let waits = waits.within("counters.waits")?.into();
-        Ok(Self { reads, writes, flushes, discards, first_writes, copies, records, waits })
+        Ok(Self {
+            reads,
+            writes,
+            flushes,
+            discards,
+            first_writes,
+            copies,
+            records,
+            waits,
+            last_drain_ms,
+            last_gate_ms,
+        })
     }
 }
 

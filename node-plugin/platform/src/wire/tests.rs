@@ -136,9 +136,9 @@ prop_compose! {
         (id, name, state, device) in (uuid(), label(), of((any::<bool>(), detail())), path()),
         (serial, presented, size, block) in ("[A-Z0-9]{1,20}", path(), any::<u64>(), any::<u64>()),
         (ublk, depth, sets) in (of(0_u64..1 << 20), 1_u64..=4096, prop::collection::vec(uuid(), 0..4)),
-        (n, waits) in (any::<[u64; 7]>(), waits()),
+        (n, waits) in (any::<[u64; 9]>(), waits()),
     ) -> MasterStatus {
-        let [reads, writes, flushes, discards, first_writes, copies, records] = n;
+        let [reads, writes, flushes, discards, first_writes, copies, records, last_drain_ms, last_gate_ms] = n;
         MasterStatus {
             id: MasterId(id),
             name,
@@ -155,7 +155,7 @@ prop_compose! {
             ublk: ublk.map(|id| UblkId::new(id).expect("in bounds")),
             queue_depth: QueueDepth::new(depth).expect("in bounds"),
             sets: sets.into_iter().map(SetId).collect(),
-            counters: MasterCounters { reads, writes, flushes, discards, first_writes, copies, records, waits },
+            counters: MasterCounters { reads, writes, flushes, discards, first_writes, copies, records, waits, last_drain_ms, last_gate_ms },
         }
     }
 }
