@@ -590,8 +590,18 @@ impl Owner {
         }
     }
 
+    /// The superblock says that nothing is pending. A shadow that failed meanwhile ends its image only now, when no part
+    /// of the master's data needs it any more.
+    pub(crate) fn restore_recorded(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        let failed = self.is_source_failed(index);
+        self.restore_ended(index);
+        if failed {
+            self.shadow_failed(index, out);
+        }
+    }
+
     /// The master is whole, and everything durable says so.
-    pub(crate) fn restore_ended(&mut self, index: SetIndex) {
+    fn restore_ended(&mut self, index: SetIndex) {
         if self.restores_from(index) {
             self.maps.set_restored_from(None);
             self.restore = None;

@@ -274,7 +274,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                 let slot = &mut self.copy_bufs[usize::from(number.0)];
                 // A write that was given up comes back when its number may be in use for another copy already: what
                 // that one has read stays.
-                if matches!(op, OpId::CopyRead(_)) || slot.is_none() {
+                if matches!(op, OpId::CopyRead(_) | OpId::RestoreRead(..)) || slot.is_none() {
                     *slot = Some(buf.buf);
                 }
                 (op, hash)
