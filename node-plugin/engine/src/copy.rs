@@ -14,7 +14,9 @@
 //! Crash, for each leg: before the record is durable: unheld, the master is still old. Record without data: the
 //! hash does not match, the record is dropped for ever, the master is still old. Both: held.
 
-use crate::action::{Action, CopyBuf, CopyId, Device, IoKind, Memory, OpId, RequestId, SETS_MAX, SetIndex};
+use crate::action::{
+    Action, CopyBuf, CopyId, Device, IoKind, Memory, OpId, RequestId, SETS_MAX, SetIndex, Side,
+};
 use crate::journal::Purpose;
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
@@ -452,10 +454,19 @@ impl Owner {
             let waiters = std::mem::take(&mut copy.waiters);
             waiters.into_iter().for_each(|waiter| self.wake(waiter));
         }
-        let copy = &self.copies[&id];
-        if copy.legs.iter().all(|leg| leg.state == LegState::Settled) {
+        self.wake_own(id, index);
+        if self.copies[&id].legs.iter().all(|leg| leg.state == LegState::Settled) {
             self.legs_settled(id);
         }
+    }
+
+    /// E13: who writes through a shadow waits for that set alone, not for its siblings or what is restored behind them.
+    fn wake_own(&mut self, id: CopyId, index: SetIndex) {
+        let own = |waiter: &RequestId| self.waiting_side(*waiter) == Some(Side::Shadow(index));
+        let waiters = self.copies[&id].waiters.iter().copied();
+        let (ready, others): (Vec<RequestId>, Vec<RequestId>) = waiters.partition(own);
+        self.copies.get_mut(&id).expect("the copy is in progress").waiters = others;
+        ready.into_iter().for_each(|waiter| self.wake(waiter));
     }
 
     /// Every set has what it needs of the run: the copy is over, or the restore of the run may begin.

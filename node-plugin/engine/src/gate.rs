@@ -693,7 +693,9 @@ impl Owner {
     /// The epoch that a cut may have begun on the bitmap volume already, though memory does not say so.
     pub(crate) fn doubtful_epoch(&self, index: SetIndex) -> Option<Epoch> {
         let gate = self.gate.as_ref()?;
-        let begun = matches!(gate.phase, Phase::Doubting | Phase::InDoubt) && gate.purpose.concerns(index);
+        let begun = matches!(gate.purpose, Purpose::Cut { all: Some(_), .. })
+            && gate.purpose.concerns(index)
+            && matches!(gate.phase, Phase::Doubting | Phase::InDoubt | Phase::Committing | Phase::Voiding(_));
         begun.then(|| self.gate_header(index, &gate.purpose).epoch)
     }
 

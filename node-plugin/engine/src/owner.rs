@@ -503,6 +503,12 @@ impl Owner {
             at = self.wait_for_copy(copy, request.id);
             outstanding += 1;
         }
+        // E13: the log of another set is not this shadow's.
+        let set = self.set(index);
+        let logged = |region| set.plane(set.region_plane()).get(region);
+        if !set.is_tracking() || self.regions_of(run).all(logged) {
+            return Ok(outstanding);
+        }
         Ok(outstanding + self.activate_regions(run, request.id))
     }
 
