@@ -690,11 +690,18 @@ impl Owner {
         }
     }
 
-    /// The epoch that a cut may have begun on the bitmap volume already, though memory does not say so.
+    /// The epoch that a cut over several sets may have begun on the bitmap volume already, though memory does not say
+    /// so: from the first superblock that is in doubt until the gate opens. What takes it back may not be there yet.
     pub(crate) fn doubtful_epoch(&self, index: SetIndex) -> Option<Epoch> {
-        let gate = self.gate.as_ref()?;
-        let begun = matches!(gate.phase, Phase::Doubting | Phase::InDoubt) && gate.purpose.concerns(index);
-        begun.then(|| self.gate_header(index, &gate.purpose).epoch)
+        let gate = self.gate.as_ref().filter(|gate| gate.purpose.concerns(index))?;
+        let Purpose::Cut { cut, all: Some(_), .. } = &gate.purpose else { return None };
+        let begun = matches!(
+            gate.phase,
+            Phase::Doubting | Phase::InDoubt | Phase::Committing | Phase::Voiding(_)
+        );
+        let header = self.set(index).header;
+        let is_flipped = header.cut == *cut;
+        begun.then(|| if is_flipped { header.epoch } else { self.gate_header(index, &gate.purpose).epoch })
     }
 
     /// A superblock of the gate is durable.

@@ -292,3 +292,19 @@ fn a_restore_that_cannot_be_read_fails_nobody_else() {
     let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
     never_fails_with(Cache::Volatile, &[dependent; 2], &script);
 }
+
+/// E4, E7: while a cut is voided, or committed behind the second slot of the superblock that says that it is in doubt,
+/// the bitmap volume may have begun the new epoch: a record that only ended the old one let the new one come back,
+/// over a master that nobody had copied from meanwhile.
+#[test]
+fn an_image_that_ends_while_a_cut_is_taken_back_does_not_come_back_as_the_next() {
+    for turns in 4..24 {
+        let mut script = vec![ENABLE, CUT, write(Master, 0, 24), Step::Settle];
+        script.extend([Step::Group { sets: 1, update: false, restore: false }, Step::Turns(turns)]);
+        script.push(Step::Faults(Disk::Bitmap(0), Faults { write: 1000, ..NONE }));
+        script.extend([Step::Settle, write(Master, 0, 24), Step::Settle]);
+        script.push(Step::Faults(Disk::Bitmap(0), Faults::default()));
+        script.extend([Step::Crash { after: 0, crash: Crash::Kill }, Step::ReadOut]);
+        never_fails(Mode::Dependent, VOLATILE, &script);
+    }
+}
