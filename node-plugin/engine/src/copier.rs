@@ -108,7 +108,7 @@ impl Owner {
                 Err(Refusal::NoCopy)
             }
         };
-        let busy = set.state_command.is_some();
+        let busy = set.state_command.is_some() || self.is_in_doubt(index);
         let retried = if run { self.retry_restore(index) } else { Ok(()) };
         match to.and_then(|to| retried.map(|()| to)) {
             Err(refusal) => out.actions.push(Action::Answer { command: id, result: Err(refusal) }),

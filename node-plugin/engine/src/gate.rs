@@ -695,13 +695,18 @@ impl Owner {
     pub(crate) fn doubtful_epoch(&self, index: SetIndex) -> Option<Epoch> {
         let gate = self.gate.as_ref().filter(|gate| gate.purpose.concerns(index))?;
         let Purpose::Cut { cut, all: Some(_), .. } = &gate.purpose else { return None };
-        let begun = matches!(
-            gate.phase,
-            Phase::Doubting | Phase::InDoubt | Phase::Committing | Phase::Voiding(_)
-        );
+        let begun =
+            matches!(gate.phase, Phase::Doubting | Phase::InDoubt | Phase::Committing | Phase::Voiding(_));
         let header = self.set(index).header;
         let is_flipped = header.cut == *cut;
         begun.then(|| if is_flipped { header.epoch } else { self.gate_header(index, &gate.purpose).epoch })
+    }
+
+    /// Whether a superblock of the set says that a cut is in doubt, or is about to: another one would hide that.
+    pub(crate) fn is_in_doubt(&self, index: SetIndex) -> bool {
+        self.gate.as_ref().is_some_and(|gate| {
+            matches!(gate.phase, Phase::Doubting | Phase::InDoubt) && gate.purpose.concerns(index)
+        })
     }
 
     /// A superblock of the gate is durable.

@@ -308,3 +308,19 @@ fn an_image_that_ends_while_a_cut_is_taken_back_does_not_come_back_as_the_next()
         never_fails(Mode::Dependent, VOLATILE, &script);
     }
 }
+
+/// P5: an abort of the copier wrote a superblock that was in no doubt over the one that was.
+#[test]
+fn an_abort_does_not_hide_that_a_cut_is_in_doubt() {
+    for turns in (8..24).step_by(3) {
+        for later in [3, 6] {
+            let mut script = vec![ENABLE, CUT, Step::Limit(0, Some(1)), Step::Enable(1)];
+            script.extend([Step::Cut { set: 1, update: false }, Step::Settle]);
+            script.extend([Step::Group { sets: 3, update: false, restore: false }, Step::Turns(turns)]);
+            script.extend([Step::Abort(0), Step::Turns(later)]);
+            script.extend([Step::Crash { after: 0, crash: Crash::Kill }, Step::ReadOut]);
+            let sets = [Mode::Independent, Mode::Dependent].map(|mode| set(mode, [Cache::WriteThrough; 2]));
+            never_fails_with(Cache::WriteThrough, &sets, &script);
+        }
+    }
+}
