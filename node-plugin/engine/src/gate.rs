@@ -709,10 +709,17 @@ impl Owner {
         })
     }
 
-    /// A superblock of the gate is durable.
-    pub(crate) fn gate_committed(&mut self, index: SetIndex, out: &mut OwnerOutput) {
-        let waits =
-            |gate: &Gate| matches!(gate.phase, Phase::Doubting | Phase::Committing | Phase::Voiding(_));
+    /// A superblock of the gate is durable. One that is in doubt may come when the cut is being taken back already:
+    /// then it is another that is awaited.
+    pub(crate) fn gate_committed(&mut self, index: SetIndex, commit: Commit, out: &mut OwnerOutput) {
+        let waits = |gate: &Gate| {
+            matches!(
+                (gate.phase, commit),
+                (Phase::Doubting, Commit::Doubt(_))
+                    | (Phase::Committing, Commit::Gate(_))
+                    | (Phase::Voiding(_), Commit::Void)
+            )
+        };
         if self.gate.as_ref().is_some_and(waits) && self.no_longer_awaited(index) {
             self.awaited_done(out);
         }

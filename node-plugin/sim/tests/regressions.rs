@@ -324,3 +324,22 @@ fn an_abort_does_not_hide_that_a_cut_is_in_doubt() {
         }
     }
 }
+
+/// E4: a superblock in doubt that came late was taken for the one that takes the cut back: the gate opened before
+/// anything durable said that the cut was void.
+#[test]
+fn a_gate_opens_only_when_every_member_says_that_the_cut_is_void() {
+    for turns in (6..24).step_by(2) {
+        for later in [3, 5, 8] {
+            let mut script = two_images();
+            script.extend([write(Master, 0, 24), Step::Settle]);
+            script.push(Step::Faults(Disk::Bitmap(0), Faults { hang: 1000, ..NONE }));
+            script.extend([Step::Group { sets: 3, update: false, restore: false }, Step::Turns(turns)]);
+            script.push(Step::Faults(Disk::Bitmap(1), Faults { write: 1000, ..NONE }));
+            script.extend([Step::Turns(16), write(Master, 0, 24), Step::Heal, Step::Turns(later)]);
+            script.extend([Step::Crash { after: 0, crash: Crash::Kill }, Step::ReadOut]);
+            let caches = [Cache::Volatile, Cache::WriteThrough];
+            never_fails_with(Cache::Volatile, &[set(Mode::Dependent, caches); 2], &script);
+        }
+    }
+}
