@@ -343,3 +343,17 @@ fn a_gate_opens_only_when_every_member_says_that_the_cut_is_void() {
         }
     }
 }
+
+/// A write to a sibling that had been given up came back while its buffer's number was in use for a restore, and took
+/// the place of what had been read from the shadow: the master got other chunks' data.
+#[test]
+fn a_write_that_comes_back_late_does_not_replace_what_a_restore_has_read() {
+    for turns in (40..110).step_by(5) {
+        let mut script = vec![ENABLE, CUT, Step::Settle, write(Master, 0, 160), Step::Settle];
+        script.extend([Step::Enable(1), Step::Cut { set: 1, update: false }, Step::Settle]);
+        script.extend([Step::Faults(Disk::Shadow(1), Faults { hang: 1000, ..NONE }), RESTORE]);
+        script.extend([Step::Settle, Step::Turns(turns), Step::Heal, Step::ReadOut]);
+        let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+        never_fails_with(Cache::Volatile, &[dependent; 2], &script);
+    }
+}
