@@ -357,3 +357,19 @@ fn a_write_that_comes_back_late_does_not_replace_what_a_restore_has_read() {
         never_fails_with(Cache::Volatile, &[dependent; 2], &script);
     }
 }
+
+/// E13, E18: reads of a shadow that hangs kept the buffers that first writes elsewhere on the master waited for.
+#[test]
+fn a_source_that_hangs_does_not_keep_the_buffers() {
+    for turns in 1..8 {
+        let mut script = vec![ENABLE, CUT, Step::Settle, write(Master, 0, 160), Step::Settle];
+        script.extend([Step::Limit(0, Some(1)), RESTORE, Step::Settle]);
+        script.push(Step::Faults(Disk::Shadow(0), Faults { hang: 1000, ..NONE }));
+        script.extend([40, 48, 56, 64, 72].map(|first| write(Master, first, 3)));
+        script.extend([Step::Turns(400), write(Master, 160, 3), Step::Turns(600), Step::Heal]);
+        // What hung comes back while its buffers are in use again.
+        script.extend([Step::Resume(0), write(Master, 80, 3), Step::Turns(turns), Step::Resume(0)]);
+        script.extend([write(Master, 88, 3), write(Master, 96, 3), Step::ReadOut]);
+        never_fails(Mode::Dependent, VOLATILE, &script);
+    }
+}
