@@ -25,6 +25,10 @@ impl Owner {
         self.reclaim_buffers(index, out);
         let set = self.set_mut(index);
         if set.ending != Ending::No || !set.header.state.is_online() {
+            if self.restores_from(index) {
+                // The restore goes on from memory, or is about to, and reads the shadow all the same.
+                self.source_failed(index, out);
+            }
             return;
         }
         if set.header.state.is_restoring() {
@@ -72,6 +76,7 @@ impl Owner {
             if gate_was_waiting && !matches!(set.ending, Ending::Elsewhere { .. }) {
                 self.gate_set_ended(index, OfflineCause::Bitmap, out);
             }
+            self.head_failed(index, out);
             return;
         }
         set.ending = Ending::Elsewhere { cause: OfflineCause::Bitmap, since: now, retry_at: None };

@@ -373,3 +373,40 @@ fn a_source_that_hangs_does_not_keep_the_buffers() {
         never_fails(Mode::Dependent, VOLATILE, &script);
     }
 }
+
+/// E9: when the shadow or the head hung after the bitmap volume had failed, the restore did not give up what it read:
+/// whoever waited for it waited for ever.
+#[test]
+fn a_restore_from_memory_whose_source_hangs_can_go_on() {
+    for disk in [Disk::Shadow(0), Disk::Bitmap(0)] {
+        let mut script = vec![ENABLE, CUT, Step::Settle, write(Master, 0, 160), Step::Settle];
+        script.extend([Step::Limit(0, Some(1)), RESTORE, Step::Settle, Step::Abort(0), Step::Settle]);
+        script.push(Step::Faults(Disk::Bitmap(0), Faults { write: 1000, ..NONE }));
+        script.extend([write(Master, 120, 3), Step::Turns(100), Step::Faults(Disk::Bitmap(0), NONE)]);
+        script.extend([Step::Resume(0), Step::Faults(disk, Faults { hang: 1000, ..NONE })]);
+        script.extend([
+            write(Master, 0, 3),
+            write(Master, 80, 3),
+            Step::Turns(600),
+            Step::Heal,
+            Step::Turns(9),
+        ]);
+        script.extend([Step::Resume(0), Step::Limit(0, None), Step::ReadOut]);
+        never_fails(Mode::Dependent, VOLATILE, &script);
+    }
+}
+
+/// E9: an abort or a resume of a restore whose bitmap volume had failed went to that volume and was never answered.
+#[test]
+fn a_restore_from_memory_is_stopped_and_resumed() {
+    for steps in [[Step::Abort(0), Step::Settle], [Step::Settle, Step::Abort(0)]] {
+        let mut script =
+            vec![ENABLE, CUT, Step::Settle, write(Master, 0, 160), Step::Settle, Step::Limit(0, Some(1))];
+        script.extend([RESTORE, Step::Settle]);
+        script.extend(steps);
+        script.push(Step::Faults(Disk::Bitmap(0), Faults { write: 1000, ..NONE }));
+        script.extend([write(Master, 80, 3), Step::Turns(80), Step::Resume(0), Step::Settle, Step::Abort(0)]);
+        script.extend([Step::Settle, Step::Resume(0), Step::Limit(0, None), Step::ReadOut]);
+        never_fails(Mode::Dependent, VOLATILE, &script);
+    }
+}
