@@ -31,7 +31,12 @@ impl Owner {
             }
             return;
         }
-        if set.header.state.is_restoring() {
+        if self.is_restore_decided(index) {
+            // Its superblock may say already that the restore runs: an end behind that would forget what is pending.
+            self.maps.set_source_failed(true);
+            return;
+        }
+        if self.set(index).header.state.is_restoring() {
             // E9: the set cannot end while a part of the master's data is on its shadow only.
             self.source_failed(index, out);
             return;
@@ -41,6 +46,7 @@ impl Owner {
             self.end_recorded(index, OfflineCause::Shadow, out);
             return;
         }
+        let set = self.set_mut(index);
         set.ending = Ending::Superblock(OfflineCause::Shadow);
         set.commits.push_back(Commit::State(SetState::Offline(OfflineCause::Shadow)));
         self.legs_await_end(index);

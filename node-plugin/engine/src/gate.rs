@@ -709,6 +709,13 @@ impl Owner {
         })
     }
 
+    /// Whether a restore from the set is being committed: nothing but its bitmap volume can stop it any more.
+    pub(crate) fn is_restore_decided(&self, index: SetIndex) -> bool {
+        self.gate.as_ref().is_some_and(|gate| {
+            gate.phase == Phase::Committing && gate.purpose.restored().any(|member| member.set == index)
+        })
+    }
+
     /// A superblock of the gate is durable. One that is in doubt may come when the cut is being taken back already:
     /// then it is another that is awaited.
     pub(crate) fn gate_committed(&mut self, index: SetIndex, commit: Commit, out: &mut OwnerOutput) {
@@ -787,7 +794,11 @@ impl Owner {
                 out.actions.push(Action::Label { set: member.set, epoch });
             }
             if member.direction == Direction::ToMaster {
+                let failed = self.maps.is_source_failed();
                 self.begin_restore(member.set);
+                if failed {
+                    self.source_failed(member.set, out);
+                }
             }
         }
         maps.written.fill(false);
@@ -844,6 +855,7 @@ impl Owner {
         let gate = self.gate.take().expect("a gate in progress");
         for member in gate.purpose.restored() {
             clear_plane(self.set_mut(member.set), PlaneId::Pending);
+            self.maps.set_source_failed(false);
         }
         if !matches!(gate.phase, Phase::Preflush | Phase::Settling) {
             out.messages.push(ToPort::Open);
@@ -892,6 +904,9 @@ impl Owner {
     }
 
     fn leave_cut(&mut self, index: SetIndex) {
+        if self.is_restore_decided(index) {
+            self.maps.set_source_failed(false);
+        }
         if let Some(Gate { purpose: Purpose::Cut { members, .. }, .. }) = &mut self.gate {
             members.retain(|member| member.set != index);
         }

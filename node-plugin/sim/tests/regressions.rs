@@ -410,3 +410,21 @@ fn a_restore_from_memory_is_stopped_and_resumed() {
         never_fails(Mode::Dependent, VOLATILE, &script);
     }
 }
+
+/// E9: a shadow that failed while the superblock of a restore from it was on its way ended the set behind it, and what
+/// was pending was forgotten.
+#[test]
+fn a_shadow_that_fails_while_a_restore_is_committed_keeps_what_is_pending() {
+    for turns in 1..4 {
+        for later in (4..40).step_by(4) {
+            let mut script = vec![ENABLE, CUT, Step::Settle, Step::Turns(turns)];
+            // The label of the first image is on its way to the disk until much later, and then fails.
+            script.push(Step::Faults(Disk::Shadow(0), Faults { flush: 1000, hang: 1000, ..NONE }));
+            script.extend([Step::Turns(2), Step::Faults(Disk::Shadow(0), Faults::default())]);
+            script.extend([write(Master, 0, 80), Step::Turns(40), Step::Limit(0, Some(1)), RESTORE]);
+            script.extend([Step::Turns(later), Step::Heal, Step::Settle, Step::Turns(25)]);
+            script.extend([Step::Crash { after: 0, crash: Crash::Kill }, Step::ReadOut]);
+            never_fails(Mode::Dependent, VOLATILE, &script);
+        }
+    }
+}
