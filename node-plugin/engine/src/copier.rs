@@ -116,11 +116,16 @@ impl Owner {
                 Err(Refusal::NoCopy)
             }
         };
-        let busy = set.state_command.is_some();
+        let busy = set.state_command.is_some() || self.is_in_doubt(index);
         let retried = if run { self.retry_restore(index) } else { Ok(()) };
         match to.and_then(|to| retried.map(|()| to)) {
             Err(refusal) => out.actions.push(Action::Answer { command: id, result: Err(refusal) }),
             Ok(_) if busy => out.actions.push(Action::Answer { command: id, result: Err(Refusal::Busy) }),
+            // Its bitmap volume takes no superblock any more: the restore goes on from memory, and so does its state.
+            Ok(to) if self.restores_from(index) && self.set(index).ending != Ending::No => {
+                self.set_mut(index).header.state = to;
+                out.actions.push(Action::Answer { command: id, result: Ok(Done::Ok) });
+            }
             Ok(to) if to == self.set(index).header.state => {
                 out.actions.push(Action::Answer { command: id, result: Ok(Done::Ok) });
             }

@@ -211,7 +211,8 @@ impl Owner {
     pub(crate) fn reclaim_buffers(&mut self, index: SetIndex, out: &mut OwnerOutput) {
         let set = self.set(index);
         let hangs = |op: OpId| set.shadow_watch.is_abandoned(op) || set.bitmap_watch.is_abandoned(op);
-        let is_hung = |op: OpId| matches!(op, OpId::CopyWrite(_, of) if of == index) && hangs(op);
+        let is_of = |op: OpId| matches!(op, OpId::CopyWrite(_, of) | OpId::RestoreRead(_, of) if of == index);
+        let is_hung = |op: OpId| is_of(op) && hangs(op);
         let hung: Vec<(OpId, CopyBuf)> =
             self.buffers_in_flight.iter().copied().filter(|(op, _)| is_hung(*op)).collect();
         for lent in hung {

@@ -197,7 +197,7 @@ impl Owner {
         self.wake_confirmed(index);
         self.write_superblock(index, Place::B, out);
         match commit {
-            Commit::Gate(_) | Commit::Doubt(_) | Commit::Void => self.gate_committed(index, out),
+            Commit::Gate(_) | Commit::Doubt(_) | Commit::Void => self.gate_committed(index, commit, out),
             Commit::Checkpoint { upto, .. } => {
                 let set = self.set_mut(index);
                 set.journal.checkpointed(upto);

@@ -25,9 +25,18 @@ impl Owner {
         self.reclaim_buffers(index, out);
         let set = self.set_mut(index);
         if set.ending != Ending::No || !set.header.state.is_online() {
+            if self.restores_from(index) {
+                // The restore goes on from memory, or is about to, and reads the shadow all the same.
+                self.source_failed(index);
+            }
             return;
         }
-        if set.header.state.is_restoring() {
+        if self.is_restore_decided(index) {
+            // Its superblock may say already that the restore runs: an end behind that would forget what is pending.
+            self.maps.set_source_failed(true);
+            return;
+        }
+        if self.set(index).header.state.is_restoring() {
             // E9: the set cannot end while a part of the master's data is on its shadow only.
             self.source_failed(index);
             return;
@@ -37,6 +46,7 @@ impl Owner {
             self.end_recorded(index, OfflineCause::Shadow, out);
             return;
         }
+        let set = self.set_mut(index);
         set.ending = Ending::Superblock(OfflineCause::Shadow);
         set.commits.push_back(Commit::State(SetState::Offline(OfflineCause::Shadow)));
         self.legs_await_end(index);
@@ -72,6 +82,7 @@ impl Owner {
             if gate_was_waiting && !matches!(set.ending, Ending::Elsewhere { .. }) {
                 self.gate_set_ended(index, OfflineCause::Bitmap, out);
             }
+            self.head_failed(index);
             return;
         }
         set.ending = Ending::Elsewhere { cause: OfflineCause::Bitmap, since: now, retry_at: None };

@@ -690,19 +690,43 @@ impl Owner {
         }
     }
 
-    /// The epoch that a cut may have begun on the bitmap volume already, though memory does not say so.
+    /// The epoch that a cut over several sets may have begun on the bitmap volume already, though memory does not say
+    /// so: from the first superblock that is in doubt until the gate opens. What takes it back may not be there yet.
     pub(crate) fn doubtful_epoch(&self, index: SetIndex) -> Option<Epoch> {
-        let gate = self.gate.as_ref()?;
-        let begun = matches!(gate.purpose, Purpose::Cut { all: Some(_), .. })
-            && gate.purpose.concerns(index)
-            && matches!(gate.phase, Phase::Doubting | Phase::InDoubt | Phase::Committing | Phase::Voiding(_));
-        begun.then(|| self.gate_header(index, &gate.purpose).epoch)
+        let gate = self.gate.as_ref().filter(|gate| gate.purpose.concerns(index))?;
+        let Purpose::Cut { cut, all: Some(_), .. } = &gate.purpose else { return None };
+        let begun =
+            matches!(gate.phase, Phase::Doubting | Phase::InDoubt | Phase::Committing | Phase::Voiding(_));
+        let header = self.set(index).header;
+        let is_flipped = header.cut == *cut;
+        begun.then(|| if is_flipped { header.epoch } else { self.gate_header(index, &gate.purpose).epoch })
     }
 
-    /// A superblock of the gate is durable.
-    pub(crate) fn gate_committed(&mut self, index: SetIndex, out: &mut OwnerOutput) {
-        let waits =
-            |gate: &Gate| matches!(gate.phase, Phase::Doubting | Phase::Committing | Phase::Voiding(_));
+    /// Whether a superblock of the set says that a cut is in doubt, or is about to: another one would hide that.
+    pub(crate) fn is_in_doubt(&self, index: SetIndex) -> bool {
+        self.gate.as_ref().is_some_and(|gate| {
+            matches!(gate.phase, Phase::Doubting | Phase::InDoubt) && gate.purpose.concerns(index)
+        })
+    }
+
+    /// Whether a restore from the set is being committed: nothing but its bitmap volume can stop it any more.
+    pub(crate) fn is_restore_decided(&self, index: SetIndex) -> bool {
+        self.gate.as_ref().is_some_and(|gate| {
+            gate.phase == Phase::Committing && gate.purpose.restored().any(|member| member.set == index)
+        })
+    }
+
+    /// A superblock of the gate is durable. One that is in doubt may come when the cut is being taken back already:
+    /// then it is another that is awaited.
+    pub(crate) fn gate_committed(&mut self, index: SetIndex, commit: Commit, out: &mut OwnerOutput) {
+        let waits = |gate: &Gate| {
+            matches!(
+                (gate.phase, commit),
+                (Phase::Doubting, Commit::Doubt(_))
+                    | (Phase::Committing, Commit::Gate(_))
+                    | (Phase::Voiding(_), Commit::Void)
+            )
+        };
         if self.gate.as_ref().is_some_and(waits) && self.no_longer_awaited(index) {
             self.awaited_done(out);
         }
@@ -775,7 +799,11 @@ impl Owner {
                 out.actions.push(Action::Label { set: member.set, epoch });
             }
             if member.direction == Direction::ToMaster {
+                let failed = self.maps.is_source_failed();
                 self.begin_restore(member.set);
+                if failed {
+                    self.source_failed(member.set);
+                }
             }
         }
         maps.written.fill(false);
@@ -832,6 +860,7 @@ impl Owner {
         let gate = self.gate.take().expect("a gate in progress");
         for member in gate.purpose.restored() {
             clear_plane(self.set_mut(member.set), PlaneId::Pending);
+            self.maps.set_source_failed(false);
         }
         if !matches!(gate.phase, Phase::Preflush | Phase::Settling) {
             out.messages.push(ToPort::Open);
@@ -880,6 +909,9 @@ impl Owner {
     }
 
     fn leave_cut(&mut self, index: SetIndex) {
+        if self.is_restore_decided(index) {
+            self.maps.set_source_failed(false);
+        }
         if let Some(Gate { purpose: Purpose::Cut { members, .. }, .. }) = &mut self.gate {
             members.retain(|member| member.set != index);
         }

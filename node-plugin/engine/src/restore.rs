@@ -306,9 +306,11 @@ impl Owner {
     pub(crate) fn restore_read(&mut self, id: CopyId, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
         let op = OpId::RestoreRead(id, index);
         let at = self.buffers_in_flight.iter().position(|(other, _)| *other == op);
-        let (_, buffer) = self.buffers_in_flight.swap_remove(at.expect("a read has a buffer"));
+        let lent = at.map(|at| self.buffers_in_flight.swap_remove(at));
         let set = self.sets[usize::from(index.0)].as_mut();
         let in_time = set.is_some_and(|set| set.shadow_watch.ended(op) || set.bitmap_watch.ended(op));
+        // A read that was given up has no buffer any more.
+        let Some((_, buffer)) = lent else { return };
         if !in_time || !self.copies.contains_key(&id) {
             self.release_buffer(buffer, out);
         } else if ok {

@@ -313,3 +313,139 @@ fn a_restore_with_bad_chunks_takes_what_overwrites_them() {
         }
     }
 }
+
+/// E4, E7: while a cut is voided, or committed behind the second slot of the superblock that says that it is in doubt,
+/// the bitmap volume may have begun the new epoch: a record that only ended the old one let the new one come back,
+/// over a master that nobody had copied from meanwhile.
+#[test]
+fn an_image_that_ends_while_a_cut_is_taken_back_does_not_come_back_as_the_next() {
+    for turns in 4..24 {
+        let mut script = vec![ENABLE, CUT, write(Master, 0, 24), Step::Settle];
+        script.extend([Step::Group { sets: 1, update: false, restore: false }, Step::Turns(turns)]);
+        script.push(Step::Faults(Disk::Bitmap(0), Faults { write: 1000, ..NONE }));
+        script.extend([Step::Settle, write(Master, 0, 24), Step::Settle]);
+        script.push(Step::Faults(Disk::Bitmap(0), Faults::default()));
+        script.extend([Step::Crash { after: 0, crash: Crash::Kill }, Step::ReadOut]);
+        never_fails(Mode::Dependent, VOLATILE, &script);
+    }
+}
+
+/// P5: an abort of the copier wrote a superblock that was in no doubt over the one that was.
+#[test]
+fn an_abort_does_not_hide_that_a_cut_is_in_doubt() {
+    for turns in (8..24).step_by(3) {
+        for later in [3, 6] {
+            let mut script = vec![ENABLE, CUT, Step::Limit(0, Some(1)), Step::Enable(1)];
+            script.extend([Step::Cut { set: 1, update: false }, Step::Settle]);
+            script.extend([Step::Group { sets: 3, update: false, restore: false }, Step::Turns(turns)]);
+            script.extend([Step::Abort(0), Step::Turns(later)]);
+            script.extend([Step::Crash { after: 0, crash: Crash::Kill }, Step::ReadOut]);
+            let sets = [Mode::Independent, Mode::Dependent].map(|mode| set(mode, [Cache::WriteThrough; 2]));
+            never_fails_with(Cache::WriteThrough, &sets, &script);
+        }
+    }
+}
+
+/// E4: a superblock in doubt that came late was taken for the one that takes the cut back: the gate opened before
+/// anything durable said that the cut was void.
+#[test]
+fn a_gate_opens_only_when_every_member_says_that_the_cut_is_void() {
+    for turns in (6..24).step_by(2) {
+        for later in [3, 5, 8] {
+            let mut script = two_images();
+            script.extend([write(Master, 0, 24), Step::Settle]);
+            script.push(Step::Faults(Disk::Bitmap(0), Faults { hang: 1000, ..NONE }));
+            script.extend([Step::Group { sets: 3, update: false, restore: false }, Step::Turns(turns)]);
+            script.push(Step::Faults(Disk::Bitmap(1), Faults { write: 1000, ..NONE }));
+            script.extend([Step::Turns(16), write(Master, 0, 24), Step::Heal, Step::Turns(later)]);
+            script.extend([Step::Crash { after: 0, crash: Crash::Kill }, Step::ReadOut]);
+            let caches = [Cache::Volatile, Cache::WriteThrough];
+            never_fails_with(Cache::Volatile, &[set(Mode::Dependent, caches); 2], &script);
+        }
+    }
+}
+
+/// A write to a sibling that had been given up came back while its buffer's number was in use for a restore, and took
+/// the place of what had been read from the shadow: the master got other chunks' data.
+#[test]
+fn a_write_that_comes_back_late_does_not_replace_what_a_restore_has_read() {
+    for turns in (40..110).step_by(5) {
+        let mut script = vec![ENABLE, CUT, Step::Settle, write(Master, 0, 160), Step::Settle];
+        script.extend([Step::Enable(1), Step::Cut { set: 1, update: false }, Step::Settle]);
+        script.extend([Step::Faults(Disk::Shadow(1), Faults { hang: 1000, ..NONE }), RESTORE]);
+        script.extend([Step::Settle, Step::Turns(turns), Step::Heal, Step::ReadOut]);
+        let dependent = set(Mode::Dependent, [Cache::Volatile; 2]);
+        never_fails_with(Cache::Volatile, &[dependent; 2], &script);
+    }
+}
+
+/// E13, E18: reads of a shadow that hangs kept the buffers that first writes elsewhere on the master waited for.
+#[test]
+fn a_source_that_hangs_does_not_keep_the_buffers() {
+    for turns in 1..8 {
+        let mut script = vec![ENABLE, CUT, Step::Settle, write(Master, 0, 160), Step::Settle];
+        script.extend([Step::Limit(0, Some(1)), RESTORE, Step::Settle]);
+        script.push(Step::Faults(Disk::Shadow(0), Faults { hang: 1000, ..NONE }));
+        script.extend([40, 48, 56, 64, 72].map(|first| write(Master, first, 3)));
+        script.extend([Step::Turns(400), write(Master, 160, 3), Step::Turns(600), Step::Heal]);
+        // What hung comes back while its buffers are in use again.
+        script.extend([Step::Resume(0), write(Master, 80, 3), Step::Turns(turns), Step::Resume(0)]);
+        script.extend([write(Master, 88, 3), write(Master, 96, 3), Step::ReadOut]);
+        never_fails(Mode::Dependent, VOLATILE, &script);
+    }
+}
+
+/// E9: when the shadow or the head hung after the bitmap volume had failed, the restore did not give up what it read:
+/// whoever waited for it waited for ever.
+#[test]
+fn a_restore_from_memory_whose_source_hangs_can_go_on() {
+    for disk in [Disk::Shadow(0), Disk::Bitmap(0)] {
+        let mut script = vec![ENABLE, CUT, Step::Settle, write(Master, 0, 160), Step::Settle];
+        script.extend([Step::Limit(0, Some(1)), RESTORE, Step::Settle, Step::Abort(0), Step::Settle]);
+        script.push(Step::Faults(Disk::Bitmap(0), Faults { write: 1000, ..NONE }));
+        script.extend([write(Master, 120, 3), Step::Turns(100), Step::Faults(Disk::Bitmap(0), NONE)]);
+        script.extend([Step::Resume(0), Step::Faults(disk, Faults { hang: 1000, ..NONE })]);
+        script.extend([
+            write(Master, 0, 3),
+            write(Master, 80, 3),
+            Step::Turns(600),
+            Step::Heal,
+            Step::Turns(9),
+        ]);
+        script.extend([Step::Resume(0), Step::Limit(0, None), Step::ReadOut]);
+        never_fails(Mode::Dependent, VOLATILE, &script);
+    }
+}
+
+/// E9: an abort or a resume of a restore whose bitmap volume had failed went to that volume and was never answered.
+#[test]
+fn a_restore_from_memory_is_stopped_and_resumed() {
+    for steps in [[Step::Abort(0), Step::Settle], [Step::Settle, Step::Abort(0)]] {
+        let mut script =
+            vec![ENABLE, CUT, Step::Settle, write(Master, 0, 160), Step::Settle, Step::Limit(0, Some(1))];
+        script.extend([RESTORE, Step::Settle]);
+        script.extend(steps);
+        script.push(Step::Faults(Disk::Bitmap(0), Faults { write: 1000, ..NONE }));
+        script.extend([write(Master, 80, 3), Step::Turns(80), Step::Resume(0), Step::Settle, Step::Abort(0)]);
+        script.extend([Step::Settle, Step::Resume(0), Step::Limit(0, None), Step::ReadOut]);
+        never_fails(Mode::Dependent, VOLATILE, &script);
+    }
+}
+
+/// E9: a shadow that failed while the superblock of a restore from it was on its way ended the set behind it, and what
+/// was pending was forgotten.
+#[test]
+fn a_shadow_that_fails_while_a_restore_is_committed_keeps_what_is_pending() {
+    for turns in 1..4 {
+        for later in (4..40).step_by(4) {
+            let mut script = vec![ENABLE, CUT, Step::Settle, Step::Turns(turns)];
+            // The label of the first image is on its way to the disk until much later, and then fails.
+            script.push(Step::Faults(Disk::Shadow(0), Faults { flush: 1000, hang: 1000, ..NONE }));
+            script.extend([Step::Turns(2), Step::Faults(Disk::Shadow(0), Faults::default())]);
+            script.extend([write(Master, 0, 80), Step::Turns(40), Step::Limit(0, Some(1)), RESTORE]);
+            script.extend([Step::Turns(later), Step::Heal, Step::Settle, Step::Turns(25)]);
+            script.extend([Step::Crash { after: 0, crash: Crash::Kill }, Step::ReadOut]);
+            never_fails(Mode::Dependent, VOLATILE, &script);
+        }
+    }
+}

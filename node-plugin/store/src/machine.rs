@@ -80,6 +80,8 @@ pub struct Machine<S, N> {
     sets: Vec<Option<SetConfig>>,
     requests: Vec<Option<IoBuf>>,
     copy_bufs: Vec<Option<AlignedBuf>>,
+    /// The read that each copy buffer was lent to last.
+    copy_reads: Vec<Option<OpId>>,
     scratch: Vec<AlignedBuf>,
     pending: Vec<Option<Pending>>,
     free_tokens: Vec<usize>,
@@ -126,6 +128,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             notes,
             sets: (0..SETS_MAX).map(|_| None).collect(),
             requests: (0..limits.requests).map(|_| None).collect(),
+            copy_reads: vec![None; usize::from(limits.write_buffers + limits.copier_buffers)],
             copy_bufs,
             scratch: Vec::new(),
             pending: Vec::with_capacity(256),
@@ -271,10 +274,11 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             Pending::Copy { op, buf: number, hash } => {
                 let buf = buf.expect("a lent buffer comes back");
                 let hash = (hash && ok).then(|| data_hash(buf.bytes()));
-                let slot = &mut self.copy_bufs[usize::from(number.0)];
-                // A write that was given up comes back when its number may be in use for another copy already: what
-                // that one has read stays.
-                if matches!(op, OpId::CopyRead(_) | OpId::RestoreRead(..)) || slot.is_none() {
+                let number = usize::from(number.0);
+                let slot = &mut self.copy_bufs[number];
+                // What was given up comes back when its number may be in use for another copy already: what that one
+                // has read stays.
+                if self.copy_reads[number] == Some(op) || slot.is_none() {
                     *slot = Some(buf.buf);
                 }
                 (op, hash)
@@ -365,6 +369,9 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                     // The one before hangs at a device that was given up: it is not had back for this copy.
                     let replaced = || reads.then(|| AlignedBuf::zeroed(bytes));
                     let buf = slot.take().or_else(replaced).expect("the copy's buffer is here");
+                    if reads {
+                        self.copy_reads[usize::from(number.0)] = Some(op);
+                    }
                     let hash = matches!(kind, IoKind::Read { hash: true });
                     let pending = Pending::Copy { op, buf: number, hash };
                     self.submit(device, store_kind, Some(IoBuf::head(buf, len)), pending);
