@@ -8,7 +8,7 @@ use umbra_lab::{Job, Vm, static_binary};
 /// Where the program is put.
 const PROGRAM: &str = "/usr/bin/umbra-io";
 /// Log of the data plane.
-const LOG: &str = "/run/umbra-io.log";
+pub(crate) const LOG: &str = "/run/umbra-io.log";
 /// How long a start may take.
 const START: Duration = Duration::from_secs(30);
 

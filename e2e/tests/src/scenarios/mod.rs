@@ -1,5 +1,6 @@
 //! The scenarios of the kernel tier. Each boots what it needs and tells what it saw.
 
+mod group;
 mod kill;
 mod power_cut;
 mod refusals;
@@ -23,5 +24,6 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "fio_verifies_through_three_kills", run: kill::three_kills },
     Scenario { name: "postgres_recovers_from_two_power_cuts_on_both_sides", run: power_cut::two_power_cuts },
     Scenario { name: "a_restore_is_instant_and_survives_a_kill", run: restore::in_place },
+    Scenario { name: "a_cut_over_two_masters_is_one_instant", run: group::two_masters },
     Scenario { name: "the_story_runs_on_a_host_with_ublk", run: crate::story::inside_a_machine },
 ];
