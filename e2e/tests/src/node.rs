@@ -8,7 +8,7 @@ use umbra_lab::{Job, Vm, static_binary};
 /// Where the program is put.
 const PROGRAM: &str = "/usr/bin/umbra-io";
 /// Log of the data plane.
-const LOG: &str = "/run/umbra-io.log";
+pub(crate) const LOG: &str = "/run/umbra-io.log";
 /// How long a start may take.
 const START: Duration = Duration::from_secs(30);
 
@@ -82,20 +82,29 @@ pub fn ctl(vm: &Vm, arguments: &str) -> Result<Value> {
     serde_json::from_str(text).with_context(|| format!("umbra-io ctl {arguments}: no JSON in {text:?}"))
 }
 
+/// Gives a command that must be refused, and returns all that was said.
+///
+/// # Errors
+/// If it was not refused.
+pub fn refused_text(vm: &Vm, arguments: &str) -> Result<String> {
+    let output = vm.sh(&format!("{PROGRAM} ctl --json {arguments} 2>&1")).output()?;
+    if output.success() {
+        bail!("umbra-io ctl {arguments} was not refused: {}", output.text());
+    }
+    Ok(output.text().to_owned())
+}
+
 /// Gives a command that must be refused, and returns the reason.
 ///
 /// # Errors
 /// If it was not refused, or without a reason.
 pub fn refused(vm: &Vm, arguments: &str) -> Result<String> {
-    let output = vm.sh(&format!("{PROGRAM} ctl --json {arguments} 2>&1")).output()?;
-    if output.success() {
-        bail!("umbra-io ctl {arguments} was not refused: {}", output.text());
-    }
-    let reason = output.text().lines().find_map(|line| {
+    let text = refused_text(vm, arguments)?;
+    let reason = text.lines().find_map(|line| {
         let answer: Value = serde_json::from_str(line).ok()?;
         find_text(&answer, "reason")
     });
-    reason.with_context(|| format!("umbra-io ctl {arguments}: no reason in {:?}", output.text()))
+    reason.with_context(|| format!("umbra-io ctl {arguments}: no reason in {text:?}"))
 }
 
 /// The first text with this key, wherever it is.

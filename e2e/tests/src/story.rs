@@ -1,6 +1,6 @@
 //! The main job, told as it runs: a database on a raw disk that already holds a file system, a shadow cut under
-//! load, mounted, and recovered by a second server; then an independent copy, and an update that moves only what
-//! changed.
+//! load, mounted, and recovered by a second server; a bad migration, and the restore in place that undoes it; then
+//! an independent copy, and an update that moves only what changed.
 //!
 //! The steps are one shell script, so that it runs the same in the lab's machine and, with `--host`, on a host that
 //! has ublk itself. It speaks to `umbra-io ctl` like any user would.

@@ -1,8 +1,10 @@
 //! The scenarios of the kernel tier. Each boots what it needs and tells what it saw.
 
+mod group;
 mod kill;
 mod power_cut;
 mod refusals;
+mod restore;
 
 use anyhow::Result;
 
@@ -21,5 +23,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "a_host_without_ublk_is_refused_clearly", run: refusals::no_ublk },
     Scenario { name: "fio_verifies_through_three_kills", run: kill::three_kills },
     Scenario { name: "postgres_recovers_from_two_power_cuts_on_both_sides", run: power_cut::two_power_cuts },
+    Scenario { name: "a_restore_is_instant_and_survives_a_kill", run: restore::in_place },
+    Scenario { name: "a_cut_over_two_masters_is_one_instant", run: group::two_masters },
     Scenario { name: "the_story_runs_on_a_host_with_ublk", run: crate::story::inside_a_machine },
 ];
