@@ -1,0 +1,215 @@
+//! One run: every system on every family of disks, its counts first, then its times.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use umbra_lab::progress::say;
+
+use crate::bed::{Bed, Medium};
+use crate::counts::{Books, ByDisk, PerRequest};
+use crate::interruptions::{self, Cut, Recovery};
+use crate::plan::{Case, Entry, Load, case, plan};
+use crate::samples::Latency;
+use crate::systems::{Kind, System};
+
+/// Two looks at the books so far apart tell whether the disks are at rest.
+const REST: Duration = Duration::from_millis(300);
+/// A system that is busy by itself for longer is not measured.
+const REST_LIMIT: Duration = Duration::from_secs(30);
+/// A raw write takes one device operation and up to two ticks of the kernel's clock; more is another's work.
+const RAW: std::ops::RangeInclusive<f64> = 1.00..=1.15;
+/// Times that raw is measured again before the times of a family are given up.
+const RAW_TRIES: u32 = 3;
+
+/// What was measured of a system in a case.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Outcome {
+    /// Operations of all disks per request.
+    pub counts: Option<PerRequest>,
+    /// Operations of each disk while they were counted.
+    pub disks: ByDisk,
+    /// Times, in device operations.
+    pub latency: Option<Latency>,
+    /// Operations of each disk while times were taken.
+    pub timed_disks: ByDisk,
+}
+
+/// Everything measured.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// Cases.
+    pub outcomes: BTreeMap<(Case, Kind), Outcome>,
+    /// Cuts under load.
+    pub cuts: Vec<Cut>,
+    /// Deaths of the data plane under load.
+    pub recoveries: Vec<Recovery>,
+    /// Families whose times were given up, and the raw write's mean that was the reason.
+    pub aborted: BTreeMap<Medium, f64>,
+}
+
+/// Whether to take times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Counts alone.
+    Counts,
+    /// Counts and times.
+    Full,
+}
+
+/// Measures everything.
+///
+/// # Errors
+/// Where something broke; a figure that is bad is no error.
+pub fn everything(bed: &mut Bed, extent: Extent) -> Result<Measured> {
+    let mut measured = Measured::default();
+    phase(bed, Phase::Counts, &mut measured)?;
+    if extent == Extent::Full {
+        bed.put_delays()?;
+        phase(bed, Phase::Times, &mut measured)?;
+    }
+    Ok(measured)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Counts,
+    Times,
+}
+
+fn phase(bed: &Bed, phase: Phase, measured: &mut Measured) -> Result<()> {
+    for medium in [Medium::Virtio, Medium::NullBlk] {
+        for kind in [Kind::Raw, Kind::DmSnapshot, Kind::DmThin, Kind::Umbra] {
+            for shadows in [1, 4] {
+                let entries: Vec<Entry> = plan()
+                    .into_iter()
+                    .filter(|entry| entry.case.medium == medium && entry.case.shadows == shadows)
+                    .filter(|entry| entry.systems.contains(&kind))
+                    .filter(|entry| if phase == Phase::Counts { entry.counted > 0 } else { entry.timed > 0 })
+                    .collect();
+                if entries.is_empty() || measured.aborted.contains_key(&medium) {
+                    continue;
+                }
+                let begin = Instant::now();
+                let on = On { bed, medium, books: Books::open(bed, medium)?, kind };
+                let doing = format!("{} on {}, shadows: {shadows}", kind.word(), medium.word());
+                on.system(&entries, shadows, phase, measured).with_context(|| doing.clone())?;
+                say(format_args!("{phase:?}, {doing}: {:.0} s", begin.elapsed().as_secs_f64()));
+            }
+            if phase == Phase::Times && kind == Kind::Raw {
+                check_raw(medium, measured);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether times of a family mean anything, from what a raw write took.
+fn check_raw(medium: Medium, measured: &mut Measured) {
+    let raw = measured.outcomes.get(&(case(medium, Load::First, 1), Kind::Raw));
+    let mean = raw.and_then(|raw| raw.latency).map_or(f64::NAN, |latency| latency.mean);
+    if !RAW.contains(&mean) {
+        say(format_args!("a raw write took {mean:.2} D: no times on {}", medium.word()));
+        measured.aborted.insert(medium, mean);
+    }
+}
+
+/// A system at work on a family.
+pub(crate) struct On<'a> {
+    pub(crate) bed: &'a Bed,
+    pub(crate) medium: Medium,
+    pub(crate) books: Books,
+    pub(crate) kind: Kind,
+}
+
+impl On<'_> {
+    fn system(&self, entries: &[Entry], shadows: usize, phase: Phase, into: &mut Measured) -> Result<()> {
+        let mut system = self.kind.present(self.bed, self.medium, shadows)?;
+        for entry in entries {
+            let outcome = into.outcomes.entry((entry.case, self.kind)).or_default();
+            match phase {
+                Phase::Counts => self.counts(system.as_mut(), entry, outcome)?,
+                Phase::Times => self.times_of_entry(system.as_mut(), entry, outcome)?,
+            }
+        }
+        if phase == Phase::Times && shadows == 1 {
+            into.cuts.extend(interruptions::cut(self, system.as_mut())?);
+            if self.kind == Kind::Umbra {
+                into.recoveries.extend(interruptions::recoveries(self, system.as_mut())?);
+            }
+        }
+        system.remove(self.bed)
+    }
+
+    /// Raw is the measure of the others: what disturbed it is given time to pass.
+    fn times_of_entry(&self, system: &mut dyn System, entry: &Entry, outcome: &mut Outcome) -> Result<()> {
+        let measure = self.kind == Kind::Raw && entry.case.load == Load::First && entry.case.depth == 1;
+        let tries = if measure { RAW_TRIES } else { 1 };
+        for _ in 0..tries {
+            self.times(system, entry, outcome)?;
+            if outcome.latency.is_some_and(|latency| RAW.contains(&latency.mean)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn counts(&self, system: &mut dyn System, entry: &Entry, outcome: &mut Outcome) -> Result<()> {
+        let requests = entry.case.requests(entry.counted);
+        self.prepare(system, &entry.case, entry.counted)?;
+        let before = self.at_rest()?;
+        self.bed.load(system.device(), &entry.case.drive(self.bed, &requests))?;
+        self.bed.sh("sync")?;
+        // What is written late belongs to the requests that caused it.
+        thread::sleep(system.late());
+        outcome.disks = self.at_rest()?.since(&before);
+        outcome.counts = Some(outcome.disks.total().per(entry.counted));
+        Ok(())
+    }
+
+    fn times(&self, system: &mut dyn System, entry: &Entry, outcome: &mut Outcome) -> Result<()> {
+        let requests = entry.case.requests(entry.timed);
+        self.prepare(system, &entry.case, entry.timed)?;
+        let before = self.at_rest()?;
+        let samples =
+            self.slowly(|| self.bed.load(system.device(), &entry.case.drive(self.bed, &requests)))?;
+        outcome.latency = samples.latency(self.bed.unit_ms());
+        outcome.timed_disks = self.books.read(self.bed)?.since(&before);
+        Ok(())
+    }
+
+    /// A new point in time, and chunks that are copied already where the load wants them so.
+    fn prepare(&self, system: &mut dyn System, case: &Case, requests: usize) -> Result<()> {
+        system.renew(self.bed)?;
+        if case.load == Load::Second {
+            let requests = case.requests(requests);
+            self.bed.load(system.device(), &case.drive(self.bed, &requests))?;
+        }
+        Ok(())
+    }
+
+    /// While `work` runs, every device operation takes its time.
+    pub(crate) fn slowly<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.bed.set_delay(self.medium, self.bed.unit_ms())?;
+        let result = work();
+        self.bed.set_delay(self.medium, 0)?;
+        result
+    }
+
+    /// Waits until the disks do nothing any more, and returns their books.
+    pub(crate) fn at_rest(&self) -> Result<ByDisk> {
+        let deadline = Instant::now() + REST_LIMIT;
+        let mut before = self.books.read(self.bed)?;
+        loop {
+            thread::sleep(REST);
+            let now = self.books.read(self.bed)?;
+            if now == before {
+                return Ok(now);
+            }
+            ensure!(Instant::now() < deadline, "the disks do not come to rest");
+            before = now;
+        }
+    }
+}
