@@ -7,19 +7,18 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::bed::{Drive, Medium, samples};
-use crate::plan::{Load, case};
+use crate::iolog::Request;
+use crate::plan::AROUND;
 use crate::run::On;
 use crate::samples::Samples;
 use crate::systems::umbra::Umbra;
 use crate::systems::{Kind, System};
 
-/// Requests in flight meanwhile.
-const DEPTH: u16 = 8;
-/// Chunks that the load writes to, one after the other.
-const CHUNKS: usize = 1500;
 /// Seconds of load, and when in it things happen.
 const SECONDS: u64 = 6;
 const INTO: Duration = Duration::from_secs(2);
+/// Copies in flight while the chunks are made ready.
+const COPIES: u16 = 32;
 const END: Duration = Duration::from_secs(60);
 
 /// A cut under load.
@@ -55,11 +54,11 @@ pub struct Recovery {
 }
 
 /// One cut of the system's first shadow in the middle of a load of first writes; none where there is nothing to cut.
-pub(crate) fn cut(on: &On<'_>, system: &mut dyn System) -> Result<Option<Cut>> {
+pub(crate) fn cut(on: &On<'_>, system: &mut dyn System, requests: &[Request]) -> Result<Option<Cut>> {
     system.renew(on.bed)?;
     let Some(script) = system.cut_script(on.bed)? else { return Ok(None) };
     on.at_rest()?;
-    let (samples, stamps) = on.slowly(|| meanwhile(on, system.device(), &script))?;
+    let (samples, stamps) = on.slowly(|| meanwhile(on, system.device(), requests, &script))?;
     let unit = f64::from(on.bed.unit_ms()) * 1000.0;
     let units = |us: u64| us as f64 / unit;
     let first = stamps.first().context("a cut without a beginning")?.1;
@@ -87,30 +86,33 @@ pub(crate) fn cut(on: &On<'_>, system: &mut dyn System) -> Result<Option<Cut>> {
 }
 
 /// `kill -9` under a load that needs no copies: with disks that answer at once, and with slow ones.
-pub(crate) fn recoveries(on: &On<'_>, system: &mut dyn System) -> Result<Vec<Recovery>> {
-    let case = case(on.medium, Load::Second, DEPTH);
+pub(crate) fn recoveries(
+    on: &On<'_>,
+    system: &mut dyn System,
+    requests: &[Request],
+) -> Result<Vec<Recovery>> {
     system.renew(on.bed)?;
-    on.bed.load(system.device(), &Drive::closed(&case.requests(CHUNKS), 32))?;
+    on.bed.load(system.device(), &Drive::closed(requests, COPIES))?;
     on.at_rest()?;
-    let fast = meanwhile(on, system.device(), &Umbra::kill_script())?;
-    Umbra::wait_until_served(on.bed)?;
-    let slow = on.slowly(|| {
-        let seen = meanwhile(on, system.device(), &Umbra::kill_script())?;
+    let device = system.device();
+    let kill = || {
+        let seen = meanwhile(on, device, requests, &Umbra::kill_script())?;
         Umbra::wait_until_served(on.bed)?;
         Ok(seen)
-    })?;
+    };
+    let (fast, slow) = (kill()?, on.slowly(kill)?);
     [(0, fast), (on.bed.unit_ms(), slow)]
         .into_iter()
         .map(|(unit_ms, (samples, stamps))| {
-            let killed = stamps.first().context("nothing was killed")?.1;
+            let from = stamps.first().context("nothing was killed")?.1;
+            // Stamps count hundredths of a second: a write that was under way may seem to have ended before.
+            let to = stamps.last().context("nothing was killed")?.1 + 10_000;
             let ms = |us: u64| us as f64 / 1000.0;
-            // The stamp counts hundredths of a second: the write that was under way may seem to have ended before.
-            let met = (killed, killed + 20_000);
             Ok(Recovery {
                 medium: on.medium,
                 unit_ms,
-                longest_ms: ms(samples.longest_between(met.0, met.1).context("no write met the kill")?),
-                otherwise_ms: ms(samples.longest_outside(&[met]).unwrap_or(0)),
+                longest_ms: ms(samples.longest_between(from, to).context("no write met the kill")?),
+                otherwise_ms: ms(samples.longest_outside(&[(from, to)]).unwrap_or(0)),
             })
         })
         .collect()
@@ -118,9 +120,13 @@ pub(crate) fn recoveries(on: &On<'_>, system: &mut dyn System) -> Result<Vec<Rec
 
 /// Runs a script in the middle of a load. Returns what the load measured, and the script's words with their times in
 /// microseconds since boot.
-fn meanwhile(on: &On<'_>, device: &str, script: &str) -> Result<(Samples, Vec<(String, u64)>)> {
-    let requests = case(on.medium, Load::First, DEPTH).requests(CHUNKS);
-    let drive = Drive { seconds: Some(SECONDS), ..Drive::closed(&requests, DEPTH) };
+fn meanwhile(
+    on: &On<'_>,
+    device: &str,
+    requests: &[Request],
+    script: &str,
+) -> Result<(Samples, Vec<(String, u64)>)> {
+    let drive = Drive { seconds: Some(SECONDS), ..Drive::closed(requests, AROUND) };
     let load = on.bed.vm().spawn(&format!("exec {}", on.bed.load_command(device, &drive)?))?;
     thread::sleep(INTO);
     if load.is_finished() {

@@ -42,6 +42,13 @@ pub fn one_per_chunk(count: usize, size: u64, chunk: u64, length: usize, datasyn
         .collect()
 }
 
+/// One write of `length` bytes to the beginning of each of the first `count` chunks, in order.
+#[must_use]
+pub fn each_chunk(count: usize, chunk: u64, length: usize) -> Vec<Request> {
+    let offsets = (0..count as u64).map(|number| number * chunk);
+    offsets.map(|offset| Request { write: true, offset, length, datasync: false }).collect()
+}
+
 /// The log's text.
 #[must_use]
 pub fn text(requests: &[Request]) -> String {

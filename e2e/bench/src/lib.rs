@@ -38,10 +38,10 @@ pub const UNIT_MS: u32 = 60;
 ///
 /// # Errors
 /// Where something broke.
-pub fn run(extent: Extent) -> Result<Report> {
+pub fn run(extent: &Extent) -> Result<Report> {
     let mut bed = Bed::boot(UNIT_MS)?;
     let measured = run::everything(&mut bed, extent)?;
-    let report = Report::new(bed.kernel()?, bed.unit_ms(), measured, extent);
+    let report = Report::new(bed.kernel()?, bed.unit_ms(), measured);
     bed.finish()?;
     Ok(report)
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::interruptions::{Cut, Recovery};
 use crate::iolog::SEED;
 use crate::plan::Case;
-use crate::run::{Extent, Measured, Outcome};
+use crate::run::{Measured, Outcome};
 use crate::scoreboard::{self, Row};
 use crate::systems::Kind;
 
@@ -46,8 +46,8 @@ pub struct Entry {
 impl Report {
     /// Puts a run's figures together.
     #[must_use]
-    pub fn new(kernel: String, unit_ms: u32, measured: Measured, extent: Extent) -> Self {
-        let scoreboard = scoreboard::rows(&measured, extent);
+    pub fn new(kernel: String, unit_ms: u32, measured: Measured) -> Self {
+        let scoreboard = scoreboard::rows(&measured);
         let entry = |((case, system), outcome)| Entry { case, system, outcome };
         Self {
             kernel,

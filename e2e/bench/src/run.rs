@@ -8,9 +8,10 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use umbra_lab::progress::say;
 
-use crate::bed::{Bed, Medium};
+use crate::bed::{Bed, CHUNK, Drive, Medium};
 use crate::counts::{Books, ByDisk, PerRequest};
 use crate::interruptions::{self, Cut, Recovery};
+use crate::iolog::Request;
 use crate::plan::{Case, Entry, Load, case, plan};
 use crate::samples::Latency;
 use crate::systems::{Kind, System};
@@ -50,25 +51,26 @@ pub struct Measured {
     pub aborted: BTreeMap<Medium, f64>,
 }
 
-/// Whether to take times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
-    /// Counts alone.
-    Counts,
-    /// Counts and times.
-    Full,
+/// What to measure.
+#[derive(Debug, Clone, Default)]
+pub struct Extent {
+    /// Counts alone, no times.
+    pub quick: bool,
+    /// These loads alone; all where none is named.
+    pub only: Vec<Load>,
 }
 
 /// Measures everything.
 ///
 /// # Errors
 /// Where something broke; a figure that is bad is no error.
-pub fn everything(bed: &mut Bed, extent: Extent) -> Result<Measured> {
+pub fn everything(bed: &mut Bed, extent: &Extent) -> Result<Measured> {
     let mut measured = Measured::default();
-    phase(bed, Phase::Counts, &mut measured)?;
-    if extent == Extent::Full {
+    let entries = plan(&extent.only);
+    phase(bed, &entries, Phase::Counts, &mut measured)?;
+    if !extent.quick {
         bed.put_delays()?;
-        phase(bed, Phase::Times, &mut measured)?;
+        phase(bed, &entries, Phase::Times, &mut measured)?;
     }
     Ok(measured)
 }
@@ -79,12 +81,13 @@ enum Phase {
     Times,
 }
 
-fn phase(bed: &Bed, phase: Phase, measured: &mut Measured) -> Result<()> {
+fn phase(bed: &Bed, plan: &[Entry], phase: Phase, measured: &mut Measured) -> Result<()> {
     for medium in [Medium::Virtio, Medium::NullBlk] {
         for kind in [Kind::Raw, Kind::DmSnapshot, Kind::DmThin, Kind::Umbra] {
             for shadows in [1, 4] {
-                let entries: Vec<Entry> = plan()
-                    .into_iter()
+                let entries: Vec<Entry> = plan
+                    .iter()
+                    .copied()
                     .filter(|entry| entry.case.medium == medium && entry.case.shadows == shadows)
                     .filter(|entry| entry.systems.contains(&kind))
                     .filter(|entry| if phase == Phase::Counts { entry.counted > 0 } else { entry.timed > 0 })
@@ -127,28 +130,48 @@ pub(crate) struct On<'a> {
 impl On<'_> {
     fn system(&self, entries: &[Entry], shadows: usize, phase: Phase, into: &mut Measured) -> Result<()> {
         let mut system = self.kind.present(self.bed, self.medium, shadows)?;
+        let on = system.as_mut();
         for entry in entries {
-            let outcome = into.outcomes.entry((entry.case, self.kind)).or_default();
-            match phase {
-                Phase::Counts => self.counts(system.as_mut(), entry, outcome)?,
-                Phase::Times => self.times_of_entry(system.as_mut(), entry, outcome)?,
-            }
-        }
-        if phase == Phase::Times && shadows == 1 {
-            into.cuts.extend(interruptions::cut(self, system.as_mut())?);
-            if self.kind == Kind::Umbra {
-                into.recoveries.extend(interruptions::recoveries(self, system.as_mut())?);
+            let case = &entry.case;
+            let requests = case.requests(if phase == Phase::Counts { entry.counted } else { entry.timed });
+            match case.load {
+                Load::Cut => into.cuts.extend(interruptions::cut(self, on, &requests)?),
+                Load::Kill => into.recoveries.extend(interruptions::recoveries(self, on, &requests)?),
+                _ => self.uninterrupted(on, entry, &requests, phase, into)?,
             }
         }
         system.remove(self.bed)
     }
 
+    fn uninterrupted(
+        &self,
+        system: &mut dyn System,
+        entry: &Entry,
+        requests: &[Request],
+        phase: Phase,
+        into: &mut Measured,
+    ) -> Result<()> {
+        let outcome = into.outcomes.entry((entry.case, self.kind)).or_default();
+        match phase {
+            Phase::Counts if entry.case.load == Load::Restore => {
+                self.restore(system, &entry.case, requests, outcome)
+            }
+            Phase::Counts => self.counts(system, &entry.case, requests, outcome),
+            Phase::Times => self.times_of_entry(system, entry, requests, outcome),
+        }
+    }
+
     /// Raw is the measure of the others: what disturbed it is given time to pass.
-    fn times_of_entry(&self, system: &mut dyn System, entry: &Entry, outcome: &mut Outcome) -> Result<()> {
-        let measure = self.kind == Kind::Raw && entry.case.load == Load::First && entry.case.depth == 1;
-        let tries = if measure { RAW_TRIES } else { 1 };
+    fn times_of_entry(
+        &self,
+        system: &mut dyn System,
+        entry: &Entry,
+        requests: &[Request],
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let tries = if self.kind == Kind::Raw && entry.tells_the_unit() { RAW_TRIES } else { 1 };
         for _ in 0..tries {
-            self.times(system, entry, outcome)?;
+            self.times(system, &entry.case, requests, outcome)?;
             if outcome.latency.is_some_and(|latency| RAW.contains(&latency.mean)) {
                 break;
             }
@@ -156,36 +179,65 @@ impl On<'_> {
         Ok(())
     }
 
-    fn counts(&self, system: &mut dyn System, entry: &Entry, outcome: &mut Outcome) -> Result<()> {
-        let requests = entry.case.requests(entry.counted);
-        self.prepare(system, &entry.case, entry.counted)?;
+    fn counts(
+        &self,
+        system: &mut dyn System,
+        case: &Case,
+        requests: &[Request],
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let drive = case.drive(self.bed, requests);
+        self.prepare(system, case, &drive)?;
         let before = self.at_rest()?;
-        self.bed.load(system.device(), &entry.case.drive(self.bed, &requests))?;
+        self.bed.load(system.device(), &drive)?;
         self.bed.sh("sync")?;
         // What is written late belongs to the requests that caused it.
         thread::sleep(system.late());
         outcome.disks = self.at_rest()?.since(&before);
-        outcome.counts = Some(outcome.disks.total().per(entry.counted));
+        outcome.counts = Some(outcome.disks.total().per(requests.len()));
         Ok(())
     }
 
-    fn times(&self, system: &mut dyn System, entry: &Entry, outcome: &mut Outcome) -> Result<()> {
-        let requests = entry.case.requests(entry.timed);
-        self.prepare(system, &entry.case, entry.timed)?;
+    fn times(
+        &self,
+        system: &mut dyn System,
+        case: &Case,
+        requests: &[Request],
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let drive = case.drive(self.bed, requests);
+        self.prepare(system, case, &drive)?;
         let before = self.at_rest()?;
-        let samples =
-            self.slowly(|| self.bed.load(system.device(), &entry.case.drive(self.bed, &requests)))?;
+        let samples = self.slowly(|| self.bed.load(system.device(), &drive))?;
         outcome.latency = samples.latency(self.bed.unit_ms());
         outcome.timed_disks = self.books.read(self.bed)?.since(&before);
         Ok(())
     }
 
+    /// Counts the operations of a restore, per MiB, where the system can do one.
+    fn restore(
+        &self,
+        system: &mut dyn System,
+        case: &Case,
+        requests: &[Request],
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        system.renew(self.bed)?;
+        self.bed.load(system.device(), &case.drive(self.bed, requests))?;
+        let before = self.at_rest()?;
+        if system.restore(self.bed)? {
+            outcome.disks = self.at_rest()?.since(&before);
+            let restored = requests.len() as u64 * CHUNK;
+            outcome.counts = Some(outcome.disks.total().per(usize::try_from(restored >> 20)?));
+        }
+        Ok(())
+    }
+
     /// A new point in time, and chunks that are copied already where the load wants them so.
-    fn prepare(&self, system: &mut dyn System, case: &Case, requests: usize) -> Result<()> {
+    fn prepare(&self, system: &mut dyn System, case: &Case, drive: &Drive<'_>) -> Result<()> {
         system.renew(self.bed)?;
         if case.load == Load::Second {
-            let requests = case.requests(requests);
-            self.bed.load(system.device(), &case.drive(self.bed, &requests))?;
+            self.bed.load(system.device(), drive)?;
         }
         Ok(())
     }

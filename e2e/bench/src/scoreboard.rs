@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::bed::Medium::{self, NullBlk, Virtio};
-use crate::plan::{Case, FOUR, Load, OPEN_THREADS, case};
-use crate::run::{Extent, Measured};
+use crate::plan::{Case, FOUR, Load, OPEN_THREADS, RESTORE, case};
+use crate::run::Measured;
 use crate::systems::Kind;
 
 /// Operations are counted exactly; at depth 1 nothing but the background work of others adds to them.
@@ -17,6 +17,7 @@ const GROUPED: f64 = 0.10;
 enum Metric {
     Operations,
     Reads,
+    Writes,
     Kib,
     WrittenKib,
     Flushes,
@@ -43,8 +44,6 @@ enum Figure {
     LongestAtCut(Medium),
     /// The client's longest wait for a killed data plane beyond the slowest I/O in flight: told, not judged.
     Recovery(Medium),
-    /// Something that the data plane cannot do yet.
-    NotBuilt,
 }
 
 /// A promise.
@@ -161,6 +160,7 @@ fn promises() -> Vec<Promise> {
     }
     let one = case(Virtio, Load::First, 1);
     let reads = Figure::Ratio(FOUR, one, Metric::Reads);
+    let restore = |metric| Figure::Plain(RESTORE, metric);
     promises.extend([
         counted(each(8, "4 shadows against 1: reads", "x", Virtio, reads, 1.0), COUNTED),
         each(
@@ -171,9 +171,9 @@ fn promises() -> Vec<Promise> {
             Figure::Difference(FOUR, one, Metric::Mean),
             0.5,
         ),
-        each(12, "restore, per MiB: reads", "", Virtio, Figure::NotBuilt, 1.0),
-        each(12, "restore, per MiB: writes", "", Virtio, Figure::NotBuilt, 1.1),
-        each(12, "restore, per MiB: flushes", "", Virtio, Figure::NotBuilt, 0.13),
+        counted(each(12, "restore, per MiB: reads", "", Virtio, restore(Metric::Reads), 1.0), GROUPED),
+        counted(each(12, "restore, per MiB: writes", "", Virtio, restore(Metric::Writes), 1.1), GROUPED),
+        counted(each(12, "restore, per MiB: flushes", "", Virtio, restore(Metric::Flushes), 0.13), GROUPED),
     ]);
     for mode in [Virtio, NullBlk] {
         let gate = if mode == Virtio { 3.4 } else { 2.3 };
@@ -191,43 +191,44 @@ fn promises() -> Vec<Promise> {
 
 /// Fills the scoreboard.
 #[must_use]
-pub fn rows(measured: &Measured, extent: Extent) -> Vec<Row> {
-    promises().iter().map(|promise| row(promise, measured, extent)).collect()
+pub fn rows(measured: &Measured) -> Vec<Row> {
+    promises().iter().map(|promise| row(promise, measured)).collect()
 }
 
-fn row(promise: &Promise, measured: &Measured, extent: Extent) -> Row {
+fn row(promise: &Promise, measured: &Measured) -> Row {
     let of = |kind| figure(promise.figure, kind, measured);
     let umbra = of(Kind::Umbra);
-    let told = matches!(promise.figure, Figure::LongestAtCut(_) | Figure::Recovery(_));
     let verdict = match (umbra, promise.target) {
         (Some(_), None) => Verdict::Told,
         (Some(value), Some(target)) if value <= target * (1.0 + promise.tolerance) => Verdict::Ok,
         (Some(_), Some(_)) => Verdict::No,
-        (None, _) if matches!(promise.figure, Figure::NotBuilt) => Verdict::NotBuilt,
-        (None, _) if extent == Extent::Counts => Verdict::NotRun,
+        (None, _) if promise.figure.was_tried(measured) => Verdict::NotBuilt,
         (None, _) if measured.aborted.contains_key(&promise.mode) => Verdict::Aborted,
-        // The cut was measured, but nobody said when its gate closed and opened.
-        (None, _) if matches!(promise.figure, Figure::Gate(_)) => Verdict::NotBuilt,
         (None, _) => Verdict::NotRun,
     };
-    let peers = promise.figure_has_peers() || told;
-    let peer = |kind| if peers { of(kind) } else { None };
     Row {
         row: promise.row,
         what: promise.what,
         unit: promise.unit,
         mode: promise.mode,
         umbra,
-        dm_snapshot: peer(Kind::DmSnapshot),
-        dm_thin: peer(Kind::DmThin),
+        dm_snapshot: of(Kind::DmSnapshot),
+        dm_thin: of(Kind::DmThin),
         target: promise.target,
         verdict,
     }
 }
 
-impl Promise {
-    fn figure_has_peers(&self) -> bool {
-        !matches!(self.figure, Figure::NotBuilt)
+impl Figure {
+    /// Whether the data plane was asked for it, and could not do it or not tell.
+    fn was_tried(self, measured: &Measured) -> bool {
+        match self {
+            Figure::Gate(medium) => {
+                measured.cuts.iter().any(|cut| cut.system == Kind::Umbra && cut.medium == medium)
+            }
+            Figure::Plain(RESTORE, _) => measured.outcomes.contains_key(&(RESTORE, Kind::Umbra)),
+            _ => false,
+        }
     }
 }
 
@@ -252,7 +253,6 @@ fn figure(figure: Figure, kind: Kind, measured: &Measured) -> Option<f64> {
             let slow = seen.find(|recovery| recovery.unit_ms > 0 && kind == Kind::Umbra)?;
             Some(slow.longest_ms - slow.otherwise_ms)
         }
-        Figure::NotBuilt => None,
     }
 }
 
@@ -262,6 +262,7 @@ fn metric_of(measured: &Measured, case: Case, kind: Kind, metric: Metric) -> Opt
     Some(match metric {
         Metric::Operations => counts?.reads + counts?.writes + counts?.flushes,
         Metric::Reads => counts?.reads,
+        Metric::Writes => counts?.writes,
         Metric::Kib => counts?.read_kib + counts?.written_kib,
         Metric::WrittenKib => counts?.written_kib,
         Metric::Flushes => counts?.flushes,
@@ -284,7 +285,7 @@ mod tests {
     }
 
     fn verdict(measured: &Measured, what: &str) -> Verdict {
-        let rows = rows(measured, Extent::Counts);
+        let rows = rows(measured);
         rows.iter().find(|row| row.what == what && row.mode == Virtio).unwrap().verdict
     }
 
@@ -295,11 +296,18 @@ mod tests {
     }
 
     #[test]
+    fn what_the_data_plane_refuses_is_not_built() {
+        let refused = ((RESTORE, Kind::Umbra), Outcome::default());
+        let measured = Measured { outcomes: [refused].into(), ..Measured::default() };
+        assert_eq!(verdict(&measured, "restore, per MiB: reads"), Verdict::NotBuilt);
+    }
+
+    #[test]
     fn what_was_not_measured_never_passes() {
         let measured = with_flushes(2.0);
         assert_eq!(verdict(&measured, "first write"), Verdict::NotRun);
-        assert_eq!(verdict(&measured, "restore, per MiB: reads"), Verdict::NotBuilt);
-        let none = rows(&Measured::default(), Extent::Full);
+        assert_eq!(verdict(&measured, "restore, per MiB: reads"), Verdict::NotRun);
+        let none = rows(&Measured::default());
         assert!(none.iter().all(|row| row.verdict != Verdict::Ok));
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use umbra_bench::plan::Load;
 use umbra_bench::run::Extent;
 
 use crate::tools;
@@ -26,13 +27,16 @@ enum What {
         /// Count operations only; take no times.
         #[arg(long)]
         quick: bool,
+        /// Only this load; may be given several times.
+        #[arg(long, value_enum, value_name = "LOAD")]
+        only: Vec<Load>,
     },
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let What::Cow { json, quick } = &options.what;
+    let What::Cow { json, quick, only } = &options.what;
     tools::ensure_build_tools()?;
-    let report = umbra_bench::run(if *quick { Extent::Counts } else { Extent::Full })?;
+    let report = umbra_bench::run(&Extent { quick: *quick, only: only.clone() })?;
     print!("{}", report.text());
     if let Some(path) = json {
         fs::write(path, serde_json::to_vec_pretty(&report)?).with_context(|| path.display().to_string())?;

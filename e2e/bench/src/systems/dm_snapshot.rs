@@ -77,6 +77,24 @@ impl System for DmSnapshot {
         )))
     }
 
+    fn restore(&mut self, bed: &Bed) -> Result<bool> {
+        let (sectors, chunk) = (MASTER / 512, CHUNK / 512);
+        let (base, store) = (&self.base, &self.stores[0]);
+        // All is merged when nothing but its own records is left in the store.
+        bed.sh(&format!(
+            "{}
+             {DMSETUP} suspend {ORIGIN}
+             {DMSETUP} load {ORIGIN} --table '0 {sectors} snapshot-merge {base} {store} P {chunk}'
+             {DMSETUP} resume {ORIGIN}
+             until {DMSETUP} status {ORIGIN} | awk '{{ split($4, used, \"/\"); exit used[1] != $5 }}'; do sleep 0.1; done
+             {DMSETUP} suspend {ORIGIN}
+             {DMSETUP} load {ORIGIN} --table '0 {sectors} snapshot-origin {base}'
+             {DMSETUP} resume {ORIGIN}",
+            self.remove_snapshots()
+        ))?;
+        Ok(true)
+    }
+
     fn remove(self: Box<Self>, bed: &Bed) -> Result<()> {
         bed.sh(&format!("{}\n{DMSETUP} remove --retry {ORIGIN}", self.remove_snapshots())).map(drop)
     }

@@ -75,6 +75,14 @@ pub trait System {
     /// Where the system refuses.
     fn cut_script(&mut self, bed: &Bed) -> Result<Option<String>>;
 
+    /// Restores the master from its first shadow, to the end. False where the system cannot.
+    ///
+    /// # Errors
+    /// Where it can, but fails.
+    fn restore(&mut self, _bed: &Bed) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Takes it away; the disks are free again. Delays are 0.
     ///
     /// # Errors

@@ -17,6 +17,11 @@ const NAME: &str = "bench";
 /// How long the data plane may take to start.
 const START: Duration = Duration::from_secs(60);
 
+/// A copy of everything there is to copy.
+const LONG: Duration = Duration::from_secs(120);
+/// How a data plane that cannot restore yet refuses to.
+const NO_RESTORE: &str = "this version copies to the shadow only";
+
 /// A master attached to a data plane of its own, with dependent sets.
 #[derive(Debug)]
 pub struct Umbra {
@@ -51,7 +56,7 @@ impl Umbra {
 
     /// Kills the process that does the I/O; its supervisor starts the next one.
     pub(crate) fn kill_script() -> String {
-        format!("{STAMP}\nstamp killed; pkill -KILL -f '^{UMBRA_IO} run'")
+        format!("{STAMP}\nstamp killing; pkill -KILL -f '^{UMBRA_IO} run'; stamp killed")
     }
 
     /// Waits until every set is served again.
@@ -81,6 +86,18 @@ impl System for Umbra {
         Ok(Some(format!(
             "{STAMP}\nstamp asked; {UMBRA_IO} ctl --json update to-shadow {set} >/dev/null; stamp answered"
         )))
+    }
+
+    fn restore(&mut self, bed: &Bed) -> Result<bool> {
+        let Some(set) = self.sets.first() else { return Ok(false) };
+        let command = format!("{UMBRA_IO} ctl --json update to-master {set} --yes --wait");
+        let output = bed.vm().sh(&command).timeout(LONG).output()?;
+        let refusal =
+            output.stderr.lines().chain(output.stdout.lines()).find(|line| line.contains(NO_RESTORE));
+        if refusal.is_some() {
+            return Ok(false);
+        }
+        output.check().map(|_| true)
     }
 
     fn remove(self: Box<Self>, bed: &Bed) -> Result<()> {
