@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::bed::{Drive, Medium, samples};
+use crate::counts::ByDisk;
 use crate::iolog::Request;
 use crate::plan::AROUND;
 use crate::run::On;
@@ -38,6 +39,8 @@ pub struct Cut {
     pub longest: f64,
     /// The longest that did not.
     pub otherwise: f64,
+    /// Operations of each disk, those of the load among them.
+    pub disks: ByDisk,
 }
 
 /// A death of the data plane under load.
@@ -51,14 +54,17 @@ pub struct Recovery {
     pub longest_ms: f64,
     /// The longest that did not: what was in flight took no longer.
     pub otherwise_ms: f64,
+    /// Operations of each disk. The load is on the master alone, so the others' are the recovery's.
+    pub disks: ByDisk,
 }
 
 /// One cut of the system's first shadow in the middle of a load of first writes; none where there is nothing to cut.
 pub(crate) fn cut(on: &On<'_>, system: &mut dyn System, requests: &[Request]) -> Result<Option<Cut>> {
     system.renew(on.bed)?;
     let Some(script) = system.cut_script(on.bed)? else { return Ok(None) };
-    on.at_rest()?;
+    let before = on.at_rest()?;
     let (samples, stamps) = on.slowly(|| meanwhile(on, system.device(), requests, &script))?;
+    let disks = on.at_rest()?.since(&before);
     let unit = f64::from(on.bed.unit_ms()) * 1000.0;
     let units = |us: u64| us as f64 / unit;
     let first = stamps.first().context("a cut without a beginning")?.1;
@@ -72,6 +78,7 @@ pub(crate) fn cut(on: &On<'_>, system: &mut dyn System, requests: &[Request]) ->
         gate: at("closed").zip(at("opened")).map(|(from, to)| units(to - from)),
         longest: units(samples.longest_between(first, last).context("no write met the cut")?),
         otherwise: units(samples.longest_outside(&[(first, last)]).unwrap_or(0)),
+        disks,
     };
     if on.kind == Kind::Umbra
         && let Some(gate) = Umbra::gate(on.bed)?
@@ -93,17 +100,18 @@ pub(crate) fn recoveries(
 ) -> Result<Vec<Recovery>> {
     system.renew(on.bed)?;
     on.bed.load(system.device(), &Drive::closed(requests, COPIES))?;
-    on.at_rest()?;
     let device = system.device();
     let kill = || {
-        let seen = meanwhile(on, device, requests, &Umbra::kill_script())?;
+        let before = on.books.read(on.bed)?;
+        let (samples, stamps) = meanwhile(on, device, requests, &Umbra::kill_script())?;
         Umbra::wait_until_served(on.bed)?;
-        Ok(seen)
+        Ok((samples, stamps, on.books.read(on.bed)?.since(&before)))
     };
+    on.at_rest()?;
     let (fast, slow) = (kill()?, on.slowly(kill)?);
     [(0, fast), (on.bed.unit_ms(), slow)]
         .into_iter()
-        .map(|(unit_ms, (samples, stamps))| {
+        .map(|(unit_ms, (samples, stamps, disks))| {
             let from = stamps.first().context("nothing was killed")?.1;
             // Stamps count hundredths of a second: a write that was under way may seem to have ended before.
             let to = stamps.last().context("nothing was killed")?.1 + 10_000;
@@ -113,6 +121,7 @@ pub(crate) fn recoveries(
                 unit_ms,
                 longest_ms: ms(samples.longest_between(from, to).context("no write met the kill")?),
                 otherwise_ms: ms(samples.longest_outside(&[(from, to)]).unwrap_or(0)),
+                disks,
             })
         })
         .collect()

@@ -13,7 +13,7 @@ use crate::counts::{Books, ByDisk, PerRequest};
 use crate::interruptions::{self, Cut, Recovery};
 use crate::iolog::Request;
 use crate::plan::{Case, Entry, Load, case, plan};
-use crate::samples::Latency;
+use crate::samples::{Latency, Samples};
 use crate::systems::{Kind, System};
 
 /// Two looks at the books so far apart tell whether the disks are at rest.
@@ -22,6 +22,8 @@ const REST: Duration = Duration::from_millis(300);
 const REST_LIMIT: Duration = Duration::from_secs(30);
 /// A raw write takes one device operation and up to two ticks of the kernel's clock; more is another's work.
 const RAW: std::ops::RangeInclusive<f64> = 1.00..=1.15;
+/// Turns of a system and the device beneath it.
+const ROUNDS: usize = 4;
 /// Times that raw is measured again before the times of a family are given up.
 const RAW_TRIES: u32 = 3;
 
@@ -34,6 +36,8 @@ pub struct Outcome {
     pub disks: ByDisk,
     /// Times, in device operations.
     pub latency: Option<Latency>,
+    /// Times of the device beneath, taken in turn with those, where the load passes through.
+    pub beneath: Option<Latency>,
     /// Operations of each disk while times were taken.
     pub timed_disks: ByDisk,
 }
@@ -208,9 +212,30 @@ impl On<'_> {
         let drive = case.drive(self.bed, requests);
         self.prepare(system, case, &drive)?;
         let before = self.at_rest()?;
-        let samples = self.slowly(|| self.bed.load(system.device(), &drive))?;
-        outcome.latency = samples.latency(self.bed.unit_ms());
+        if case.load == Load::Second {
+            self.slowly(|| self.in_turn(system.device(), case, requests, outcome))?;
+        } else {
+            let samples = self.slowly(|| self.bed.load(system.device(), &drive))?;
+            outcome.latency = samples.latency(self.bed.unit_ms());
+        }
         outcome.timed_disks = self.books.read(self.bed)?.since(&before);
+        Ok(())
+    }
+
+    /// Takes times of a load that passes through in turn with times of the device beneath: their difference is small,
+    /// and whatever else the host does must meet both.
+    fn in_turn(&self, device: &str, case: &Case, requests: &[Request], outcome: &mut Outcome) -> Result<()> {
+        let beneath = self.bed.device(self.medium, "master")?;
+        let (mut above, mut below) = (Samples::default(), Samples::default());
+        for round in requests.chunks(requests.len().div_ceil(ROUNDS)) {
+            let drive = case.drive(self.bed, round);
+            above.append(self.bed.load(device, &drive)?);
+            if self.kind != Kind::DmThin {
+                below.append(self.bed.load(&beneath, &drive)?);
+            }
+        }
+        outcome.latency = above.latency(self.bed.unit_ms());
+        outcome.beneath = below.latency(self.bed.unit_ms());
         Ok(())
     }
 

@@ -52,6 +52,12 @@ impl Samples {
         self.each().filter(|&(due, took)| outside(due, took)).map(|(_, took)| took).max()
     }
 
+    /// Adds those of another load.
+    pub fn append(&mut self, other: Self) {
+        self.due_us.extend(other.due_us);
+        self.took_us.extend(other.took_us);
+    }
+
     fn each(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.due_us.iter().copied().zip(self.took_us.iter().copied())
     }

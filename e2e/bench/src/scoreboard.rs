@@ -32,8 +32,8 @@ enum Figure {
     Plain(Case, Metric),
     /// Divided by the same of the raw device.
     OverRaw(Case, Metric),
-    /// Less the same of the raw device.
-    AboveRaw(Case, Metric),
+    /// The mean time, less that of the device beneath, taken in turn with it.
+    AboveBeneath(Case),
     /// Of the first case divided by the second's.
     Ratio(Case, Case, Metric),
     /// Of the first case less the second's.
@@ -133,7 +133,7 @@ fn promises() -> Vec<Promise> {
         let of = |load, depth| case(mode, load, depth);
         let (first, deep, second) = (of(Load::First, 1), of(Load::First, 32), of(Load::Second, 1));
         let (open, sync) = (of(Load::FirstOpen, OPEN_THREADS), of(Load::FirstSync, 1));
-        use Figure::{AboveRaw, OverRaw, Plain};
+        use Figure::{AboveBeneath, OverRaw, Plain};
         use Metric::{Flushes, Kib, Mean, Operations, P99, WrittenKib};
         promises.extend([
             counted(
@@ -141,7 +141,7 @@ fn promises() -> Vec<Promise> {
                 COUNTED,
             ),
             counted(each(1, "pass-through: bytes", "x raw", mode, OverRaw(second, Kib), 1.0), COUNTED),
-            each(2, "pass-through: time over raw", "D", mode, AboveRaw(second, Mean), 0.05),
+            each(2, "pass-through: time over raw", "D", mode, AboveBeneath(second), 0.05),
             counted(each(3, "first write: written", "KiB", mode, Plain(first, WrittenKib), 72.0), COUNTED),
             counted(
                 each(3, "first write: flushes", "", mode, Plain(first, Flushes), by_mode(2.0, 0.0)),
@@ -237,7 +237,10 @@ fn figure(figure: Figure, kind: Kind, measured: &Measured) -> Option<f64> {
     match figure {
         Figure::Plain(case, metric) => of(case, kind, metric),
         Figure::OverRaw(case, metric) => Some(of(case, kind, metric)? / of(case, Kind::Raw, metric)?),
-        Figure::AboveRaw(case, metric) => Some(of(case, kind, metric)? - of(case, Kind::Raw, metric)?),
+        Figure::AboveBeneath(case) => {
+            let outcome = measured.outcomes.get(&(case, kind))?;
+            Some(outcome.latency?.mean - outcome.beneath?.mean)
+        }
         Figure::Ratio(a, b, metric) => Some(of(a, kind, metric)? / of(b, kind, metric)?),
         Figure::Difference(a, b, metric) => Some(of(a, kind, metric)? - of(b, kind, metric)?),
         Figure::Gate(medium) => {
