@@ -81,13 +81,10 @@ pub(crate) fn cut(on: &On<'_>, system: &mut dyn System, requests: &[Request]) ->
         disks,
     };
     if on.kind == Kind::Umbra
-        && let Some(gate) = Umbra::gate(on.bed)?
+        && let Some((drain_ms, gate_ms)) = Umbra::gate(on.bed)?
     {
-        let ms = |key: &str| gate.get(key).and_then(serde_json::Value::as_f64).context("a gate's time");
-        let of = |from: f64, to: f64| (to - from) / f64::from(on.bed.unit_ms());
-        let closed = ms("closedMs")?;
-        cut.drain = Some(of(closed, ms("drainedMs")?));
-        cut.gate = Some(of(closed, ms("openedMs")?));
+        let units = |ms: f64| ms / f64::from(on.bed.unit_ms());
+        (cut.drain, cut.gate) = (Some(units(drain_ms)), Some(units(gate_ms)));
     }
     Ok(Some(cut))
 }

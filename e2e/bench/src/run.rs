@@ -38,7 +38,7 @@ pub struct Outcome {
     pub latency: Option<Latency>,
     /// Times of the device beneath, taken in turn with those, where the load passes through.
     pub beneath: Option<Latency>,
-    /// Operations of each disk while times were taken.
+    /// Operations of each disk while times were taken; those on the device beneath are among them.
     pub timed_disks: ByDisk,
 }
 

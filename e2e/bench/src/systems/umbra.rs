@@ -64,11 +64,13 @@ impl Umbra {
         wait_until_served(bed, "status set1")
     }
 
-    /// What the last cut of the first set said about its gate; none from a data plane that does not say.
-    pub(crate) fn gate(bed: &Bed) -> Result<Option<Value>> {
-        let status = ctl(bed, "status set1")?;
-        let set = status.get("sets").and_then(|sets| sets.as_array()?.first());
-        Ok(set.and_then(|set| set.pointer("/lastCut/gate")).cloned())
+    /// How long the drain of the last cut took and how long its gate was closed, in milliseconds; none from a data
+    /// plane that does not say.
+    pub(crate) fn gate(bed: &Bed) -> Result<Option<(f64, f64)>> {
+        let status = ctl(bed, &format!("status --master {NAME}"))?;
+        let counter =
+            |name: &str| status.pointer(&format!("/masters/0/counters/{name}")).and_then(Value::as_f64);
+        Ok(counter("lastDrainMs").zip(counter("lastGateMs")))
     }
 }
 
