@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::interruptions::{Cut, Recovery};
 use crate::iolog::SEED;
-use crate::plan::Case;
-use crate::run::{Measured, Outcome};
+use crate::plan::{Case, Load};
+use crate::run::{Measured, Outcome, RAW};
 use crate::scoreboard::{self, Row};
 use crate::systems::Kind;
 
@@ -69,6 +69,11 @@ impl Report {
             self.unit_ms,
             trimmed(&self.case_table())
         );
+        for (mode, p99) in self.disturbed() {
+            text += &format!(
+                "\nmode {mode}: 99 of 100 raw writes took up to {p99:.2} D; the host was busy, and times are too high\n"
+            );
+        }
         if !self.cuts.is_empty() {
             text += &format!("\ncut under load, in D\n{}\n", trimmed(&self.cut_table()));
         }
@@ -76,6 +81,16 @@ impl Report {
             text += &format!("\nkill -9 under load, in ms\n{}\n", trimmed(&self.recovery_table()));
         }
         text + &format!("\nscoreboard\n{}\n", trimmed(&self.scoreboard_table()))
+    }
+
+    /// The families on which raw writes were as long as they should be in the mean, but not all of them.
+    fn disturbed(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
+        let raw = |entry: &&Entry| entry.system == Kind::Raw && entry.case.load == Load::First;
+        let alone = self.cases.iter().filter(raw).filter(|entry| entry.case.depth == 1);
+        alone.filter_map(|entry| {
+            let p99 = entry.outcome.latency?.p99;
+            (!RAW.contains(&p99)).then_some((entry.case.medium.word(), p99))
+        })
     }
 
     fn case_table(&self) -> Table {

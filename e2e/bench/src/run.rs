@@ -21,7 +21,7 @@ const REST: Duration = Duration::from_millis(300);
 /// A system that is busy by itself for longer is not measured.
 const REST_LIMIT: Duration = Duration::from_secs(30);
 /// A raw write takes one device operation and up to two ticks of the kernel's clock; more is another's work.
-const RAW: std::ops::RangeInclusive<f64> = 1.00..=1.15;
+pub(crate) const RAW: std::ops::RangeInclusive<f64> = 1.00..=1.15;
 /// Turns of a system and the device beneath it.
 const ROUNDS: usize = 4;
 /// Times that raw is measured again before the times of a family are given up.
