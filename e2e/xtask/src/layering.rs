@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("umbra-sim", &["umbra-engine", "umbra-format", "umbra-store"]),
 ];
 /// Programs, and what only serves tests: nobody else may depend on them, not even in tests.
-const ENDS: &[&str] = &["umbra-sim", "umbra-io", "umbra-e2e", "xtask"];
+const ENDS: &[&str] = &["umbra-sim", "umbra-io", "umbra-e2e", "umbra-bench", "xtask"];
 /// What would tie the engine to a runtime, a wire or a kernel.
 const NEVER_IN_ENGINE: &[&str] = &["tokio", "tonic", "io-uring", "rustix", "libc"];
 /// The crates that talk to the kernel's rings.
@@ -70,8 +70,8 @@ fn dependencies_point_one_way() {
         let allowed = MAY_USE.iter().find(|(user, _)| *user == name);
         assert_eq!(of_product, allowed.is_some(), "{name} has no place in the layers: give it one");
         for (used, kind) in ours(&metadata, package) {
-            // The tasks tell the story of the end-to-end scenarios; both are ends.
-            let tells = name == "xtask" && used == "umbra-e2e";
+            // The tasks tell the story of the end-to-end scenarios, and run the benchmark; all are ends.
+            let tells = name == "xtask" && ["umbra-e2e", "umbra-bench"].contains(&used);
             assert!(tells || !ENDS.contains(&used), "{name} uses {used}, which nobody may");
             let Some((_, allowed)) = allowed else { continue };
             assert!(

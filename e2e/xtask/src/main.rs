@@ -1,8 +1,10 @@
-//! The project's tasks: `cargo xtask quickstart`, `cargo xtask test`, `cargo xtask ci`, `cargo xtask lab`.
+//! The project's tasks: `cargo xtask quickstart`, `cargo xtask test`, `cargo xtask ci`, `cargo xtask lab`,
+//! `cargo xtask bench`.
 //!
 //! A task installs what it needs and the machine lacks, streams what its programs say, and where it counts anything
 //! its last line is `N passed, N failed`.
 
+mod bench;
 mod cargo;
 mod ci;
 mod lab;
@@ -37,6 +39,8 @@ enum Task {
     Ci(ci::Options),
     /// Boots a virtual machine and runs commands in it.
     Lab(lab::Options),
+    /// Measures against the device alone, dm-snapshot and dm-thin.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Task::Test(options) => counted(test::run(&options)),
         Task::Ci(options) => counted(ci::run(&options)),
         Task::Lab(options) => lab::run(&options),
+        Task::Bench(options) => bench::run(&options),
     };
     match result {
         Ok(code) => code,
