@@ -903,6 +903,16 @@ impl Owner {
         }
     }
 
+    /// A restore whose set ends before the flip is not begun, whatever its superblock says: the gate waits until that
+    /// is recorded.
+    pub(crate) fn await_restored(&mut self, index: SetIndex) {
+        if self.is_restore_decided(index)
+            && let Some(gate) = self.gate.as_mut().filter(|gate| !gate.awaited.contains(&index))
+        {
+            gate.awaited.push(index);
+        }
+    }
+
     fn leave_cut(&mut self, index: SetIndex) {
         if self.is_restore_decided(index) {
             self.maps.set_source_failed(false);

@@ -428,3 +428,18 @@ fn a_shadow_that_fails_while_a_restore_is_committed_keeps_what_is_pending() {
         }
     }
 }
+
+/// E9: a restore with a safety, whose bitmap volume failed when its own superblock was committed and the safety's was
+/// not, was neither begun nor over.
+#[test]
+fn a_restore_whose_bitmap_fails_before_the_gate_opens_is_not_begun() {
+    for turns in 30..60 {
+        let mut script = two_images();
+        script.extend([write(Master, 0, 80), Step::Settle]);
+        script.push(Step::Group { sets: 3, update: true, restore: true });
+        script.extend([Step::Turns(turns), Step::Faults(Disk::Bitmap(0), Faults { write: 1000, ..NONE })]);
+        script.extend([Step::Settle, Step::Heal, write(Master, 0, 3), Step::Settle]);
+        script.extend([Step::Cut { set: 1, update: false }, Step::Settle]);
+        never_fails_with(Cache::Volatile, &[set(Mode::Dependent, [Cache::Volatile; 2]); 2], &script);
+    }
+}
