@@ -443,3 +443,17 @@ fn a_restore_whose_bitmap_fails_before_the_gate_opens_is_not_begun() {
         never_fails_with(Cache::Volatile, &[set(Mode::Dependent, [Cache::Volatile; 2]); 2], &script);
     }
 }
+
+/// E11: a shadow that failed while the last of a restore was recorded left its set online with a shadow that nobody
+/// could read, until a start read it again.
+#[test]
+fn a_shadow_that_fails_at_the_end_of_a_restore_ends_its_image() {
+    for turns in (1..40).step_by(2) {
+        let mut script = vec![ENABLE, CUT, Step::Settle, write(Master, 40, 3), Step::Settle];
+        script.extend([write(SHADOW, 80, 3), Step::Settle, RESTORE, Step::Settle, Step::Turns(turns)]);
+        script.extend([Step::Faults(Disk::Shadow(0), Faults { flush: 1000, ..NONE }), flush(SHADOW)]);
+        script.extend([Step::Settle, Step::Turns(150), Step::Heal, Step::ReadOut]);
+        script.extend([Step::Crash { after: 0, crash: Crash::Kill }, Step::ReadOut]);
+        never_fails(Mode::Dependent, VOLATILE, &script);
+    }
+}
