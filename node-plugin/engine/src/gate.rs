@@ -623,6 +623,10 @@ impl Owner {
                 }
                 answer(Some(id), Ok(Done::Ok), out);
             }
+            // P2: asked again, the answer is the same.
+            (None, true) if self.sets.iter().flatten().any(|set| set.header.cut == cut) => {
+                answer(Some(id), Ok(Done::Ok), out);
+            }
             (Some(_) | None, true) => answer(Some(id), Err(Refusal::NoGate), out),
         }
     }
