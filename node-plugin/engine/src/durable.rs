@@ -206,7 +206,7 @@ impl Owner {
             Commit::State(SetState::Offline(cause)) => self.end_recorded(index, cause, out),
             Commit::State(_) => {
                 if !header.state.is_restoring() {
-                    self.restore_recorded(index, out);
+                    self.restore_ended(index, out);
                 }
                 if let Some(command) = self.set_mut(index).state_command.take() {
                     out.actions.push(Action::Answer { command, result: Ok(Done::Ok) });

@@ -90,13 +90,15 @@ impl Owner {
         set.given_up_epoch = set.given_up_epoch.max(epoch);
         self.give_up(index, OfflineCause::Bitmap, out);
         self.legs_await_end(index);
+        self.await_restored(index);
         self.head_failed(index);
     }
 
     fn give_up(&mut self, index: SetIndex, cause: OfflineCause, out: &mut OwnerOutput) {
         let set = self.set(index);
         let epoch = set.given_up_epoch;
-        let master_incomplete = set.header.state.is_restoring();
+        // Its superblock may say so before the gate flips: then the master has nothing of it yet.
+        let master_incomplete = self.restores_from(index);
         out.actions.push(Action::GiveUp { set: index, cause, epoch, master_incomplete });
     }
 
@@ -115,9 +117,10 @@ impl Owner {
 
     /// The end of the image is recorded: everything that waited for the set goes on without it.
     pub(crate) fn end_recorded(&mut self, index: SetIndex, cause: OfflineCause, out: &mut OwnerOutput) {
+        let restores = self.restores_from(index);
         let set = self.set_mut(index);
         set.ending = Ending::Recorded;
-        if !set.header.state.is_restoring() {
+        if !restores {
             set.header.state = SetState::Offline(cause);
         }
         set.maps.set_offline(true);

@@ -623,6 +623,10 @@ impl Owner {
                 }
                 answer(Some(id), Ok(Done::Ok), out);
             }
+            // P2: asked again, the answer is the same.
+            (None, true) if self.sets.iter().flatten().any(|set| set.header.cut == cut) => {
+                answer(Some(id), Ok(Done::Ok), out);
+            }
             (Some(_) | None, true) => answer(Some(id), Err(Refusal::NoGate), out),
         }
     }
@@ -905,6 +909,16 @@ impl Owner {
                 }
             }
             _ => self.void(Refusal::Failed(cause), out),
+        }
+    }
+
+    /// A restore whose set ends before the flip is not begun, whatever its superblock says: the gate waits until that
+    /// is recorded.
+    pub(crate) fn await_restored(&mut self, index: SetIndex) {
+        if self.is_restore_decided(index)
+            && let Some(gate) = self.gate.as_mut().filter(|gate| !gate.awaited.contains(&index))
+        {
+            gate.awaited.push(index);
         }
     }
 

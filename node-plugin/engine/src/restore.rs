@@ -583,7 +583,7 @@ impl Owner {
         if unrecorded {
             let epoch = set.given_up_epoch;
             self.set_mut(index).header.state = SetState::Offline(OfflineCause::Bitmap);
-            self.restore_ended(index);
+            self.restore_ended(index, out);
             let cause = OfflineCause::Bitmap;
             out.actions.push(Action::GiveUp { set: index, cause, epoch, master_incomplete: false });
         } else if set.ending == Ending::No && !has_state_commit(set) {
@@ -592,21 +592,18 @@ impl Owner {
         }
     }
 
-    /// The superblock says that nothing is pending. A shadow that failed meanwhile ends its image only now, when no part
-    /// of the master's data needs it any more.
-    pub(crate) fn restore_recorded(&mut self, index: SetIndex, out: &mut OwnerOutput) {
-        let failed = self.is_source_failed(index);
-        self.restore_ended(index);
-        if failed {
-            self.shadow_failed(index, out);
-        }
-    }
-
     /// The master is whole, and everything durable says so.
-    fn restore_ended(&mut self, index: SetIndex) {
-        if self.restores_from(index) {
-            self.maps.set_restored_from(None);
-            self.restore = None;
+    pub(crate) fn restore_ended(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        if !self.restores_from(index) {
+            return;
+        }
+        let failed = self.maps.is_source_failed();
+        self.maps.set_source_failed(false);
+        self.maps.set_restored_from(None);
+        self.restore = None;
+        if failed {
+            // Only the restore kept the set until now.
+            self.shadow_failed(index, out);
         }
     }
 }

@@ -65,13 +65,32 @@ struct Outstanding {
 /// A command that is being carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Running {
-    Cut { set: SetNumber, cut: Id128 },
-    Restore { set: SetNumber, cut: Id128 },
-    Group { sets: SetMask, cut: Id128, stage: Stage },
-    Repeat { set: SetNumber, epoch: u64 },
-    Disable { set: SetNumber },
+    Cut {
+        set: SetNumber,
+        cut: Id128,
+    },
+    Restore {
+        set: SetNumber,
+        cut: Id128,
+    },
+    Group {
+        sets: SetMask,
+        cut: Id128,
+        stage: Stage,
+    },
+    Repeat {
+        set: SetNumber,
+        epoch: u64,
+    },
+    /// A decision that is told again.
+    Decided,
+    Disable {
+        set: SetNumber,
+    },
     Detach,
-    Minor { set: SetNumber },
+    Minor {
+        set: SetNumber,
+    },
 }
 
 impl Running {
@@ -84,6 +103,7 @@ impl Running {
             | Self::Disable { set }
             | Self::Minor { set } => set == of,
             Self::Group { sets, .. } => sets >> of & 1 == 1,
+            Self::Decided => false,
             Self::Detach => true,
         }
     }

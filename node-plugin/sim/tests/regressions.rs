@@ -449,3 +449,32 @@ fn a_shadow_that_fails_while_a_restore_is_committed_keeps_what_is_pending() {
         }
     }
 }
+
+/// E9: a restore with a safety, whose bitmap volume failed when its own superblock was committed and the safety's was
+/// not, was neither begun nor over.
+#[test]
+fn a_restore_whose_bitmap_fails_before_the_gate_opens_is_not_begun() {
+    for turns in 30..60 {
+        let mut script = two_images();
+        script.extend([write(Master, 0, 80), Step::Settle]);
+        script.push(Step::Group { sets: 3, update: true, restore: true });
+        script.extend([Step::Turns(turns), Step::Faults(Disk::Bitmap(0), Faults { write: 1000, ..NONE })]);
+        script.extend([Step::Settle, Step::Heal, write(Master, 0, 3), Step::Settle]);
+        script.extend([Step::Cut { set: 1, update: false }, Step::Settle]);
+        never_fails_with(Cache::Volatile, &[set(Mode::Dependent, [Cache::Volatile; 2]); 2], &script);
+    }
+}
+
+/// E11: a shadow that failed while the last of a restore was recorded left its set online with a shadow that nobody
+/// could read, until a start read it again.
+#[test]
+fn a_shadow_that_fails_at_the_end_of_a_restore_ends_its_image() {
+    for turns in (1..40).step_by(2) {
+        let mut script = vec![ENABLE, CUT, Step::Settle, write(Master, 40, 3), Step::Settle];
+        script.extend([write(SHADOW, 80, 3), Step::Settle, RESTORE, Step::Settle, Step::Turns(turns)]);
+        script.extend([Step::Faults(Disk::Shadow(0), Faults { flush: 1000, ..NONE }), flush(SHADOW)]);
+        script.extend([Step::Settle, Step::Turns(150), Step::Heal, Step::ReadOut]);
+        script.extend([Step::Crash { after: 0, crash: Crash::Kill }, Step::ReadOut]);
+        never_fails(Mode::Dependent, VOLATILE, &script);
+    }
+}

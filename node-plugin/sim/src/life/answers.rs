@@ -53,7 +53,7 @@ impl Life {
             }
             (Running::Disable { .. }, Err(Refusal::Dependent)) => Ok(()),
             (Running::Disable { set }, Err(refusal)) => self.judge_refusal("disable", set, refusal),
-            (Running::Detach, Ok(Done::Ok)) => Ok(()),
+            (Running::Detach | Running::Decided, Ok(Done::Ok)) => Ok(()),
             (
                 Running::Minor { .. },
                 Ok(Done::Ok) | Err(Refusal::NoCopy | Refusal::Busy | Refusal::NoSuchSet),

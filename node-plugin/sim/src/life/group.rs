@@ -119,7 +119,16 @@ impl Life {
                 self.group_command(cut, Stage::Decide { commit }, Command::Decide { cut, commit });
                 Ok(())
             }
-            (Stage::Decide { commit: true }, Ok(Done::Ok)) => self.group_done(),
+            (Stage::Decide { commit: true }, Ok(Done::Ok)) => {
+                let mut statuses = self.set_numbers().filter_map(|set| self.status(set));
+                let taken = statuses.any(|status| status.header.cut == cut);
+                self.group_done()?;
+                if taken && self.rng.chance(100) {
+                    // The coordinator has not heard the answer.
+                    self.command(Running::Decided, Command::Decide { cut, commit: true });
+                }
+                Ok(())
+            }
             (Stage::Decide { commit: false }, Ok(Done::Ok)) => {
                 self.group_void();
                 Ok(())
