@@ -251,8 +251,10 @@ impl Host {
                 return Vec::new();
             }
         };
-        let attached = records.into_iter().filter(|record| !record.clean);
+        let attached: Vec<MasterRecord> = records.into_iter().filter(|record| !record.clean).collect();
+        self.sweep(&attached);
         attached
+            .into_iter()
             .map(|record| {
                 let (host, masters) = (Arc::clone(self), Arc::clone(masters));
                 tokio::spawn(async move {
@@ -267,6 +269,17 @@ impl Host {
                 })
             })
             .collect()
+    }
+
+    /// Removes links whose devices are not coming back: somebody who opens a stale one may get another device.
+    fn sweep(&self, attached: &[MasterRecord]) {
+        let sets = attached.iter().flat_map(|record| &record.sets).map(|set| set.id);
+        let known = attached.iter().map(|record| record.id).chain(sets).collect();
+        match crate::by_id::sweep(&self.by_id, &known) {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::warn!(?removed, "stale links were removed"),
+            Err(error) => tracing::warn!(%error, "stale links could not be looked for"),
+        }
     }
 
     async fn resume_one(&self, record: MasterRecord) -> Result<Attached, PlatformError> {
