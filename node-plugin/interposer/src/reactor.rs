@@ -23,7 +23,7 @@ use umbra_engine::{
     Chunk, Command, CommandId, Counters, Done, Geometry, Limits, Now, Refusal, SETS_MAX, SetImage, SetIndex,
     SetStatus, Side,
 };
-use umbra_store::{Completion, DeviceSlot, Finished, Machine, SetConfig, SetDevices};
+use umbra_store::{Completion, DeviceSlot, Finished, IoCounts, Machine, SetConfig, SetDevices};
 use umbra_ublk::{RingFile, RingSlot};
 use umbra_uring::{Device, Owner, Ring, RingConfig, SharedRing, StoreLimits, UringStore};
 
@@ -71,6 +71,8 @@ pub(crate) struct Snapshot {
     pub counters: Counters,
     /// Of the presented master.
     pub master: FrontCounters,
+    /// Of the devices.
+    pub io: IoCounts,
 }
 
 /// Answer to whoever called.
@@ -448,7 +450,8 @@ impl Loop {
         };
         let sets: Vec<(SetIndex, SetStatus)> =
             indexes.filter_map(|index| Some((index, master.status(index)?))).collect();
-        Snapshot { sets, counters: master.counters(), master: counters(Side::Master) }
+        let io = self.machine.io_counts();
+        Snapshot { sets, counters: master.counters(), master: counters(Side::Master), io }
     }
 }
 

@@ -1,10 +1,12 @@
 //! `umbra-io run`: the data plane. Everything is wired here, in the order it must start.
 
-use crate::masters::Host;
+use crate::masters::{Attached, Host};
+use crate::metrics;
 use crate::service::Service;
 use crate::state_dir::StateDir;
 use clap::Args;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,6 +29,9 @@ pub(crate) struct Run {
     /// Where devices appear by UUID.
     #[arg(long, default_value = "/dev/umbra/by-id")]
     pub by_id: PathBuf,
+    /// Serve metrics for Prometheus and a health check there, to whoever can connect; without it, nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Text or JSON.
     #[arg(long, default_value = "text")]
     pub log_format: crate::logging::LogFormat,
@@ -77,11 +82,23 @@ async fn serve_all(run: &Run) -> anyhow::Result<()> {
         by_id: run.by_id.clone(),
     });
     let masters = Arc::new(Mutex::new(Vec::new()));
+    if let Some(address) = run.metrics {
+        serve_metrics(address, &host.by_id, &masters);
+    }
     let resumed = host.resume(&masters);
     let service = Arc::new(Service::new(host, masters));
     tracing::info!(socket = %run.socket.display(), masters = resumed.len(), "serving");
     serve(socket, service, stop_signal()).await?;
     Ok(())
+}
+
+fn serve_metrics(address: SocketAddr, by_id: &Path, masters: &Arc<Mutex<Vec<Attached>>>) {
+    let (by_id, masters) = (Arc::<Path>::from(by_id), Arc::clone(masters));
+    let scrape = move || {
+        let (by_id, masters) = (Arc::clone(&by_id), Arc::clone(&masters));
+        async move { metrics::scrape(&by_id, &masters).await }
+    };
+    tokio::spawn(async move { metrics::serve(metrics::listen(address).await, scrape).await });
 }
 
 async fn stop_signal() {
