@@ -4,9 +4,11 @@
 //! deadline; flush; recover the sets; only then take over the ublk device, whose parked requests run at once.
 //! A set whose volumes cannot be had in time is given up, recorded first, and its master starts without it.
 
+use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::present::{self, Presentation};
 use crate::reactor::{self, Call, Reactor, ReactorGone, ReadySet, SetVolumes, Setup};
 use crate::state_dir::{MasterRecord, SetRecord, StateDir};
+use crate::supervise::deaths::PassThrough;
 use crate::volumes::{self, CLAIM_DEADLINE};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,6 +23,10 @@ use umbra_ublk::{Control, DeviceId};
 use umbra_uring::Device;
 use uuid::Uuid;
 
+/// Why a set is given up that nothing is known to be wrong with (E11).
+const PASSED_THROUGH: &str =
+    "umbra-io died or hung three times within a minute, so the master goes on without the set";
+
 /// What every master needs of its process.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
@@ -32,6 +38,10 @@ pub(crate) struct Host {
     pub by_id: PathBuf,
     /// This node.
     pub node: Id128,
+    /// For the supervisor.
+    pub heartbeats: Heartbeats,
+    /// Masters that start without their dependent shadows.
+    pub pass_through: PassThrough,
 }
 
 /// A set that is configured but not served, and why.
@@ -96,9 +106,19 @@ impl Host {
     /// What keeps the master itself from being served.
     pub(crate) async fn serve(
         &self,
-        mut record: MasterRecord,
+        record: MasterRecord,
         master: Device,
     ) -> Result<Attached, PlatformError> {
+        self.start(record, master, &PassThrough::Nobody).await
+    }
+
+    async fn start(
+        &self,
+        mut record: MasterRecord,
+        master: Device,
+        pass_through: &PassThrough,
+    ) -> Result<Attached, PlatformError> {
+        let heartbeat = self.heartbeats.register(record.id);
         let capabilities = master.capabilities();
         let geometry = Geometry::new(capabilities.size, chunk_bytes(&record))
             .map_err(|error| failed("attach", &record.device, error.to_string()))?;
@@ -109,6 +129,13 @@ impl Host {
             .map_err(|error| failed("flush", &device, error))?;
         let (mut ready, mut unserved) = (Vec::new(), BTreeMap::new());
         for set in &record.sets {
+            if pass_through.includes(record.id) && !set.independent {
+                // Its volumes are not even opened: what is on them may be why the process died.
+                tracing::error!(set = %set.name, "{PASSED_THROUGH}; its image is given up");
+                self.give_up(set)?;
+                unserved.insert(set.id, Unserved { reason: PASSED_THROUGH.to_owned() });
+                continue;
+            }
             match self.recover_set(set).await {
                 Ok(set) => ready.push(set),
                 Err(error) => {
@@ -120,7 +147,7 @@ impl Host {
         }
         let images: Vec<(SetIndex, SetState, bool)> =
             ready.iter().map(|set| (set.index, set.image.header.state, volatile(&set.volumes))).collect();
-        let reactor = self.start_reactor(&record, master, geometry, ready).await?;
+        let reactor = self.start_reactor(&record, master, geometry, ready, heartbeat).await?;
         let what = Presentation {
             side: Side::Master,
             id: Some(record.ublk_id).filter(|id| *id != u32::MAX),
@@ -138,7 +165,29 @@ impl Host {
             }
         }
         self.save(&attached.record)?;
+        if !attached.unserved.is_empty() {
+            let unserved = |set: &&mut SetRecord| attached.unserved.contains_key(&set.id);
+            for set in attached.record.sets.iter_mut().filter(unserved) {
+                self.end_shadow(set).await;
+            }
+            self.save(&attached.record)?;
+        }
         Ok(attached)
+    }
+
+    /// Takes away the presented shadow of a set that is not served: whoever has it open would wait for ever.
+    pub(crate) async fn end_shadow(&self, set: &mut SetRecord) {
+        self.unpublish(set.id);
+        if set.shadow_ublk_id == u32::MAX {
+            return;
+        }
+        match present::end_unserved(&self.control, DeviceId::new(set.shadow_ublk_id)).await {
+            // The number may be that of another device soon.
+            Ok(()) => set.shadow_ublk_id = u32::MAX,
+            Err(error) => {
+                tracing::warn!(set = %set.name, %error, "the presented shadow cannot be taken away");
+            }
+        }
     }
 
     async fn start_reactor(
@@ -147,6 +196,7 @@ impl Host {
         master: Device,
         geometry: Geometry,
         sets: Vec<ReadySet>,
+        heartbeat: Heartbeat,
     ) -> Result<Reactor, PlatformError> {
         let state = Arc::clone(&self.state);
         let setup = Setup {
@@ -155,6 +205,7 @@ impl Host {
             geometry,
             depth: record.queue_depth,
             sets,
+            heartbeat,
             notes: Box::new(move |descriptor| {
                 crate::notes::StateNotes::start(state, move || reactor::wake(&descriptor))
             }),
@@ -289,7 +340,7 @@ impl Host {
             .await
             .map_err(|error| failed("claim", &name, error.to_string()))??;
         check_same(&record, &master)?;
-        self.serve(record, master).await
+        self.start(record, master, &self.pass_through).await
     }
 
     /// Takes a master out, in order: nothing has it open, everything is drained and durable.

@@ -10,6 +10,7 @@
 //! until the I/O of this ring has landed (E6). Ring B has not, so that a hung shadow does not hold that up.
 
 use crate::front::{BufferPool, Front, FrontCounters, FrontSpec, MAX_IO_BYTES};
+use crate::heartbeat::Heartbeat;
 use crate::notes::StateNotes;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::HashMap;
@@ -23,7 +24,7 @@ use umbra_engine::{
     Chunk, Command, CommandId, Counters, Done, Geometry, Limits, Now, Refusal, SETS_MAX, SetImage, SetIndex,
     SetStatus, Side,
 };
-use umbra_store::{Completion, DeviceSlot, Finished, IoCounts, Machine, SetConfig, SetDevices};
+use umbra_store::{DeviceSlot, Finished, IoCounts, Machine, SetConfig, SetDevices};
 use umbra_ublk::{RingFile, RingSlot};
 use umbra_uring::{Device, Owner, Ring, RingConfig, SharedRing, StoreLimits, UringStore};
 
@@ -142,6 +143,8 @@ pub(crate) struct Setup {
     pub depth: u16,
     /// Sets that were recovered.
     pub sets: Vec<ReadySet>,
+    /// Says that the thread makes progress.
+    pub heartbeat: Heartbeat,
     /// Writes the ends of images; is given the reactor's wake-up.
     pub notes: Box<dyn FnOnce(Arc<OwnedFd>) -> StateNotes + Send>,
 }
@@ -204,6 +207,7 @@ struct Loop {
     pool: BufferPool,
     inbox: mpsc::Receiver<Call>,
     wake: Arc<OwnedFd>,
+    heartbeat: Heartbeat,
     commands: HashMap<CommandId, Reply<Result<Done, Refusal>>>,
     next_command: u64,
     started: Instant,
@@ -248,6 +252,7 @@ impl Loop {
             pool: BufferPool::new(usize::from(setup.depth), 32),
             inbox,
             wake,
+            heartbeat: setup.heartbeat,
             commands: HashMap::new(),
             next_command: 0,
             started: Instant::now(),
@@ -265,19 +270,28 @@ impl Loop {
 
     fn run(&mut self) {
         while !self.stopped {
-            let mut moved = self.exchange();
-            moved |= self.take_calls();
-            let now = self.now();
-            if now.0 >= self.last_tick.0 + TICK_MS {
-                self.last_tick = now;
-                self.machine.tick(now);
-            }
-            moved |= self.machine.turn(now);
-            moved |= self.answer();
-            if !moved && !self.fronts.iter().any(Front::has_waiting) {
+            let mut moved = self.take_calls();
+            moved |= self.turn();
+            if !moved {
                 self.sleep();
             }
         }
+    }
+
+    /// Goes round once without taking calls; true if that is worth doing again at once.
+    ///
+    /// It waits for no device, so a device that hangs does not stop the heartbeat: its requests wait in the kernel.
+    fn turn(&mut self) -> bool {
+        let mut moved = self.exchange();
+        let now = self.now();
+        if now.0 >= self.last_tick.0 + TICK_MS {
+            self.last_tick = now;
+            self.machine.tick(now);
+        }
+        moved |= self.machine.turn(now);
+        moved |= self.answer();
+        self.heartbeat.beat(self.fronts.iter().map(|front| front.counters().completed).sum());
+        moved || self.fronts.iter().any(Front::has_waiting)
     }
 
     /// Hands commands of the queues to the rings, and takes in what has completed.
@@ -405,12 +419,10 @@ impl Loop {
         let deadline = Instant::now() + Duration::from_secs(5);
         for slot in [devices.shadow, devices.bitmap] {
             // Late completions must be taken in before the volumes can be let go.
-            let mut done: Vec<Completion> = Vec::new();
             while self.machine.sides().in_flight(slot) > 0 && Instant::now() < deadline {
-                let now = self.now();
-                self.machine.turn(now);
-                std::thread::sleep(Duration::from_millis(1));
-                done.clear();
+                if !self.turn() {
+                    self.sleep();
+                }
             }
             self.machine.sides().remove_device(slot).map_err(|error| error.to_string())?;
         }

@@ -4,6 +4,7 @@ use crate::masters::{Attached, Host};
 use crate::metrics;
 use crate::service::Service;
 use crate::state_dir::StateDir;
+use crate::supervise::child::Supervision;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,7 @@ pub(crate) fn main(run: &Run) -> ExitCode {
 }
 
 fn start(run: &Run) -> anyhow::Result<()> {
+    let supervision = Supervision::take()?;
     let ublk = umbra_ublk::Host::probe()?;
     for warning in &ublk.warnings {
         tracing::warn!(?warning, "this kernel is known to have a fault");
@@ -64,12 +66,12 @@ fn start(run: &Run) -> anyhow::Result<()> {
         .thread_stack_size(1 << 20)
         .enable_all()
         .build()?;
-    runtime.block_on(serve_all(run))?;
+    runtime.block_on(serve_all(run, supervision))?;
     // Threads that serve devices end with the process; what is parked in the kernel waits for the next one.
     std::process::exit(0)
 }
 
-async fn serve_all(run: &Run) -> anyhow::Result<()> {
+async fn serve_all(run: &Run, supervision: Supervision) -> anyhow::Result<()> {
     let state = Arc::new(StateDir::open(&run.state_dir)?);
     if let Some(parent) = run.socket.parent() {
         std::fs::create_dir_all(parent)?;
@@ -80,6 +82,8 @@ async fn serve_all(run: &Run) -> anyhow::Result<()> {
         state,
         control: Control::open(CONTROL_DEADLINE)?,
         by_id: run.by_id.clone(),
+        heartbeats: supervision.heartbeats,
+        pass_through: supervision.pass_through,
     });
     let masters = Arc::new(Mutex::new(Vec::new()));
     if let Some(address) = run.metrics {
