@@ -164,6 +164,9 @@ fn masters(page: &Page, seen: &[Seen]) -> Result<(), prometheus::Error> {
     let errors = |seen: &Seen| ([seen.master.name.to_string()], number(seen.snapshot.master.errors));
     let family = ("umbra_master_request_errors_total", Kind::Counter, "Requests that ended with an error.");
     page.family(family, ["master"], seen.iter().map(errors))?;
+    let waits = |seen: &Seen| ([seen.master.name.to_string()], number(seen.snapshot.master.buffer_waits));
+    let family = ("umbra_master_buffer_waits_total", Kind::Counter, "Requests that waited for a buffer.");
+    page.family(family, ["master"], seen.iter().map(waits))?;
     let operations = |seen: &Seen| {
         let io = seen.snapshot.io;
         by_op(seen, [("read", io.reads), ("write", io.writes), ("flush", io.flushes)])

@@ -9,7 +9,7 @@
 //! Ring A has the master's character device among its files: the kernel keeps a new process from taking over
 //! until the I/O of this ring has landed (E6). Ring B has not, so that a hung shadow does not hold that up.
 
-use crate::front::{BufferPool, Front, FrontCounters, FrontSpec, MAX_IO_BYTES};
+use crate::front::{Front, FrontCounters, FrontSpec, MAX_IO_BYTES};
 use crate::heartbeat::Heartbeat;
 use crate::notes::StateNotes;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -31,13 +31,16 @@ use umbra_uring::{Device, Owner, Ring, RingConfig, SharedRing, StoreLimits, Urin
 /// Time between ticks, in milliseconds: the precision of deadlines and rate limits.
 const TICK_MS: u64 = 100;
 /// Memory for first writes, in bytes; for chunks larger than a buffer's share, at least two buffers.
-const WRITE_BUFFERS_BYTES: u64 = 8 << 20;
-/// Largest run copied for a first write, in bytes.
-const WRITE_RUN_BYTES: u64 = 256 << 10;
-/// Largest run of the background copier, in bytes.
-const COPIER_RUN_BYTES: u64 = 1 << 20;
+const WRITE_BUFFERS_BYTES: u64 = 5 << 20;
+/// Largest run copied for a first write, in bytes. A small write takes a whole buffer, too, so larger runs would mean
+/// fewer copies at a time.
+const WRITE_RUN_BYTES: u64 = 128 << 10;
+/// Largest run of the background copier, in bytes: with several in flight enough for a disk to stream.
+const COPIER_RUN_BYTES: u64 = 512 << 10;
 /// Buffers of the background copier.
 const COPIER_BUFFERS: u16 = 4;
+/// Stack of the thread, all of which is locked.
+const STACK_BYTES: usize = 512 << 10;
 /// A cut whose drain takes longer is void, in milliseconds.
 const DRAIN_DEADLINE_MS: u64 = 10_000;
 
@@ -168,7 +171,7 @@ pub(crate) async fn start(setup: Setup) -> Result<Reactor, String> {
     let reactor = Reactor { calls, wake: Arc::clone(&wake) };
     std::thread::Builder::new()
         .name(setup.name.clone())
-        .stack_size(1 << 20)
+        .stack_size(STACK_BYTES)
         .spawn(move || match Loop::new(setup, inbox, wake) {
             Ok(mut reactor) => {
                 let _ = ready.send(Ok(()));
@@ -204,7 +207,6 @@ struct Loop {
     set_slots: HashMap<SetIndex, SetDevices>,
     fronts: Vec<Front>,
     next_slot: u16,
-    pool: BufferPool,
     inbox: mpsc::Receiver<Call>,
     wake: Arc<OwnedFd>,
     heartbeat: Heartbeat,
@@ -249,7 +251,6 @@ impl Loop {
             set_slots,
             fronts: Vec::new(),
             next_slot: 0,
-            pool: BufferPool::new(usize::from(setup.depth), 32),
             inbox,
             wake,
             heartbeat: setup.heartbeat,
@@ -290,6 +291,12 @@ impl Loop {
         }
         moved |= self.machine.turn(now);
         moved |= self.answer();
+        for front in &mut self.fronts {
+            while let Some((request, buf)) = front.next_held_back() {
+                self.machine.request(now, request, buf);
+                moved = true;
+            }
+        }
         self.heartbeat.beat(self.fronts.iter().map(|front| front.counters().completed).sum());
         moved || self.fronts.iter().any(Front::has_waiting)
     }
@@ -313,7 +320,7 @@ impl Loop {
                 };
                 let on_slot = |front: &&mut Front| front.slot() == slot;
                 let Some(front) = self.fronts.iter_mut().find(on_slot) else { continue };
-                if let Some((request, buf)) = front.on_cqe(user_data, result, &mut self.pool) {
+                if let Some((request, buf)) = front.on_cqe(user_data, result) {
                     let now = Now(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
                     self.machine.request(now, request, buf);
                 }
@@ -330,7 +337,7 @@ impl Loop {
             let owns = |front: &&mut Front| front.owns(finished.id);
             let front =
                 self.fronts.iter_mut().find(owns).expect("a request's front end stays until it is done");
-            front.finish(finished, &mut self.pool);
+            front.finish(finished);
         }
         let mut answers = Vec::new();
         self.machine.answers(&mut answers);

@@ -18,6 +18,9 @@ use umbra_ublk::Control;
 /// Longest that a control command of the driver may take. Stopping a device waits for its last writers.
 const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Stack of a thread that serves calls or waits for devices. All of it is locked, also while the thread is idle.
+const STACK_BYTES: usize = 128 << 10;
+
 /// Options of the data plane.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Run {
@@ -63,7 +66,7 @@ fn start(run: &Run) -> anyhow::Result<()> {
     umbra_ublk::lock_memory()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .thread_stack_size(1 << 20)
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()?;
     runtime.block_on(serve_all(run, supervision))?;

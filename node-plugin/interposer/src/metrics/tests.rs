@@ -74,8 +74,15 @@ fn snapshot() -> Snapshot {
         cuts: 13,
     };
     let io = IoCounts { reads: 21, read_bytes: 22, writes: 23, write_bytes: 24, flushes: 25 };
-    let master =
-        FrontCounters { reads: 31, writes: 32, flushes: 33, discards: 34, errors: 35, completed: 36 };
+    let master = FrontCounters {
+        reads: 31,
+        writes: 32,
+        flushes: 33,
+        discards: 34,
+        errors: 35,
+        completed: 36,
+        buffer_waits: 37,
+    };
     Snapshot { sets: Vec::new(), counters, master, io }
 }
 
