@@ -1,6 +1,6 @@
 //! Umbra in a virtual machine: the program, its state, and its command line.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use umbra_lab::{Job, Vm, static_binary};
@@ -11,11 +11,19 @@ const PROGRAM: &str = "/usr/bin/umbra-io";
 pub(crate) const LOG: &str = "/run/umbra-io.log";
 /// How long a start may take.
 const START: Duration = Duration::from_secs(30);
+/// Where a supervised process serves its metrics.
+const METRICS_PORT: u16 = 9750;
+const MIB: u64 = 1 << 20;
+/// What a process may lock, whatever it serves: code, stacks, and the buffers of one master.
+const LOCKED_BYTES: u64 = 32 * MIB;
+/// What it may lock besides, for each TiB and set.
+const LOCKED_BYTES_PER_TIB: u64 = 12 * MIB;
 
 /// A data plane in a machine. The state directory is on the disk named `state`, so that it survives a power cut.
 #[derive(Debug)]
 pub struct Node {
     job: Option<Job>,
+    arguments: String,
 }
 
 impl Node {
@@ -24,13 +32,27 @@ impl Node {
     /// # Errors
     /// If it does not answer in time; its log is in the message.
     pub fn start(vm: &mut Vm) -> Result<Self> {
+        Self::start_as(vm, "run".to_owned())
+    }
+
+    /// As [`start`](Self::start), under a supervisor and with metrics.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn supervised(vm: &mut Vm, hang_after: &str) -> Result<Self> {
+        vm.sh("ip link set lo up").run()?;
+        let metrics = format!("--metrics 127.0.0.1:{METRICS_PORT}");
+        Self::start_as(vm, format!("supervise --hang-after {hang_after} -- {metrics}"))
+    }
+
+    fn start_as(vm: &mut Vm, arguments: String) -> Result<Self> {
         vm.keep_on_failure(LOG);
         vm.put(static_binary("umbra-io")?, PROGRAM)?;
         vm.sh("mkdir -p /var/lib/umbra
              blkid /dev/lab/state >/dev/null 2>&1 || mkfs.ext4 -q /dev/lab/state
              mountpoint -q /var/lib/umbra || mount /dev/lab/state /var/lib/umbra")
             .run()?;
-        let mut node = Self { job: None };
+        let mut node = Self { job: None, arguments };
         node.run(vm)?;
         Ok(node)
     }
@@ -40,7 +62,7 @@ impl Node {
     /// # Errors
     /// If it does not answer in time.
     pub fn run(&mut self, vm: &Vm) -> Result<()> {
-        self.job = Some(vm.spawn(&format!("exec {PROGRAM} run >>{LOG} 2>&1"))?);
+        self.job = Some(vm.spawn(&format!("exec {PROGRAM} {} >>{LOG} 2>&1", self.arguments))?);
         let deadline = Instant::now() + START;
         loop {
             let listed = vm.sh(&format!("{PROGRAM} ctl list --json")).output()?;
@@ -66,6 +88,95 @@ impl Node {
         }
         Ok(())
     }
+}
+
+impl Node {
+    /// Tells the process to end, and waits until it has ended in order.
+    ///
+    /// # Errors
+    /// If it was not running, does not end, or not in order.
+    pub fn stop(mut self, vm: &Vm) -> Result<()> {
+        let job = self.job.take().context("it was started")?;
+        vm.sh(&format!("kill -TERM {}", job.pid())).run()?;
+        job.wait(Duration::from_secs(60))?.check().map(drop)
+    }
+}
+
+/// The process that does the I/O, which a supervisor may have started.
+///
+/// # Errors
+/// If there is none, or more than one.
+pub fn io_process(vm: &Vm) -> Result<u32> {
+    let output = vm.sh(&format!("pgrep -f '^{PROGRAM} run'")).run()?;
+    output.text().parse().with_context(|| format!("not one process: {:?}", output.text()))
+}
+
+/// Sends a signal to the process that does the I/O, and waits until the supervisor has put another in its place.
+///
+/// # Errors
+/// If it does not do that in time.
+pub fn replaced_after(vm: &Vm, signal: &str) -> Result<()> {
+    let before = io_process(vm)?;
+    vm.sh(&format!("kill -{signal} {before}")).run()?;
+    let deadline = Instant::now() + START;
+    while io_process(vm).is_ok_and(|now| now == before) {
+        ensure!(Instant::now() < deadline, "process {before} is still there after SIG{signal}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// Answer to a GET of the metrics server, head and body.
+///
+/// # Errors
+/// If there is none.
+pub fn http_get(vm: &Vm, path: &str) -> Result<String> {
+    let script = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/{METRICS_PORT}
+         printf 'GET {path} HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' >&3
+         cat <&3"
+    );
+    Ok(vm.cmd(&["bash", "-euc", &script]).run()?.stdout)
+}
+
+/// A metric's value, by its name and labels as they are written.
+///
+/// # Errors
+/// If it is not served.
+pub fn metric(vm: &Vm, series: &str) -> Result<f64> {
+    let answer = http_get(vm, "/metrics")?;
+    let value = answer.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).with_context(|| format!("no {series} in {answer}"))
+}
+
+/// Holds the process to what it may lock for so many bytes of masters, counted once for each set.
+///
+/// # Errors
+/// If it locks more, or nothing.
+pub fn check_locked_memory(vm: &Vm, bytes_of_sets: u64) -> Result<()> {
+    let process = io_process(vm)?;
+    let smaps = |file: &str, script: &str| vm.sh(&format!("{script} /proc/{process}/{file}")).run();
+    let rollup = smaps("smaps_rollup", "awk '/^Locked:/ {print $2}'")?;
+    let locked: u64 = rollup.text().parse::<u64>().context("the kernel says how much is locked")? * 1024;
+    let most = LOCKED_BYTES + (LOCKED_BYTES_PER_TIB * bytes_of_sets).div_ceil(1 << 40);
+    if locked == 0 || locked > most {
+        let largest = smaps(
+            "smaps",
+            "awk '/^[0-9a-f]+-/ {what = $1 \" \" $6} /^Locked:/ && $2 >= 256 {print $2, \"KiB\", what}'",
+        )?;
+        bail!("{locked} bytes are locked, at most {most} may be:\n{}", largest.stdout);
+    }
+    println!("locked: {} KiB of {} KiB", locked / 1024, most / 1024);
+    Ok(())
+}
+
+/// The hash of a device's content.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn hash(vm: &Vm, device: &str) -> Result<String> {
+    let script = format!("set -o pipefail; dd if={device} bs=1M iflag=direct status=none | sha256sum");
+    Ok(vm.cmd(&["bash", "-euc", &script]).timeout(Duration::from_secs(120)).run()?.text().to_owned())
 }
 
 /// Gives a command to the data plane and returns what it answered.

@@ -1,5 +1,6 @@
 //! A front end: one ublk queue, its requests and their buffers.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use umbra_engine::{ByteRange, Request, RequestError, RequestId, RequestKind, Side};
 use umbra_store::{AlignedBuf, Finished, IoBuf};
@@ -11,27 +12,47 @@ pub(crate) const MAX_IO_BYTES: u32 = 256 << 10;
 /// Requests that most workloads send are small: buffers of this size are tried first.
 const SMALL_BYTES: usize = 16 << 10;
 
-/// Buffers for requests, in two sizes, kept for reuse.
+/// Large buffers of a presented master: with the small ones as much memory as it may lock for requests (E18).
+const LARGE_MASTER: usize = 12;
+/// Large buffers of a presented shadow, which are its own: whoever waits for a shadow that hangs must not hold what
+/// the master needs.
+const LARGE_SHADOW: usize = 4;
+
+/// Buffers for the requests of one presented device, in two sizes, kept for reuse. There is a small one for every
+/// request; large ones are fewer, and requests that find none wait.
 #[derive(Debug, Default)]
-pub(crate) struct BufferPool {
+struct BufferPool {
     small: Vec<AlignedBuf>,
     large: Vec<AlignedBuf>,
+    /// Large ones that may still be made.
+    large_left: usize,
 }
 
 impl BufferPool {
-    /// A pool that already has buffers for so many requests of each size.
-    pub(crate) fn new(small: usize, large: usize) -> Self {
+    /// For a device with so many requests. The master's are made at once: what its writes need is locked before they
+    /// need it. Those of shadows are made when they are used, which most never are.
+    fn new(side: Side, depth: u16) -> Self {
+        if side != Side::Master {
+            return Self { large_left: LARGE_SHADOW, ..Self::default() };
+        }
         let make = |count, bytes| (0..count).map(|_| AlignedBuf::zeroed(bytes)).collect();
-        Self { small: make(small, SMALL_BYTES), large: make(large, MAX_IO_BYTES as usize) }
+        let small = make(usize::from(depth), SMALL_BYTES);
+        Self { small, large: make(LARGE_MASTER, MAX_IO_BYTES as usize), large_left: 0 }
     }
 
+    fn has(&self, len: usize) -> bool {
+        len <= SMALL_BYTES || !self.large.is_empty() || self.large_left > 0
+    }
+
+    /// A buffer, if there [is](Self::has) one.
     fn take(&mut self, len: usize) -> AlignedBuf {
-        let (pool, bytes) = if len <= SMALL_BYTES {
-            (&mut self.small, SMALL_BYTES)
-        } else {
-            (&mut self.large, MAX_IO_BYTES as usize)
-        };
-        pool.pop().unwrap_or_else(|| AlignedBuf::zeroed(bytes))
+        if len <= SMALL_BYTES {
+            return self.small.pop().unwrap_or_else(|| AlignedBuf::zeroed(SMALL_BYTES));
+        }
+        self.large.pop().unwrap_or_else(|| {
+            self.large_left -= 1;
+            AlignedBuf::zeroed(MAX_IO_BYTES as usize)
+        })
     }
 
     fn put(&mut self, buf: AlignedBuf) {
@@ -54,6 +75,8 @@ pub(crate) struct FrontCounters {
     pub errors: u64,
     /// All requests that ended.
     pub completed: u64,
+    /// Requests that waited for a buffer.
+    pub buffer_waits: u64,
 }
 
 /// What a front end is made from.
@@ -75,6 +98,9 @@ pub(crate) struct Front {
     side: Side,
     queue: Queue,
     requests: Vec<Option<umbra_ublk::Request>>,
+    buffers: BufferPool,
+    /// Requests that wait for a large buffer, the oldest first.
+    held_back: VecDeque<umbra_ublk::Request>,
     first_id: u32,
     counters: FrontCounters,
 }
@@ -101,7 +127,15 @@ impl Front {
         let mut queue = Queue::new(Arc::clone(&spec.device), &config)?;
         queue.start_fetch();
         let requests = (0..spec.depth).map(|_| None).collect();
-        Ok(Self { side: spec.side, queue, requests, first_id, counters: FrontCounters::default() })
+        Ok(Self {
+            side: spec.side,
+            queue,
+            requests,
+            buffers: BufferPool::new(spec.side, spec.depth),
+            held_back: VecDeque::with_capacity(usize::from(spec.depth)),
+            first_id,
+            counters: FrontCounters::default(),
+        })
     }
 
     /// What it presents.
@@ -135,14 +169,18 @@ impl Front {
     }
 
     /// A completion of the queue: perhaps a request for the engine, with its buffer.
-    pub(crate) fn on_cqe(
-        &mut self,
-        user_data: u64,
-        result: i32,
-        pool: &mut BufferPool,
-    ) -> Option<(Request, Option<IoBuf>)> {
+    pub(crate) fn on_cqe(&mut self, user_data: u64, result: i32) -> Option<(Request, Option<IoBuf>)> {
         match self.queue.on_cqe(user_data, result)? {
-            QueueEvent::Request(request) => self.accept(request, pool),
+            QueueEvent::Request(request) => {
+                let len = data_bytes(&request);
+                // No larger request overtakes one that waits, or it might wait for ever.
+                if self.buffers.has(len) && (len <= SMALL_BYTES || self.held_back.is_empty()) {
+                    return self.accept(request);
+                }
+                self.counters.buffer_waits += 1;
+                self.held_back.push_back(request);
+                None
+            }
             QueueEvent::Aborted { .. } => None,
             QueueEvent::Refused { tag, reason } => {
                 tracing::warn!(?tag, %reason, "the kernel sent a request that is not offered");
@@ -155,11 +193,18 @@ impl Front {
         }
     }
 
-    fn accept(
-        &mut self,
-        request: umbra_ublk::Request,
-        pool: &mut BufferPool,
-    ) -> Option<(Request, Option<IoBuf>)> {
+    /// A request that has waited for a buffer and can have one now.
+    pub(crate) fn next_held_back(&mut self) -> Option<(Request, Option<IoBuf>)> {
+        while self.held_back.front().is_some_and(|request| self.buffers.has(data_bytes(request))) {
+            let request = self.held_back.pop_front()?;
+            if let Some(accepted) = self.accept(request) {
+                return Some(accepted);
+            }
+        }
+        None
+    }
+
+    fn accept(&mut self, request: umbra_ublk::Request) -> Option<(Request, Option<IoBuf>)> {
         let fua = request.fua();
         let (kind, counter) = match request.op() {
             Op::Read => (RequestKind::Read, &mut self.counters.reads),
@@ -169,14 +214,15 @@ impl Front {
             Op::Flush => (RequestKind::Flush, &mut self.counters.flushes),
         };
         *counter += 1;
-        let len = usize::try_from(request.bytes()).expect("requests fit in memory");
-        let mut buf = (len > 0).then(|| IoBuf::head(pool.take(len), len));
-        if let (Op::Write, Some(buf)) = (request.op(), &mut buf)
-            && let Err(error) = self.queue.read_data(&request, 0, buf.bytes_mut())
+        let len = data_bytes(&request);
+        let mut buf = (len > 0).then(|| IoBuf::head(self.buffers.take(len), len));
+        if let (Op::Write, Some(data)) = (request.op(), &mut buf)
+            && let Err(error) = self.queue.read_data(&request, 0, data.bytes_mut())
         {
             tracing::error!(%error, "the data of a write could not be had");
             self.counters.errors += 1;
             self.queue.complete(request, Err(Errno::EIO));
+            buf.into_iter().for_each(|buf| self.buffers.put(buf.buf));
             return None;
         }
         let tag = request.tag().index();
@@ -187,7 +233,7 @@ impl Front {
     }
 
     /// A request has ended: the client gets its answer, the pool its buffer.
-    pub(crate) fn finish(&mut self, finished: Finished, pool: &mut BufferPool) {
+    pub(crate) fn finish(&mut self, finished: Finished) {
         let tag = (finished.id.0 - self.first_id) as usize;
         let request = self.requests[tag].take().expect("a request that is in flight");
         let mut outcome = finished.result.map_err(|error| match error {
@@ -202,7 +248,7 @@ impl Front {
                 tracing::error!(%error, "the answer of a read could not be given");
                 outcome = Err(Errno::EIO);
             }
-            pool.put(buf.buf);
+            self.buffers.put(buf.buf);
         }
         self.counters.completed += 1;
         self.counters.errors += u64::from(outcome.is_err());
@@ -211,10 +257,36 @@ impl Front {
 
     /// Lets go of the queue; the kernel has ended it, so no client waits.
     pub(crate) fn leave(mut self) {
-        for request in &mut self.requests {
-            if let Some(request) = request.take() {
-                self.queue.abandon(request);
+        let in_flight = self.requests.iter_mut().filter_map(Option::take);
+        for request in in_flight.chain(self.held_back.drain(..)) {
+            self.queue.abandon(request);
+        }
+    }
+}
+
+fn data_bytes(request: &umbra_ublk::Request) -> usize {
+    usize::try_from(request.bytes()).expect("requests fit in memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use umbra_engine::SetIndex;
+
+    #[test]
+    fn large_buffers_are_bounded_and_used_again() {
+        let large = MAX_IO_BYTES as usize;
+        for (side, count) in [(Side::Master, LARGE_MASTER), (Side::Shadow(SetIndex(0)), LARGE_SHADOW)] {
+            let mut pool = BufferPool::new(side, 4);
+            let mut taken: Vec<AlignedBuf> = Vec::new();
+            while pool.has(large) {
+                taken.push(pool.take(large));
             }
+            assert_eq!(taken.len(), count, "{side:?}");
+            assert_eq!(pool.take(SMALL_BYTES).len(), SMALL_BYTES);
+            pool.put(taken.remove(0));
+            assert_eq!(pool.take(SMALL_BYTES + 1).len(), large);
+            assert!(!pool.has(SMALL_BYTES + 1) && pool.has(SMALL_BYTES));
         }
     }
 }

@@ -10,6 +10,7 @@ mod front;
 pub mod heartbeat;
 pub mod logging;
 mod masters;
+mod metrics;
 pub mod notes;
 mod offline;
 mod once;

@@ -6,10 +6,12 @@
 //! the master is being restored from it (`recovery.rs`).
 
 use crate::cuts;
+use crate::heartbeat::{Heartbeat, Heartbeats};
 use crate::present::{self, Presentation};
 use crate::reactor::{self, Call, Reactor, ReactorGone, ReadySet, SetVolumes, Setup};
 use crate::recovery::Patience;
 use crate::state_dir::{MasterRecord, SetRecord, StateDir};
+use crate::supervise::deaths::PassThrough;
 use crate::volumes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +37,10 @@ pub(crate) struct Host {
     pub by_id: PathBuf,
     /// This node.
     pub node: Id128,
+    /// For the supervisor.
+    pub heartbeats: Heartbeats,
+    /// Masters that start without their dependent shadows.
+    pub pass_through: PassThrough,
 }
 
 /// A set that is configured but not served, and why.
@@ -103,6 +109,7 @@ impl Host {
         master: Device,
         patience: Patience,
     ) -> Result<Attached, PlatformError> {
+        let heartbeat = self.heartbeats.register(record.id);
         let capabilities = master.capabilities();
         let geometry = Geometry::new(capabilities.size, chunk_bytes(&record))
             .map_err(|error| failed("attach", &record.device, error.to_string()))?;
@@ -113,14 +120,14 @@ impl Host {
             .map_err(|error| failed("flush", &device, error))?;
         let (mut ready, mut unserved) = (Vec::new(), BTreeMap::new());
         for set in &record.sets {
-            match self.start_set(set, patience).await? {
+            match self.start_set(record.id, set, patience).await? {
                 Ok(set) => ready.push(set),
                 Err(reason) => drop(unserved.insert(set.id, reason)),
             }
         }
         let images: Vec<(SetIndex, SetState, bool)> =
             ready.iter().map(|set| (set.index, set.image.header.state, volatile(&set.volumes))).collect();
-        let reactor = self.start_reactor(&record, master, geometry, ready).await?;
+        let reactor = self.start_reactor(&record, master, geometry, ready, heartbeat).await?;
         limit_copies(&reactor, &record, &images).await?;
         let what = Presentation {
             side: Side::Master,
@@ -139,7 +146,29 @@ impl Host {
             }
         }
         self.save(&attached.record)?;
+        if !attached.unserved.is_empty() {
+            let unserved = |set: &&mut SetRecord| attached.unserved.contains_key(&set.id);
+            for set in attached.record.sets.iter_mut().filter(unserved) {
+                self.end_shadow(set).await;
+            }
+            self.save(&attached.record)?;
+        }
         Ok(attached)
+    }
+
+    /// Takes away the presented shadow of a set that is not served: whoever has it open would wait for ever.
+    pub(crate) async fn end_shadow(&self, set: &mut SetRecord) {
+        self.unpublish(set.id);
+        if set.shadow_ublk_id == u32::MAX {
+            return;
+        }
+        match present::end_unserved(&self.control, DeviceId::new(set.shadow_ublk_id)).await {
+            // The number may be that of another device soon.
+            Ok(()) => set.shadow_ublk_id = u32::MAX,
+            Err(error) => {
+                tracing::warn!(set = %set.name, %error, "the presented shadow cannot be taken away");
+            }
+        }
     }
 
     async fn start_reactor(
@@ -148,6 +177,7 @@ impl Host {
         master: Device,
         geometry: Geometry,
         sets: Vec<ReadySet>,
+        heartbeat: Heartbeat,
     ) -> Result<Reactor, PlatformError> {
         let state = Arc::clone(&self.state);
         let setup = Setup {
@@ -156,6 +186,7 @@ impl Host {
             geometry,
             depth: record.queue_depth,
             sets,
+            heartbeat,
             notes: Box::new(move |descriptor| {
                 crate::notes::StateNotes::start(state, move || reactor::wake(&descriptor))
             }),
@@ -227,8 +258,10 @@ impl Host {
             }
         };
         let left = Arc::new(cuts::decide_all(&self.state, &records).await);
-        let attached = records.into_iter().filter(|record| !record.clean);
+        let attached: Vec<MasterRecord> = records.into_iter().filter(|record| !record.clean).collect();
+        self.sweep(&attached);
         attached
+            .into_iter()
             .map(|record| {
                 let (host, masters, left) = (Arc::clone(self), Arc::clone(masters), Arc::clone(&left));
                 tokio::spawn(async move {
@@ -244,6 +277,17 @@ impl Host {
                 })
             })
             .collect()
+    }
+
+    /// Removes links whose devices are not coming back: somebody who opens a stale one may get another device.
+    fn sweep(&self, attached: &[MasterRecord]) {
+        let sets = attached.iter().flat_map(|record| &record.sets).map(|set| set.id);
+        let known = attached.iter().map(|record| record.id).chain(sets).collect();
+        match crate::by_id::sweep(&self.by_id, &known) {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::warn!(?removed, "stale links were removed"),
+            Err(error) => tracing::warn!(%error, "stale links could not be looked for"),
+        }
     }
 
     async fn resume_one(&self, record: MasterRecord) -> Result<Attached, PlatformError> {

@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use umbra_store::{EndNote, Notes};
 
+/// Stack of the writer, all of which is locked.
+const STACK_BYTES: usize = 128 << 10;
+
 /// See the module.
 pub struct StateNotes {
     to_write: mpsc::Sender<EndNote>,
@@ -40,7 +43,8 @@ impl StateNotes {
     ) -> Self {
         let (to_write, inbox) = mpsc::channel::<EndNote>();
         let (outbox, written) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("umbra-notes".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("umbra-notes".to_owned()).stack_size(STACK_BYTES);
+        let thread = thread.spawn(move || {
             for note in inbox {
                 let outcome = record(&note);
                 if let Err(error) = &outcome {

@@ -154,6 +154,19 @@ pub(crate) async fn delete(control: &Control, id: DeviceId) -> Result<(), Platfo
     blocking(move || control.delete(id)).await
 }
 
+/// Ends a presented device that nobody serves any more: what waits for it fails. One that is not there is no error.
+///
+/// # Errors
+/// What the driver says.
+pub(crate) async fn end_unserved(control: &Control, id: DeviceId) -> Result<(), PlatformError> {
+    let control = control.clone();
+    blocking(move || match control.stop(id).and_then(|()| control.delete(id)) {
+        Err(error) if error.is_no_such_device() => Ok(()),
+        outcome => outcome,
+    })
+    .await
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, umbra_ublk::Error> + Send + 'static,
 ) -> Result<T, PlatformError> {

@@ -9,7 +9,8 @@
 //! Ring A has the master's character device among its files: the kernel keeps a new process from taking over
 //! until the I/O of this ring has landed (E6). Ring B has not, so that a hung shadow does not hold that up.
 
-use crate::front::{BufferPool, Front, FrontCounters, FrontSpec, MAX_IO_BYTES};
+use crate::front::{Front, FrontCounters, FrontSpec, MAX_IO_BYTES};
+use crate::heartbeat::Heartbeat;
 use crate::notes::StateNotes;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::HashMap;
@@ -23,20 +24,23 @@ use umbra_engine::{
     Chunk, Command, CommandId, Counters, Done, Geometry, Limits, Now, Refusal, RunCounts, SETS_MAX, SetImage,
     SetIndex, SetStatus, Side,
 };
-use umbra_store::{Completion, DeviceSlot, Finished, Machine, SetConfig, SetDevices};
+use umbra_store::{DeviceSlot, Finished, IoCounts, Machine, SetConfig, SetDevices};
 use umbra_ublk::{RingFile, RingSlot};
 use umbra_uring::{Device, Owner, Ring, RingConfig, SharedRing, StoreLimits, UringStore};
 
 /// Time between ticks, in milliseconds: the precision of deadlines and rate limits.
 const TICK_MS: u64 = 100;
 /// Memory for first writes, in bytes; for chunks larger than a buffer's share, at least two buffers.
-const WRITE_BUFFERS_BYTES: u64 = 8 << 20;
-/// Largest run copied for a first write, in bytes.
-const WRITE_RUN_BYTES: u64 = 256 << 10;
-/// Largest run of the background copier, in bytes.
-const COPIER_RUN_BYTES: u64 = 1 << 20;
+const WRITE_BUFFERS_BYTES: u64 = 5 << 20;
+/// Largest run copied for a first write, in bytes. A small write takes a whole buffer, too, so larger runs would mean
+/// fewer copies at a time.
+const WRITE_RUN_BYTES: u64 = 128 << 10;
+/// Largest run of the background copier, in bytes: with several in flight enough for a disk to stream.
+const COPIER_RUN_BYTES: u64 = 512 << 10;
 /// Buffers of the background copier.
 const COPIER_BUFFERS: u16 = 4;
+/// Stack of the thread, all of which is locked.
+const STACK_BYTES: usize = 512 << 10;
 /// A cut whose drain takes longer is void, in milliseconds.
 const DRAIN_DEADLINE_MS: u64 = 10_000;
 
@@ -71,6 +75,8 @@ pub(crate) struct Snapshot {
     pub counters: Counters,
     /// Of the presented master.
     pub master: FrontCounters,
+    /// Of the devices.
+    pub io: IoCounts,
 }
 
 /// Answer to whoever called.
@@ -140,6 +146,8 @@ pub(crate) struct Setup {
     pub depth: u16,
     /// Sets that were recovered.
     pub sets: Vec<ReadySet>,
+    /// Says that the thread makes progress.
+    pub heartbeat: Heartbeat,
     /// Writes the ends of images; is given the reactor's wake-up.
     pub notes: Box<dyn FnOnce(Arc<OwnedFd>) -> StateNotes + Send>,
 }
@@ -163,7 +171,7 @@ pub(crate) async fn start(setup: Setup) -> Result<Reactor, String> {
     let reactor = Reactor { calls, wake: Arc::clone(&wake) };
     std::thread::Builder::new()
         .name(setup.name.clone())
-        .stack_size(1 << 20)
+        .stack_size(STACK_BYTES)
         .spawn(move || match Loop::new(setup, inbox, wake) {
             Ok(mut reactor) => {
                 let _ = ready.send(Ok(()));
@@ -199,9 +207,9 @@ struct Loop {
     set_slots: HashMap<SetIndex, SetDevices>,
     fronts: Vec<Front>,
     next_slot: u16,
-    pool: BufferPool,
     inbox: mpsc::Receiver<Call>,
     wake: Arc<OwnedFd>,
+    heartbeat: Heartbeat,
     commands: HashMap<CommandId, Reply<Result<Done, Refusal>>>,
     next_command: u64,
     started: Instant,
@@ -243,9 +251,9 @@ impl Loop {
             set_slots,
             fronts: Vec::new(),
             next_slot: 0,
-            pool: BufferPool::new(usize::from(setup.depth), 32),
             inbox,
             wake,
+            heartbeat: setup.heartbeat,
             commands: HashMap::new(),
             next_command: 0,
             started: Instant::now(),
@@ -263,19 +271,34 @@ impl Loop {
 
     fn run(&mut self) {
         while !self.stopped {
-            let mut moved = self.exchange();
-            moved |= self.take_calls();
-            let now = self.now();
-            if now.0 >= self.last_tick.0 + TICK_MS {
-                self.last_tick = now;
-                self.machine.tick(now);
-            }
-            moved |= self.machine.turn(now);
-            moved |= self.answer();
-            if !moved && !self.fronts.iter().any(Front::has_waiting) {
+            let mut moved = self.take_calls();
+            moved |= self.turn();
+            if !moved {
                 self.sleep();
             }
         }
+    }
+
+    /// Goes round once without taking calls; true if that is worth doing again at once.
+    ///
+    /// It waits for no device, so a device that hangs does not stop the heartbeat: its requests wait in the kernel.
+    fn turn(&mut self) -> bool {
+        let mut moved = self.exchange();
+        let now = self.now();
+        if now.0 >= self.last_tick.0 + TICK_MS {
+            self.last_tick = now;
+            self.machine.tick(now);
+        }
+        moved |= self.machine.turn(now);
+        moved |= self.answer();
+        for front in &mut self.fronts {
+            while let Some((request, buf)) = front.next_held_back() {
+                self.machine.request(now, request, buf);
+                moved = true;
+            }
+        }
+        self.heartbeat.beat(self.fronts.iter().map(|front| front.counters().completed).sum());
+        moved || self.fronts.iter().any(Front::has_waiting)
     }
 
     /// Hands commands of the queues to the rings, and takes in what has completed.
@@ -297,7 +320,7 @@ impl Loop {
                 };
                 let on_slot = |front: &&mut Front| front.slot() == slot;
                 let Some(front) = self.fronts.iter_mut().find(on_slot) else { continue };
-                if let Some((request, buf)) = front.on_cqe(user_data, result, &mut self.pool) {
+                if let Some((request, buf)) = front.on_cqe(user_data, result) {
                     let now = Now(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
                     self.machine.request(now, request, buf);
                 }
@@ -314,7 +337,7 @@ impl Loop {
             let owns = |front: &&mut Front| front.owns(finished.id);
             let front =
                 self.fronts.iter_mut().find(owns).expect("a request's front end stays until it is done");
-            front.finish(finished, &mut self.pool);
+            front.finish(finished);
         }
         let mut answers = Vec::new();
         self.machine.answers(&mut answers);
@@ -403,12 +426,10 @@ impl Loop {
         let deadline = Instant::now() + Duration::from_secs(5);
         for slot in [devices.shadow, devices.bitmap] {
             // Late completions must be taken in before the volumes can be let go.
-            let mut done: Vec<Completion> = Vec::new();
             while self.machine.sides().in_flight(slot) > 0 && Instant::now() < deadline {
-                let now = self.now();
-                self.machine.turn(now);
-                std::thread::sleep(Duration::from_millis(1));
-                done.clear();
+                if !self.turn() {
+                    self.sleep();
+                }
             }
             self.machine.sides().remove_device(slot).map_err(|error| error.to_string())?;
         }
@@ -448,7 +469,8 @@ impl Loop {
         };
         let sets: Vec<(SetIndex, SetStatus)> =
             indexes.filter_map(|index| Some((index, master.status(index)?))).collect();
-        Snapshot { sets, counters: master.counters(), master: counters(Side::Master) }
+        let io = self.machine.io_counts();
+        Snapshot { sets, counters: master.counters(), master: counters(Side::Master), io }
     }
 }
 

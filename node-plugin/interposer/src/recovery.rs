@@ -21,6 +21,10 @@ use uuid::Uuid;
 /// Time between two attempts at volumes that nothing can be done without.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Why a set is given up that nothing is known to be wrong with (E11).
+const PASSED_THROUGH: &str =
+    "umbra-io died or hung three times within a minute, so the master goes on without the set";
+
 /// How long the volumes of a set that its master cannot do without are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
@@ -77,6 +81,7 @@ impl Host {
     /// What keeps its master from being served: the set cannot be had, and the master cannot do without it.
     pub(crate) async fn start_set(
         &self,
+        master: Uuid,
         set: &SetRecord,
         patience: Patience,
     ) -> Result<Result<ReadySet, Unserved>, PlatformError> {
@@ -85,6 +90,14 @@ impl Host {
             .ended(id128(set.id))
             .map_err(|error| failed("read the state of", &set.bitmap, error.to_string()));
         let needed = is_indispensable(set, ended.clone().unwrap_or_default());
+        // An attach is somebody's wish; only a start by itself may be the next in a row of deaths (E11).
+        let passes = patience == Patience::Unlimited && self.pass_through.includes(master);
+        if passes && !set.independent && !needed {
+            // Its volumes are not even opened: what is on them may be why the process died.
+            tracing::error!(set = %set.name, "{PASSED_THROUGH}; its image is given up");
+            self.give_up(set)?;
+            return Ok(Err(Unserved { reason: PASSED_THROUGH.to_owned() }));
+        }
         let recovered = match ended {
             Ok(ended) => {
                 let patience = if needed { patience } else { Patience::Deadline };

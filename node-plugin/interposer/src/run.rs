@@ -1,10 +1,13 @@
 //! `umbra-io run`: the data plane. Everything is wired here, in the order it must start.
 
-use crate::masters::Host;
+use crate::masters::{Attached, Host};
+use crate::metrics;
 use crate::service::Service;
 use crate::state_dir::StateDir;
+use crate::supervise::child::Supervision;
 use clap::Args;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +17,9 @@ use umbra_ublk::Control;
 
 /// Longest that a control command of the driver may take. Stopping a device waits for its last writers.
 const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Stack of a thread that serves calls or waits for devices. All of it is locked, also while the thread is idle.
+const STACK_BYTES: usize = 128 << 10;
 
 /// Options of the data plane.
 #[derive(Clone, Debug, Args)]
@@ -27,6 +33,9 @@ pub(crate) struct Run {
     /// Where devices appear by UUID.
     #[arg(long, default_value = "/dev/umbra/by-id")]
     pub by_id: PathBuf,
+    /// Serve metrics for Prometheus and a health check there, to whoever can connect; without it, nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Text or JSON.
     #[arg(long, default_value = "text")]
     pub log_format: crate::logging::LogFormat,
@@ -46,6 +55,7 @@ pub(crate) fn main(run: &Run) -> ExitCode {
 }
 
 fn start(run: &Run) -> anyhow::Result<()> {
+    let supervision = Supervision::take()?;
     let ublk = umbra_ublk::Host::probe()?;
     for warning in &ublk.warnings {
         tracing::warn!(?warning, "this kernel is known to have a fault");
@@ -56,15 +66,15 @@ fn start(run: &Run) -> anyhow::Result<()> {
     umbra_ublk::lock_memory()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .thread_stack_size(1 << 20)
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()?;
-    runtime.block_on(serve_all(run))?;
+    runtime.block_on(serve_all(run, supervision))?;
     // Threads that serve devices end with the process; what is parked in the kernel waits for the next one.
     std::process::exit(0)
 }
 
-async fn serve_all(run: &Run) -> anyhow::Result<()> {
+async fn serve_all(run: &Run, supervision: Supervision) -> anyhow::Result<()> {
     let state = Arc::new(StateDir::open(&run.state_dir)?);
     if let Some(parent) = run.socket.parent() {
         std::fs::create_dir_all(parent)?;
@@ -75,14 +85,28 @@ async fn serve_all(run: &Run) -> anyhow::Result<()> {
         state,
         control: Control::open(CONTROL_DEADLINE)?,
         by_id: run.by_id.clone(),
+        heartbeats: supervision.heartbeats,
+        pass_through: supervision.pass_through,
     });
     let masters = Arc::new(Mutex::new(Vec::new()));
+    if let Some(address) = run.metrics {
+        serve_metrics(address, &host.by_id, &masters);
+    }
     let resumed = host.resume(&masters).await;
     let service = Arc::new(Service::new(host, masters));
     tokio::spawn(Arc::clone(&service).watch_restores());
     tracing::info!(socket = %run.socket.display(), masters = resumed.len(), "serving");
     serve(socket, service, stop_signal()).await?;
     Ok(())
+}
+
+fn serve_metrics(address: SocketAddr, by_id: &Path, masters: &Arc<Mutex<Vec<Attached>>>) {
+    let (by_id, masters) = (Arc::<Path>::from(by_id), Arc::clone(masters));
+    let scrape = move || {
+        let (by_id, masters) = (Arc::clone(&by_id), Arc::clone(&masters));
+        async move { metrics::scrape(&by_id, &masters).await }
+    };
+    tokio::spawn(async move { metrics::serve(metrics::listen(address).await, scrape).await });
 }
 
 async fn stop_signal() {

@@ -407,11 +407,12 @@ impl Service {
     }
 
     async fn disable(&self, call: DisableSet) -> Result<()> {
-        let found = self.find(&call.target.set)?;
+        let mut found = self.find(&call.target.set)?;
         if found.set.protected {
             return Err(PlatformError::Protected { set: call.target.set });
         }
         if found.attached.unserved.contains_key(&found.set.id) {
+            self.host.end_shadow(&mut found.set).await;
             return self.drop_set(&found).await;
         }
         let found = self.target(&call.target).await?;

@@ -1,4 +1,4 @@
-//! `umbra-io supervise -- run …`: the first process of the pod or unit (E11).
+//! `umbra-io supervise -- …`: the first process of the pod or unit (E11).
 //!
 //! ```text
 //!  supervise ── starts, kills, reaps ──> run
@@ -58,12 +58,12 @@ pub struct Supervise {
     /// Text or JSON.
     #[arg(long, default_value = "text")]
     log_format: LogFormat,
-    /// The program to start [default: this one].
+    /// Another program to start, with the arguments as they are, instead of this one's `run`.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
-    /// The command to supervise, as in `umbra-io supervise -- run --state-dir /var/lib/umbra`.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
+    /// Arguments of `run`, as in `umbra-io supervise -- --state-dir /var/lib/umbra`.
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    arguments: Vec<OsString>,
 }
 
 fn hang_after(text: &str) -> Result<Millis, String> {
@@ -107,6 +107,10 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Supe
 /// Supervises until the I/O process ends in order.
 pub(crate) fn main(args: &Supervise) -> ExitCode {
     logging::init(args.log_format);
+    // Swapped out to a device whose server is dead, it could not start the next server.
+    if let Err(error) = umbra_ublk::lock_memory() {
+        tracing::warn!(%error, "the supervisor's memory can be swapped out");
+    }
     // One thread: the kernel ties the child's life to the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime.map_err(io_error("start the runtime of", Path::new("umbra-io supervise")));
@@ -200,10 +204,11 @@ impl Supervisor {
         fs::create_dir_all(&args.run_dir).map_err(io_error("make", &args.run_dir))?;
         let lock = take_lock(&args.run_dir)?;
         let own = || std::env::current_exe().map_err(io_error("find", Path::new("this program")));
+        let subcommand = args.program.is_none().then(|| OsString::from("run"));
         let hang_after = args.hang_after.duration();
         Ok(Self {
             program: args.program.clone().map_or_else(own, Ok)?,
-            command: args.command.clone(),
+            command: subcommand.into_iter().chain(args.arguments.iter().cloned()).collect(),
             log: DeathLog::load(&args.run_dir.join("deaths.json"), &boot(), hang_after),
             run_dir: args.run_dir.clone(),
             hang_after,

@@ -116,6 +116,17 @@ fn an_end_in_order_and_wrong_arguments_are_final() {
 }
 
 #[test]
+fn it_is_run_that_is_supervised_with_the_arguments_given() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_umbra-io"));
+    command.args(["supervise", "--run-dir"]).arg(home.path()).args(["--", "--no-such-option"]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("--no-such-option") && text.contains("umbra-io run"), "{text}");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
 fn a_process_that_dies_before_it_serves_starts_without_shadows_the_fourth_time() {
     let mut supervised = Supervised::start("kill -SEGV $$");
     assert_eq!(supervised.ended(), Some(0));

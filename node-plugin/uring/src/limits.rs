@@ -73,7 +73,7 @@ pub(crate) const TRANSFER_BYTES_MAX: u64 = 1 << 30;
 
 /// Zeros written at a time to a device that cannot zero by itself: large enough that the device, not the
 /// number of operations, is the limit.
-pub(crate) const ZERO_BUFFER_BYTES: usize = 1 << 20;
+pub(crate) const ZERO_BUFFER_BYTES: usize = 256 << 10;
 
 /// `EAGAIN` and `EINTR` in a row before they are taken as the device's answer.
 pub(crate) const RETRIES_MAX: u8 = 16;

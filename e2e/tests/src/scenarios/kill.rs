@@ -1,6 +1,6 @@
 //! `kill -9` under load: no error at the client, the data right, the image intact, the set online.
 
-use crate::node::{Node, ctl, find_text, set_state};
+use crate::node::{Node, check_locked_memory, ctl, find_text, hash, set_state};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use umbra_lab::{Disk, Vm};
@@ -22,14 +22,8 @@ pub(super) fn three_kills() -> Result<()> {
     let enabled =
         ctl(&vm, "enable s --master m --mode dependent --shadow /dev/lab/shadow --bitmap /dev/lab/bitmap")?;
     let shadow = find_text(&enabled, "shadowDevice").context("enable answers with a device")?;
-    let hash = |device: &str| -> Result<String> {
-        let output = vm
-            .sh(&format!("dd if={device} bs=1M iflag=direct status=none | sha256sum"))
-            .timeout(Duration::from_secs(120));
-        Ok(output.run()?.text().trim().to_owned())
-    };
-    let image = hash(&shadow)?;
-    ensure!(image == hash(&master)?, "right after the cut both sides are equal");
+    let image = hash(&vm, &shadow)?;
+    ensure!(image == hash(&vm, &master)?, "right after the cut both sides are equal");
     let load = vm.spawn(&format!(
         "fio --name=verify --filename={master} --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite \
          --bsrange=4k-64k --size=96m --verify=crc32c --verify_fatal=1 --verify_backlog=512 --loops=2"
@@ -42,7 +36,8 @@ pub(super) fn three_kills() -> Result<()> {
         ensure!(state == "idle", "after kill {round} the set is {state}");
     }
     load.wait(Duration::from_secs(300))?.check()?;
-    ensure!(hash(&shadow)? == image, "the image has changed");
+    check_locked_memory(&vm, 128 * MIB)?;
+    ensure!(hash(&vm, &shadow)? == image, "the image has changed");
     ctl(&vm, "disable s")?;
     ctl(&vm, "detach m")?;
     vm.finish()

@@ -86,6 +86,8 @@ impl Worker {
         // Never joined: it may be inside a command that does not return. It ends with the last handle.
         thread::Builder::new()
             .name("ublk-control".to_owned())
+            // Small, since all of it is locked in a process that locks its memory.
+            .stack_size(128 << 10)
             .spawn(move || serve(backend, &inbox, &worker_state))
             .map_err(Error::StartControl)?;
         Ok(Worker { jobs, state })
