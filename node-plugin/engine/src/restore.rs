@@ -133,7 +133,7 @@ impl Owner {
     }
 
     /// Whether the chunk's data can be had from the shadow.
-    fn is_restorable(&self, chunk: Chunk) -> bool {
+    pub(crate) fn is_restorable(&self, chunk: Chunk) -> bool {
         let restore = self.restore.as_ref().expect("a restore runs");
         let set = self.set(restore.set);
         let in_head = chunk.0 * self.geometry.chunk_bytes() < set.maps.head_bytes();
