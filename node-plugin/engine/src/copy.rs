@@ -96,7 +96,10 @@ impl Owner {
             let needs = |set: &&crate::set::VolumeSet| {
                 only.is_none_or(|only| only == set.index) && !set.is_satisfied(chunk)
             };
-            let pending = u32::from(self.maps.pending.get(chunk.0)) << SETS_MAX;
+            // Of what is pending only a part may be there to be restored.
+            let pending = self.maps.pending.get(chunk.0);
+            let restorable = pending && self.is_restorable(chunk);
+            let pending = (u32::from(pending) | u32::from(restorable) << 1) << SETS_MAX;
             self.sets.iter().flatten().filter(needs).fold(pending, |mask, set| mask | 1 << set.index.0)
         };
         let first = needed(wanted.first);
