@@ -23,17 +23,23 @@
 //! through, and either decision is right for it as long as all members get the same
 //! (the store's `decide` has the rule).
 
+mod flip;
+mod steps;
+mod together;
+
 use crate::action::{
-    Action, CUT_MEMBERS_MAX, Command, CommandId, CopyKind, CutMember, Device, Direction, Done, HeadMove,
-    InDoubt, Now, OpId, Refusal, SetIndex,
+    Action, CUT_MEMBERS_MAX, Command, CommandId, CopyKind, CutMember, Device, Direction, Done, Now, Refusal,
+    SetIndex,
 };
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::port::ToPort;
-use crate::record::{Mode, OfflineCause, PlaneHeader, PlaneId, SetHeader, SetState};
-use crate::set::{Checkpoint, Commit, Committing, Durable, Ending, VolumeSet};
-use crate::units::{Epoch, Id128};
+use crate::record::{OfflineCause, PlaneId, SetHeader, SetState};
+use crate::set::{Checkpoint, Commit, Committing, Ending, VolumeSet};
+use crate::units::Id128;
 use std::sync::Arc;
+
+use flip::clear_plane;
 
 /// What the gate is closed for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -349,200 +355,12 @@ impl Owner {
             && self.sets.iter().flatten().all(|set| !set.is_serving() || set.is_drained())
     }
 
-    fn flush_source(&mut self, out: &mut OwnerOutput) {
-        let gate = self.gate.as_mut().expect("a gate in progress");
-        let inside = gate.phase == Phase::SourceFlush;
-        if inside && is_off(Rule::FlushSourceAtCut) {
-            self.source_flushed(out);
-            return;
-        }
-        self.master_ticket += 1;
-        gate.flush_ticket = Some(self.master_ticket);
-        let op = OpId::Flush(Device::Master, self.master_ticket);
-        out.actions.push(Action::Flush { op, device: Device::Master });
-    }
-
-    /// A flush of the master has ended. One that failed voids the cut.
-    pub(crate) fn master_flushed(&mut self, ticket: u64, ok: bool, out: &mut OwnerOutput) {
-        let Some(gate) = &self.gate else { return };
-        if gate.flush_ticket != Some(ticket) {
-            return;
-        }
-        if !ok && gate.purpose != Purpose::Detach {
-            self.void(Refusal::SourceFlush, out);
-        } else if gate.phase == Phase::Preflush {
-            // What is in the pages before the gate closes need not be written behind it.
-            for index in self.updated() {
-                self.set_mut(index).checkpoint_wanted = true;
-            }
-            self.gate_to(Phase::Settling);
-        } else {
-            self.source_flushed(out);
-        }
-    }
-
-    /// Members whose *differs* has to be complete in its pages before the flip (E2).
-    fn updated(&self) -> Vec<SetIndex> {
-        let gate = self.gate.as_ref().expect("a gate in progress");
-        let update = |member: &&CutMember| {
-            member.direction == Direction::ToShadow
-                && member.kind == CopyKind::Update
-                && self.set(member.set).is_tracking()
-                && !is_off(Rule::RegionsPendingAtCut)
-        };
-        gate.purpose.members().iter().filter(update).map(|member| member.set).collect()
-    }
-
     /// The port holds everything back and has nothing in flight.
     pub(crate) fn port_closed(&mut self, _out: &mut OwnerOutput) {
         if let Some(gate) = &mut self.gate
             && gate.phase == Phase::Closing
         {
             self.gate_to(Phase::Draining);
-        }
-    }
-
-    /// The source is durable: what comes next depends on what the gate is closed for.
-    fn source_flushed(&mut self, out: &mut OwnerOutput) {
-        let gate = self.gate.as_ref().expect("a gate in progress");
-        match &gate.purpose {
-            Purpose::Cut { .. } => {
-                let sources: Vec<SetIndex> = gate.purpose.restored().map(|member| member.set).collect();
-                if sources.is_empty() {
-                    self.settle_planes(out);
-                } else {
-                    self.flush_sets(&sources, out);
-                }
-            }
-            Purpose::Complete { set } => self.flush_sets(&[*set], out),
-            Purpose::Disable { set } => {
-                let set = *set;
-                if self.set(set).is_serving() {
-                    self.flush_sets(&[set], out);
-                } else {
-                    self.commit_gate(out);
-                }
-            }
-            Purpose::Detach => {
-                let serving = self.serving();
-                if serving.is_empty() {
-                    self.gate_done(out);
-                } else {
-                    self.flush_sets(&serving, out);
-                }
-            }
-        }
-    }
-
-    fn serving(&self) -> Vec<SetIndex> {
-        self.set_indexes().filter(|index| self.set(*index).is_serving()).collect()
-    }
-
-    /// Writes the pages that the flip relies upon: *differs* of an update, *pending* of a restore.
-    fn settle_planes(&mut self, out: &mut OwnerOutput) {
-        let mut wanted = self.updated();
-        let gate = self.gate.as_ref().expect("a gate in progress");
-        let restored: Vec<CutMember> = gate.purpose.restored().collect();
-        for member in restored {
-            self.seed_pending(member);
-            wanted.push(member.set);
-        }
-        if wanted.is_empty() {
-            self.move_heads_out(out);
-            return;
-        }
-        self.gate_to(Phase::Checkpointing);
-        for index in wanted {
-            self.set_mut(index).checkpoint_wanted = true;
-        }
-    }
-
-    /// What a restore has to copy. It counts only once the superblock says that a restore runs.
-    fn seed_pending(&mut self, member: CutMember) {
-        let maps = Arc::clone(&self.maps);
-        let set = self.set_mut(member.set);
-        set.fold_written(&maps);
-        let pending = match (set.parameters.mode, member.kind) {
-            (Mode::Dependent, _) => set.plane(PlaneId::Held).clone(),
-            (Mode::Independent, CopyKind::Update) => set.plane(set.differs_plane()).clone(),
-            (Mode::Independent, CopyKind::Full) => set.plane(PlaneId::Held).clone(),
-        };
-        let plane = set.plane_mut(PlaneId::Pending);
-        *plane = pending;
-        plane.mark_all(true);
-    }
-
-    /// An update of a complete shadow leaves chunks in place that the label is going to cover.
-    fn move_heads_out(&mut self, out: &mut OwnerOutput) {
-        let gate = self.gate.as_ref().expect("a gate in progress");
-        let in_place = |member: &&CutMember| {
-            member.direction == Direction::ToShadow
-                && member.kind == CopyKind::Update
-                && !self.set(member.set).header.head_moved
-        };
-        let sets: Vec<SetIndex> =
-            gate.purpose.members().iter().filter(in_place).map(|member| member.set).collect();
-        if sets.is_empty() {
-            self.gate_ready(out);
-        } else {
-            self.move_heads(sets, HeadMove::Out, out);
-        }
-    }
-
-    fn move_heads(&mut self, sets: Vec<SetIndex>, to: HeadMove, out: &mut OwnerOutput) {
-        self.gate_to(Phase::Head);
-        for set in &sets {
-            self.set_mut(*set).head_moving = true;
-            out.actions.push(Action::MoveHead { set: *set, to });
-        }
-        self.gate.as_mut().expect("a gate in progress").awaited = sets;
-    }
-
-    fn flush_sets(&mut self, sets: &[SetIndex], out: &mut OwnerOutput) {
-        let awaited = u32::try_from(sets.len() * 2).expect("at most 16 sets");
-        self.gate_to(Phase::ShadowFlush(awaited));
-        for index in sets {
-            let set = self.set_mut(*index);
-            // Written through the presented device, without FUA: only a real flush makes that durable.
-            set.shadow.must_flush(Durable::Gate);
-            set.bitmap.must_flush(Durable::Gate);
-        }
-        self.settle(out);
-    }
-
-    /// A shadow or bitmap volume has been flushed for the gate.
-    pub(crate) fn gate_flushed(&mut self, _device: Device, out: &mut OwnerOutput) {
-        let Some(gate) = &mut self.gate else { return };
-        let Phase::ShadowFlush(awaited) = &mut gate.phase else { return };
-        *awaited -= 1;
-        if *awaited > 0 {
-            return;
-        }
-        match gate.purpose {
-            Purpose::Complete { set } => self.move_heads(vec![set], HeadMove::Back, out),
-            Purpose::Disable { .. } => self.commit_gate(out),
-            Purpose::Cut { .. } => self.settle_planes(out),
-            Purpose::Detach => {
-                self.gate_to(Phase::Checkpointing);
-                for index in self.serving() {
-                    self.set_mut(index).checkpoint_wanted = true;
-                }
-            }
-        }
-    }
-
-    /// The head is where it should be, or could not be brought there.
-    pub(crate) fn head_moved(&mut self, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
-        let Some(set) = self.sets[usize::from(index.0)].as_mut() else { return };
-        set.head_moving = false;
-        let awaits = |gate: &Gate| gate.phase == Phase::Head && gate.awaited.contains(&index);
-        if !self.gate.as_ref().is_some_and(awaits) {
-            return;
-        }
-        if !ok {
-            self.shadow_failed(index, out);
-        } else if self.no_longer_awaited(index) {
-            self.gate_ready(out);
         }
     }
 
@@ -554,16 +372,6 @@ impl Owner {
         before > 0 && gate.awaited.is_empty()
     }
 
-    /// The pages are complete: nothing is left for a replay, and no region need count as differing (E2).
-    fn finish_checkpoint(&mut self, out: &mut OwnerOutput) {
-        let ready = |set: &VolumeSet| {
-            !set.checkpoint_wanted && set.checkpoint == Checkpoint::Idle && set.committing == Committing::Idle
-        };
-        if self.sets.iter().flatten().filter(|set| set.is_serving()).all(ready) {
-            self.move_heads_out(out);
-        }
-    }
-
     /// All that can be done before anything durable changes is done.
     fn gate_ready(&mut self, out: &mut OwnerOutput) {
         let gate = self.gate.as_mut().expect("a gate in progress");
@@ -573,75 +381,6 @@ impl Owner {
             answer(command, Ok(Done::Gated), out);
         } else {
             self.commit_gate(out);
-        }
-    }
-
-    /// Second step of a cut over several sets.
-    pub(crate) fn flip_gate(&mut self, id: CommandId, cut: Id128, out: &mut OwnerOutput) {
-        match self.gate_of(cut).map(|gate| gate.phase) {
-            Some(Phase::Gated) => {
-                self.gate.as_mut().expect("looked at").command = Some(id);
-                if is_off(Rule::InDoubtFirst) {
-                    return self.awaited_done_of(Phase::Doubting, out);
-                }
-                self.hand_out(Phase::Doubting, Commit::Doubt);
-            }
-            Some(Phase::InDoubt) => answer(Some(id), Ok(Done::InDoubt), out),
-            Some(_) => answer(Some(id), Err(Refusal::Busy), out),
-            None => answer(Some(id), Err(Refusal::NoGate), out),
-        }
-    }
-
-    /// Last step of a cut over several sets, or the end of the attempt.
-    pub(crate) fn decide_gate(&mut self, id: CommandId, cut: Id128, commit: bool, out: &mut OwnerOutput) {
-        match (self.gate_of(cut).map(|gate| gate.phase), commit) {
-            (Some(Phase::InDoubt), true) => {
-                self.gate.as_mut().expect("looked at").command = Some(id);
-                self.commit_gate(out);
-            }
-            (Some(Phase::InDoubt), false) => {
-                self.gate.as_mut().expect("looked at").command = Some(id);
-                self.hand_out(Phase::Voiding(Refusal::NoGate), |_| Commit::Void);
-                self.finish_awaited(out);
-            }
-            (Some(Phase::Doubting | Phase::Committing | Phase::Voiding(_)), _) => {
-                answer(Some(id), Err(Refusal::Busy), out);
-            }
-            (Some(_), false) => {
-                self.void(Refusal::NoGate, out);
-                answer(Some(id), Ok(Done::Ok), out);
-            }
-            (None, false) => {
-                // It may still wait for its turn.
-                let is_it =
-                    |command: &Command| matches!(command, Command::Prepare { cut: of, .. } if *of == cut);
-                let (void, rest) =
-                    self.commands.drain(..).partition::<Vec<_>, _>(|(_, command)| is_it(command));
-                self.commands.extend(rest);
-                for (waiting, _) in void {
-                    answer(Some(waiting), Err(Refusal::NoGate), out);
-                }
-                answer(Some(id), Ok(Done::Ok), out);
-            }
-            // P2: asked again, the answer is the same.
-            (None, true) if self.sets.iter().flatten().any(|set| set.header.cut == cut) => {
-                answer(Some(id), Ok(Done::Ok), out);
-            }
-            (Some(_) | None, true) => answer(Some(id), Err(Refusal::NoGate), out),
-        }
-    }
-
-    fn gate_of(&self, cut: Id128) -> Option<&Gate> {
-        self.gate.as_ref().filter(|gate| matches!(gate.purpose, Purpose::Cut { cut: of, .. } if of == cut))
-    }
-
-    /// What a superblock that is in doubt says beside its own header.
-    pub(crate) fn doubt(&self, then: SetHeader) -> Option<InDoubt> {
-        match &self.gate.as_ref()?.purpose {
-            Purpose::Cut { all: Some(members), .. } => Some(InDoubt { members: Arc::clone(members), then }),
-            Purpose::Cut { .. } | Purpose::Complete { .. } | Purpose::Disable { .. } | Purpose::Detach => {
-                None
-            }
         }
     }
 
@@ -673,53 +412,6 @@ impl Owner {
         }
     }
 
-    /// The header on the far side of the gate.
-    fn gate_header(&self, index: SetIndex, purpose: &Purpose) -> SetHeader {
-        let set = self.set(index);
-        match purpose {
-            Purpose::Cut { members, cut, unix_ms, .. } => {
-                let member = members.iter().find(|member| member.set == index).expect("a member of the cut");
-                let header = match member.direction {
-                    Direction::ToShadow => cut_header(set, member.kind),
-                    Direction::ToMaster => restore_header(set),
-                };
-                SetHeader { cut: *cut, cut_unix_ms: *unix_ms, ..header }
-            }
-            Purpose::Complete { .. } => {
-                SetHeader { state: SetState::Complete, head_moved: false, ..set.header }
-            }
-            Purpose::Disable { .. } => SetHeader { state: SetState::Disabled, ..set.header },
-            // *Differs* is complete in its pages: a clean set's regions read as inactive.
-            Purpose::Detach => SetHeader { clean: true, ..set.header },
-        }
-    }
-
-    /// The epoch that a cut over several sets may have begun on the bitmap volume already, though memory does not say
-    /// so: from the first superblock that is in doubt until the gate opens. What takes it back may not be there yet.
-    pub(crate) fn doubtful_epoch(&self, index: SetIndex) -> Option<Epoch> {
-        let gate = self.gate.as_ref().filter(|gate| gate.purpose.concerns(index))?;
-        let Purpose::Cut { cut, all: Some(_), .. } = &gate.purpose else { return None };
-        let begun =
-            matches!(gate.phase, Phase::Doubting | Phase::InDoubt | Phase::Committing | Phase::Voiding(_));
-        let header = self.set(index).header;
-        let is_flipped = header.cut == *cut;
-        begun.then(|| if is_flipped { header.epoch } else { self.gate_header(index, &gate.purpose).epoch })
-    }
-
-    /// Whether a superblock of the set says that a cut is in doubt, or is about to: another one would hide that.
-    pub(crate) fn is_in_doubt(&self, index: SetIndex) -> bool {
-        self.gate.as_ref().is_some_and(|gate| {
-            matches!(gate.phase, Phase::Doubting | Phase::InDoubt) && gate.purpose.concerns(index)
-        })
-    }
-
-    /// Whether a restore from the set is being committed: nothing but its bitmap volume can stop it any more.
-    pub(crate) fn is_restore_decided(&self, index: SetIndex) -> bool {
-        self.gate.as_ref().is_some_and(|gate| {
-            gate.phase == Phase::Committing && gate.purpose.restored().any(|member| member.set == index)
-        })
-    }
-
     /// A superblock of the gate is durable. One that is in doubt may come when the cut is being taken back already:
     /// then it is another that is awaited.
     pub(crate) fn gate_committed(&mut self, index: SetIndex, commit: Commit, out: &mut OwnerOutput) {
@@ -734,12 +426,6 @@ impl Owner {
         if self.gate.as_ref().is_some_and(waits) && self.no_longer_awaited(index) {
             self.awaited_done(out);
         }
-    }
-
-    /// As if every superblock of a phase had been written.
-    fn awaited_done_of(&mut self, phase: Phase, out: &mut OwnerOutput) {
-        self.gate_to(phase);
-        self.awaited_done(out);
     }
 
     /// Every superblock of the gate is durable, or its set has ended.
@@ -767,51 +453,6 @@ impl Owner {
             }
             (_, Purpose::Detach) => self.gate_done(out),
         }
-    }
-
-    /// The cut in memory.
-    fn flip(&mut self, members: &[CutMember], out: &mut OwnerOutput) {
-        self.counters.cuts += 1;
-        let maps = Arc::clone(&self.maps);
-        // What ports wrote belongs to the past of every set.
-        for set in self.sets.iter_mut().flatten() {
-            if members.iter().all(|member| member.set != set.index) {
-                set.fold_written(&maps);
-            }
-        }
-        for member in members {
-            let set = self.set_mut(member.set);
-            set.journal.checkpointed(set.header.checkpoint_upto);
-            match member.direction {
-                Direction::ToShadow => flip_to_shadow(set, member.kind, &maps),
-                Direction::ToMaster => {
-                    clear_tracking(set);
-                    if is_off(Rule::HeldInRestore) {
-                        clear_plane(set, PlaneId::Held);
-                    }
-                }
-            }
-            if set.ending == Ending::Recorded {
-                set.ending = Ending::No;
-            }
-            set.copier.cursor = 0;
-            set.copier.copied_bytes = 0;
-            set.publish_maps();
-            let (epoch, labelled, shadow) = (set.header.epoch, set.header.head_moved, Arc::clone(&set.maps));
-            out.messages.push(ToPort::Maps(member.set, Some(shadow)));
-            if labelled {
-                out.actions.push(Action::Label { set: member.set, epoch });
-            }
-            if member.direction == Direction::ToMaster {
-                let failed = self.maps.is_source_failed();
-                self.begin_restore(member.set);
-                if failed {
-                    self.source_failed(member.set);
-                }
-            }
-        }
-        maps.written.fill(false);
-        self.publish_pass();
     }
 
     /// Opens the gate and answers; after a disable the set is gone, after a detach everything is.
@@ -922,16 +563,6 @@ impl Owner {
         }
     }
 
-    fn leave_cut(&mut self, index: SetIndex) {
-        if self.is_restore_decided(index) {
-            self.maps.set_source_failed(false);
-        }
-        if let Some(Gate { purpose: Purpose::Cut { members, .. }, .. }) = &mut self.gate {
-            members.retain(|member| member.set != index);
-        }
-        clear_plane(self.set_mut(index), PlaneId::Pending);
-    }
-
     /// A drain that takes too long voids the cut, and so does a coordinator that does not come back in time.
     pub(crate) fn gate_tick(&mut self, out: &mut OwnerOutput) {
         let Some(gate) = &self.gate else { return };
@@ -958,92 +589,4 @@ fn answer(command: Option<CommandId>, result: Result<Done, Refusal>, out: &mut O
     if let Some(command) = command {
         out.actions.push(Action::Answer { command, result });
     }
-}
-
-fn flip_to_shadow(set: &mut VolumeSet, kind: CopyKind, maps: &crate::shared::MasterMaps) {
-    if set.parameters.mode == Mode::Independent && kind == CopyKind::Update {
-        subtract_differing(set, maps);
-    } else {
-        clear_plane(set, PlaneId::Held);
-    }
-    clear_plane(set, PlaneId::Lost);
-    clear_tracking(set);
-}
-
-fn clear_tracking(set: &mut VolumeSet) {
-    for plane in [set.differs_plane(), set.region_plane()] {
-        clear_plane(set, plane);
-    }
-}
-
-/// A plane that the new epoch starts empty: the superblock's plane epoch says so on disk.
-fn clear_plane(set: &mut VolumeSet, id: PlaneId) {
-    let plane = set.plane_mut(id);
-    plane.fill(false);
-    plane.mark_all(false);
-}
-
-/// Held := held less everything that may differ, in memory exactly as recovery would compute it (E2).
-fn subtract_differing(set: &mut VolumeSet, maps: &crate::shared::MasterMaps) {
-    // The header has flipped already: what tracked until now is the other pair.
-    let frozen = set.header.tracking.other();
-    let differs = PlaneId::differs(frozen);
-    set.plane_mut(differs).or_shared(&maps.written);
-    let mut next = set.plane(differs).find(0, true);
-    while let Some(chunk) = next {
-        set.plane_mut(PlaneId::Held).put(chunk, false);
-        next = set.plane(differs).find(chunk + 1, true);
-    }
-    set.plane_mut(PlaneId::Held).mark_all(true);
-}
-
-/// The epoch-change table of engine.md for cuts to the shadow.
-fn cut_header(set: &VolumeSet, kind: CopyKind) -> SetHeader {
-    // An epoch that was given up, though it may never have begun, is not used again.
-    let epoch = set.header.epoch.max(set.given_up_epoch).next();
-    let mut header = SetHeader {
-        epoch,
-        state: match set.parameters.mode {
-            Mode::Dependent => SetState::Dependent,
-            Mode::Independent => SetState::Copying,
-        },
-        head_moved: true,
-        shadow_written: false,
-        recovered: false,
-        clean: false,
-        merging: false,
-        ..set.header
-    };
-    let update = set.parameters.mode == Mode::Independent && kind == CopyKind::Update;
-    if update {
-        header.tracking = header.tracking.other();
-        header.merging = true;
-    } else {
-        header.planes[PlaneId::Held.index()] = PlaneHeader { epoch };
-        // Every plane starts anew, so no record of the past counts. After a reset some of them never arrived,
-        // and must not be looked for.
-        header.checkpoint_upto = set.journal.confirmed();
-    }
-    for plane in [PlaneId::Lost, PlaneId::differs(header.tracking), PlaneId::region(header.tracking)] {
-        header.planes[plane.index()] = PlaneHeader { epoch };
-    }
-    header
-}
-
-/// The epoch-change table of engine.md for a restore: *pending* is in its pages already, both sides are the same
-/// from here on.
-fn restore_header(set: &VolumeSet) -> SetHeader {
-    let epoch = set.header.epoch.max(set.given_up_epoch).next();
-    let mut header = SetHeader {
-        epoch,
-        state: SetState::Restoring,
-        shadow_written: false,
-        recovered: false,
-        clean: false,
-        ..set.header
-    };
-    for plane in [PlaneId::differs(header.tracking), PlaneId::region(header.tracking)] {
-        header.planes[plane.index()] = PlaneHeader { epoch };
-    }
-    header
 }
