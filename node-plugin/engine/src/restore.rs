@@ -581,10 +581,12 @@ impl Owner {
             return;
         }
         if unrecorded {
-            let epoch = set.given_up_epoch;
-            self.set_mut(index).header.state = SetState::Offline(OfflineCause::Bitmap);
+            let (epoch, cause, since) = (set.given_up_epoch, OfflineCause::Bitmap, self.now);
+            let set = self.set_mut(index);
+            set.header.state = SetState::Offline(cause);
+            // Tried until it is recorded: else the next start would refuse a master that is whole.
+            set.ending = Ending::Elsewhere { cause, since, retry_at: None };
             self.restore_ended(index, out);
-            let cause = OfflineCause::Bitmap;
             out.actions.push(Action::GiveUp { set: index, cause, epoch, master_incomplete: false });
         } else if set.ending == Ending::No && !has_state_commit(set) {
             let state = set.parameters.mode.at_rest();
