@@ -36,9 +36,9 @@ const WRITE_BUFFERS_BYTES: u64 = 5 << 20;
 /// fewer copies at a time.
 const WRITE_RUN_BYTES: u64 = 128 << 10;
 /// Largest run of the background copier, in bytes: with several in flight enough for a disk to stream.
-const COPIER_RUN_BYTES: u64 = 512 << 10;
+const COPIER_RUN_BYTES: u64 = 1 << 20;
 /// Buffers of the background copier.
-const COPIER_BUFFERS: u16 = 4;
+const COPIER_BUFFERS: u16 = 3;
 /// Stack of the thread, all of which is locked.
 const STACK_BYTES: usize = 512 << 10;
 /// A cut whose drain takes longer is void, in milliseconds.
