@@ -244,6 +244,11 @@ impl Life {
             self.world.set_faults(*disk, Faults::default());
         }
         self.healthy.fill(true);
+        if self.notes.is_failing() {
+            // While nothing could be recorded requests may have waited by policy: their time counts from here.
+            let now = self.now_ms;
+            self.outstanding.values_mut().for_each(|request| request.submitted_ms = now);
+        }
         self.notes.set_failing(0);
         self.world.release();
     }
