@@ -466,11 +466,15 @@ impl Owner {
 
     /// E13: who writes through a shadow waits for that set alone, not for its siblings or what is restored behind them.
     fn wake_own(&mut self, id: CopyId, index: SetIndex) {
-        let own = |waiter: &RequestId| self.waiting_side(*waiter) == Some(Side::Shadow(index));
-        let waiters = self.copies[&id].waiters.iter().copied();
-        let (ready, others): (Vec<RequestId>, Vec<RequestId>) = waiters.partition(own);
-        self.copies.get_mut(&id).expect("the copy is in progress").waiters = others;
-        ready.into_iter().for_each(|waiter| self.wake(waiter));
+        let mut at = 0;
+        while let Some(waiter) = self.copies[&id].waiters.get(at).copied() {
+            if self.waiting_side(waiter) == Some(Side::Shadow(index)) {
+                self.copies.get_mut(&id).expect("the copy is in progress").waiters.remove(at);
+                self.wake(waiter);
+            } else {
+                at += 1;
+            }
+        }
     }
 
     /// Every set has what it needs of the run: the copy is over, or the restore of the run may begin.
