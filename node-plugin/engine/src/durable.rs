@@ -1,6 +1,6 @@
 //! What makes a set's state durable: journal blocks, flush tickets, superblock commits, checkpoints.
 
-use crate::action::{Action, Device, Done, OpId, Place, SetIndex};
+use crate::action::{Action, Device, Done, Now, OpId, Place, SetIndex};
 use crate::journal::Purpose;
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{PlaneId, SetHeader, SetState};
@@ -10,36 +10,39 @@ use crate::units::Sequence;
 /// Bitmap pages in flight per set: a checkpoint is background work.
 const PAGES_IN_FLIGHT_MAX: usize = 16;
 
+/// After this long without a record the superblock says what is durable, in milliseconds: what the newest block holds is
+/// said by nothing else, and its rot would look like a block that was never written.
+const QUIET_MS: u64 = 1000;
+
 impl Owner {
     /// Handles everything that has become durable, and lets out everything that is ready, until nothing moves.
     pub(crate) fn settle(&mut self, out: &mut OwnerOutput) {
         for index in self.set_indexes() {
-            while let Some((device, item)) = self.next_durable(index) {
-                self.became_durable(index, device, item, out);
+            while let Some(item) = self.next_durable(index) {
+                self.became_durable(index, item, out);
             }
             self.seal_journal(index, out);
             self.start_commit(index, out);
             self.run_checkpoint(index, out);
-            while let Some((device, item)) = self.next_durable(index) {
-                self.became_durable(index, device, item, out);
+            while let Some(item) = self.next_durable(index) {
+                self.became_durable(index, item, out);
             }
             self.issue_flushes(index, out);
         }
     }
 
-    fn next_durable(&mut self, index: SetIndex) -> Option<(Device, Durable)> {
+    fn next_durable(&mut self, index: SetIndex) -> Option<Durable> {
         let set = self.sets[usize::from(index.0)].as_mut()?;
-        let shadow = set.shadow.pop_ready().map(|item| (Device::Shadow(index), item));
-        shadow.or_else(|| set.bitmap.pop_ready().map(|item| (Device::Bitmap(index), item)))
+        set.shadow.pop_ready().or_else(|| set.bitmap.pop_ready())
     }
 
-    fn became_durable(&mut self, index: SetIndex, device: Device, item: Durable, out: &mut OwnerOutput) {
+    fn became_durable(&mut self, index: SetIndex, item: Durable, out: &mut OwnerOutput) {
         match item {
             Durable::CopyData(copy) => self.copy_data_durable(copy, index),
             Durable::Block(sequence) => self.block_durable(index, sequence, out),
             Durable::Pages => self.pages_durable(index, out),
             Durable::Superblock(place) => self.superblock_durable(index, place, out),
-            Durable::Gate => self.gate_flushed(device, out),
+            Durable::Gate(round) => self.gate_flushed(round, out),
         }
     }
 
@@ -89,6 +92,7 @@ impl Owner {
                 return;
             };
             let sequence = block.sequence;
+            set.sealed_at = now;
             let op = OpId::Journal(index, sequence);
             set.bitmap_watch.submitted(op, now);
             let fua = set.bitmap.fua();
@@ -152,6 +156,18 @@ impl Owner {
         self.write_superblock(index, Place::A, out);
     }
 
+    /// Says what is durable in the superblock of a set that has been quiet for a while.
+    pub(crate) fn confirm_quiet(&mut self, index: SetIndex) {
+        let Now(now) = self.now;
+        let gate = self.gate.is_some() || self.detached;
+        let set = self.set_mut(index);
+        let unsaid = set.journal.confirmed() > set.header.confirmed_upto;
+        let quiet = now >= set.sealed_at.0 + QUIET_MS;
+        if unsaid && quiet && !gate && set.is_serving() && set.ending == Ending::No && set.is_settled() {
+            set.commits.push_back(Commit::Confirm);
+        }
+    }
+
     fn write_superblock(&mut self, index: SetIndex, place: Place, out: &mut OwnerOutput) {
         let now = self.now;
         self.counters.superblocks += 1;
@@ -212,7 +228,7 @@ impl Owner {
                     out.actions.push(Action::Answer { command, result: Ok(Done::Ok) });
                 }
             }
-            Commit::ShadowWritten => {}
+            Commit::ShadowWritten | Commit::Confirm => {}
         }
     }
 
@@ -232,6 +248,9 @@ impl Owner {
             let maps = std::sync::Arc::clone(&self.maps);
             let set = self.set_mut(index);
             set.fold_written(&maps);
+            if set.is_tracking() {
+                set.fold_lost();
+            }
             set.checkpoint_wanted = false;
             let upto = set.journal.confirmed();
             set.checkpoint = Checkpoint::Pages { upto, place: Place::A, next: 0, merged: set.header.merging };
@@ -304,7 +323,7 @@ impl Owner {
 fn next_header(set: &VolumeSet, commit: Commit) -> SetHeader {
     match commit {
         Commit::Gate(header) => header,
-        Commit::Doubt(_) | Commit::Void => set.header,
+        Commit::Doubt(_) | Commit::Void | Commit::Confirm => set.header,
         Commit::Checkpoint { upto, merged } => {
             let merging = set.header.merging && !merged;
             SetHeader { checkpoint_upto: upto, merging, ..set.header }

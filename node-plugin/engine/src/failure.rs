@@ -173,6 +173,7 @@ impl Owner {
                 self.bitmap_failed(index, out);
             }
             self.retry_give_up(index, out);
+            self.confirm_quiet(index);
         }
         self.gate_tick(out);
     }

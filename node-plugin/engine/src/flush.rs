@@ -95,6 +95,13 @@ impl<T> Flusher<T> {
         self.waiting.is_empty() && self.in_flight.is_empty() && self.ready.is_empty()
     }
 
+    /// Begins anew with another way to durability. Tickets go on from where they were: a flush that was issued before
+    /// proves nothing from here on.
+    pub(crate) fn restart(&mut self, durability: Durability) {
+        self.fail();
+        self.durability = durability;
+    }
+
     /// The device has failed: nothing that waits will ever be durable.
     pub(crate) fn fail(&mut self) {
         self.waiting.clear();

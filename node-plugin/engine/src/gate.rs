@@ -35,7 +35,7 @@ use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::port::ToPort;
 use crate::record::{OfflineCause, PlaneId, SetHeader, SetState};
-use crate::set::{Checkpoint, Commit, Committing, Ending, VolumeSet};
+use crate::set::{Checkpoint, Commit, Committing, Ending, FlushRound, VolumeSet};
 use crate::units::Id128;
 use std::sync::Arc;
 
@@ -87,8 +87,8 @@ enum Phase {
     Closing,
     Draining,
     SourceFlush,
-    /// Flushes of this many shadows and bitmap volumes are awaited.
-    ShadowFlush(u32),
+    /// So many flushes of this round, of shadows and bitmap volumes, are awaited.
+    ShadowFlush(FlushRound, u32),
     Checkpointing,
     Head,
     /// Several sets: somebody has to say that it goes on.
@@ -153,7 +153,7 @@ impl Owner {
                 false
             }
             Phase::SourceFlush
-            | Phase::ShadowFlush(_)
+            | Phase::ShadowFlush(..)
             | Phase::Head
             | Phase::Gated
             | Phase::Doubting
@@ -292,8 +292,8 @@ impl Owner {
             }
             Phase::Settling => {
                 let settled = |set: &VolumeSet| {
-                    set.checkpoint == Checkpoint::Idle && !set.checkpoint_wanted && !set.header.merging
-                        || !set.header.state.is_online()
+                    set.checkpoint == Checkpoint::Idle
+                        && (!set.checkpoint_wanted && !set.header.merging || !set.header.state.is_online())
                 };
                 let mut concerned = self.sets.iter().flatten().filter(|set| gate.purpose.concerns(set.index));
                 if concerned.all(settled) {
@@ -313,7 +313,7 @@ impl Owner {
             Phase::Checkpointing => self.finish_checkpoint(out),
             Phase::Closing if is_off(Rule::DrainBeforeFlip) => self.gate_to(Phase::Draining),
             Phase::Closing
-            | Phase::ShadowFlush(_)
+            | Phase::ShadowFlush(..)
             | Phase::Head
             | Phase::Gated
             | Phase::Doubting
@@ -350,9 +350,12 @@ impl Owner {
 
     /// Whether nothing is on its way to any device but what the workload may still read.
     fn is_drained(&self) -> bool {
-        self.copies.is_empty()
-            && self.activations.is_empty()
-            && self.sets.iter().flatten().all(|set| !set.is_serving() || set.is_drained())
+        let concerns = |index| self.gate.as_ref().is_some_and(|gate| gate.purpose.concerns(index));
+        let drained = |set: &VolumeSet| match set.is_serving() {
+            true => set.is_drained(),
+            false => !concerns(set.index) || set.is_settled(),
+        };
+        self.copies.is_empty() && self.activations.is_empty() && self.sets.iter().flatten().all(drained)
     }
 
     /// The port holds everything back and has nothing in flight.
@@ -529,7 +532,7 @@ impl Owner {
         }
         match phase {
             // Detach goes on with the other sets.
-            Phase::ShadowFlush(_) if is_detach => self.gate_to(Phase::SourceFlush),
+            Phase::ShadowFlush(..) if is_detach => self.gate_to(Phase::SourceFlush),
             Phase::Committing if is_detach => {
                 if self.no_longer_awaited(index) {
                     self.awaited_done(out);

@@ -15,17 +15,18 @@
 //! | `failure.rs` | deadlines, offline, giving up |
 
 use crate::action::{
-    Action, Command, CommandId, CopyBuf, CopyId, CutMember, Device, Event, Now, OpId, Refusal, Request,
-    RequestError, RequestId, RequestKind, SETS_MAX, SetIndex, SetParameters, Side,
+    Action, Command, CommandId, CopyBuf, CopyId, CutMember, Device, Durability, Event, Now, OpId, Refusal,
+    Request, RequestError, RequestId, RequestKind, SETS_MAX, SetIndex, SetParameters, Side,
 };
 use crate::copy::Copy;
+use crate::flush::Flusher;
 use crate::gate::Gate;
 use crate::geometry::Geometry;
 use crate::mutation::{Rule, is_off};
 use crate::port::{ToOwner, ToPort};
 use crate::record::{PlaneId, Record};
 use crate::restore::Restore;
-use crate::set::{Commit, SetImage, VolumeSet};
+use crate::set::{Commit, Ending, FlushRound, SetImage, VolumeSet};
 use crate::shared::MasterMaps;
 use crate::units::{ByteRange, Chunk, ChunkRun, Sequence};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -122,6 +123,10 @@ pub(crate) struct Owner {
     pub(crate) commands: VecDeque<(CommandId, Command)>,
     pub(crate) detached: bool,
     pub(crate) master_ticket: u64,
+    /// The last round of flushes that a gate has asked for.
+    pub(crate) flush_round: FlushRound,
+    /// Restored runs that wait for a flush of the master. Older than any restore: its tickets are never used twice.
+    pub(crate) restored: Flusher<CopyId>,
     pub(crate) counters: Counters,
     /// The restore of this master, from its flip until nothing is pending.
     pub(crate) restore: Option<Restore>,
@@ -165,6 +170,8 @@ impl Owner {
             commands: VecDeque::new(),
             detached: false,
             master_ticket: 0,
+            flush_round: FlushRound::default(),
+            restored: Flusher::new(Durability::Flush),
             counters: Counters::default(),
             restore: None,
             reconsider: VecDeque::with_capacity(limits.requests),
@@ -479,7 +486,9 @@ impl Owner {
         if !set.is_serving() || set.maps.is_offline() || lost {
             return Err(RequestError::Io);
         }
-        if !set.header.shadow_written && !set.commits.contains(&Commit::ShadowWritten) {
+        // A bitmap volume that has failed takes no superblock, also where a restore goes on from memory.
+        let unsaid = !set.header.shadow_written && !set.commits.contains(&Commit::ShadowWritten);
+        if unsaid && set.ending == Ending::No {
             self.set_mut(index).commits.push_back(Commit::ShadowWritten);
         }
         let mut outstanding = 0;

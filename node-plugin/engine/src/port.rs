@@ -62,6 +62,10 @@ pub(crate) enum ToPort {
     Maps(SetIndex, Option<Arc<ShadowMaps>>),
 }
 
+/// Operations that one discard may have in flight. A discard of 64 MiB can be hundreds where chunks that may pass and
+/// chunks that are kept lie side by side, and all requests share the ring of the master.
+const DISCARDS_IN_FLIGHT_MAX: usize = 8;
+
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     /// Bytes of the presented device.
@@ -80,6 +84,8 @@ struct InFlight {
     submitted: bool,
     /// The owner is told before the request is answered.
     tells: bool,
+    /// What of a discard has not been looked at yet: its next operation comes when one of those in flight has ended.
+    rest: ByteRange,
 }
 
 impl InFlight {
@@ -191,6 +197,7 @@ impl Port {
             failed: false,
             submitted: false,
             tells: false,
+            rest: request.range,
         };
         self.draining += usize::from(in_flight.drains());
         self.master_reads += usize::from(is_master_read(&request));
@@ -272,7 +279,7 @@ impl Port {
         assert!(!in_flight.submitted, "a request is submitted once");
         in_flight.submitted = true;
         let request = in_flight.request;
-        let lost = self.cut_into_pieces(&request, &mut in_flight.pieces);
+        let lost = self.cut_into_pieces(&mut in_flight);
         in_flight.pending = u16::try_from(in_flight.pieces.len()).expect("requests are bounded");
         if writes_data(request.kind) {
             for chunk in self.geometry.chunks_of(request.range).chunks() {
@@ -291,19 +298,15 @@ impl Port {
         }
     }
 
-    /// Fills `pieces`; true if a part can not be had.
-    fn cut_into_pieces(&self, request: &Request, pieces: &mut Vec<Piece>) -> bool {
+    /// Fills the request's pieces; true if a part can not be had.
+    fn cut_into_pieces(&self, in_flight: &mut InFlight) -> bool {
+        let InFlight { request, pieces, rest, .. } = in_flight;
         pieces.clear();
         let mut push = |range, route| pieces.push(Piece { range, route, done: false });
         match (request.side, request.kind) {
             (Side::Master, RequestKind::Discard) => {
-                // E16: what a set still needs, or cannot track, is acknowledged and not done.
-                let passes = |chunk: Chunk| self.maps.wpass.get(chunk.0);
-                for (range, pass) in split_by(&self.geometry, request.range, passes) {
-                    if pass {
-                        push(range, Route::Master);
-                    }
-                }
+                let parts = std::iter::from_fn(|| self.next_discard(rest));
+                parts.take(DISCARDS_IN_FLIGHT_MAX).for_each(|range| push(range, Route::Master));
                 false
             }
             (Side::Master, RequestKind::Read) if self.maps.restored_from().is_some() => {
@@ -346,6 +349,18 @@ impl Port {
                 maps.is_offline()
             }
         }
+    }
+
+    /// E16: what a set still needs, or cannot track, is acknowledged and not done. What passes has its region in the
+    /// log, also where the chunk was let go only after the discard was.
+    fn next_discard(&self, rest: &mut ByteRange) -> Option<ByteRange> {
+        let passes = |chunk: Chunk| {
+            self.maps.wpass.get(chunk.0) && self.maps.region.get(self.geometry.region_of(chunk))
+        };
+        let next = split_by(&self.geometry, *rest, passes).find(|(_, pass)| *pass).map(|(range, _)| range);
+        let from = next.map_or(rest.end(), ByteRange::end);
+        *rest = ByteRange::new(from, rest.end() - from);
+        next
     }
 
     fn emit(&self, in_flight: &InFlight, index: usize, out: &mut PortOutput) {
@@ -391,7 +406,7 @@ impl Port {
             self.slots[id.0 as usize].take().expect("completions belong to requests in flight");
         let index = usize::from(piece);
         assert!(!in_flight.pieces[index].done, "a piece completes once");
-        debug_assert!(attempt <= in_flight.attempt);
+        debug_assert!(attempt <= in_flight.attempt || in_flight.request.kind == RequestKind::Discard);
         let appended = match (in_flight.request.side, in_flight.request.kind) {
             (Side::Shadow(set), RequestKind::Read) => {
                 in_flight.failed |=
@@ -402,10 +417,18 @@ impl Port {
             (Side::Master, RequestKind::Read) if in_flight.pieces[index].route == Route::Held => {
                 self.reroute(&mut in_flight, index)
             }
+            (Side::Master, RequestKind::Discard) => {
+                in_flight.failed |= !ok;
+                self.next_discard(&mut in_flight.rest).map(|range| {
+                    in_flight.pieces[index].range = range;
+                    0..0
+                })
+            }
             (Side::Master | Side::Shadow(_), _) => None,
         };
         if let Some(appended) = appended {
-            in_flight.attempt += 1;
+            // No name is in flight twice: a piece has one operation at a time.
+            in_flight.attempt = in_flight.attempt.wrapping_add(1);
             in_flight.pending += u16::try_from(appended.len()).expect("requests are bounded");
             self.emit(&in_flight, index, out);
             for more in appended {

@@ -20,7 +20,6 @@ use crate::action::{
     Action, CopyBuf, CopyId, Device, Durability, IoKind, Memory, OpId, Refusal, RequestError, RequestId,
     SetIndex, Side,
 };
-use crate::flush::Flusher;
 use crate::journal::Purpose;
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
@@ -70,7 +69,6 @@ pub(crate) struct Restore {
     waiting: Vec<CopyId>,
     /// Background runs that are written and wait for company.
     batch: Vec<CopyId>,
-    flusher: Flusher<CopyId>,
     /// A device has failed: the copier waits for a resume or a restart.
     stopped: bool,
     /// The bitmap volume has failed, which is recorded elsewhere: the restore goes on from memory.
@@ -101,16 +99,16 @@ impl Owner {
         }
         self.maps.set_source_failed(false);
         self.maps.set_restored_from(Some(index));
+        // How the master becomes durable is the device's business: a flush says so everywhere. The mutant takes what is
+        // only written for durable.
+        self.restored.restart(match is_off(Rule::FlushBeforePendingClear) {
+            false => Durability::Flush,
+            true => Durability::WriteThrough,
+        });
         self.restore = Some(Restore {
             set: index,
             waiting: Vec::new(),
             batch: Vec::new(),
-            // How the master becomes durable is the device's business: a flush says so everywhere. The mutant
-            // takes what is only written for durable.
-            flusher: Flusher::new(match is_off(Rule::FlushBeforePendingClear) {
-                false => Durability::Flush,
-                true => Durability::WriteThrough,
-            }),
             stopped: false,
             unrecorded: false,
             head_failed: false,
@@ -170,7 +168,7 @@ impl Owner {
         for id in runs {
             if ok {
                 self.copies.get_mut(&id).expect("listed").restoring = Some(Stage::Written);
-                self.restore.as_mut().expect("a restore runs").flusher.written(id);
+                self.restored.written(id);
             } else {
                 self.fail_restored(id, out);
             }
@@ -370,12 +368,10 @@ impl Owner {
         }
         let copy = self.copies.get_mut(&id).expect("nothing ends a run that is being written");
         copy.restoring = Some(Stage::Written);
-        let background = copy.background.is_some();
-        let restore = self.restore.as_mut().expect("a restore runs");
-        if background {
-            restore.batch.push(id);
+        if copy.background.is_some() {
+            self.restore.as_mut().expect("a restore runs").batch.push(id);
         } else {
-            restore.flusher.written(id);
+            self.restored.written(id);
         }
     }
 
@@ -390,10 +386,10 @@ impl Owner {
         let restore = self.restore.as_mut().expect("looked at");
         if due {
             for id in std::mem::take(&mut restore.batch) {
-                restore.flusher.written(id);
+                self.restored.written(id);
             }
         }
-        if let Some(ticket) = restore.flusher.issue() {
+        if let Some(ticket) = self.restored.issue() {
             out.actions.push(Action::Flush { op: OpId::RestoreFlush(ticket), device: Device::Master });
         }
         self.record_flushed(out);
@@ -401,14 +397,16 @@ impl Owner {
 
     /// A flush of the master for restored runs has ended.
     pub(crate) fn restore_flushed(&mut self, ticket: u64, ok: bool, out: &mut OwnerOutput) {
-        let Some(restore) = self.restore.as_mut() else { return };
+        if self.restore.is_none() {
+            return;
+        }
         if ok {
-            restore.flusher.flushed(ticket);
+            self.restored.flushed(ticket);
             self.record_flushed(out);
             return;
         }
         // What was written may be gone: all of it stays pending, and is written again.
-        restore.flusher.fail();
+        self.restored.fail();
         self.stop_restore();
         let written = |id: &CopyId| self.copies[id].restoring == Some(Stage::Written);
         let mut lost: Vec<CopyId> = self.copies.keys().copied().filter(written).collect();
@@ -420,8 +418,8 @@ impl Owner {
     }
 
     fn record_flushed(&mut self, out: &mut OwnerOutput) {
-        while let Some(id) = self.restore.as_mut().and_then(|restore| restore.flusher.pop_ready()) {
-            let restore = self.restore.as_ref().expect("looked at");
+        while let Some(id) = self.restored.pop_ready() {
+            let restore = self.restore.as_ref().expect("a restore runs");
             let (index, unrecorded) = (restore.set, restore.unrecorded);
             self.copies.get_mut(&id).expect("a run ends after its record").restoring = Some(Stage::Recording);
             if unrecorded {

@@ -47,6 +47,8 @@ pub(crate) enum Commit {
     State(SetState),
     /// The shadow was written through.
     ShadowWritten,
+    /// Nothing changes but what is said to be durable.
+    Confirm,
 }
 
 impl Commit {
@@ -78,6 +80,18 @@ pub(crate) enum Checkpoint {
     Committing,
 }
 
+/// One round of flushes that a gate waits for; never used twice, so what an earlier gate has left behind proves nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FlushRound(u64);
+
+impl FlushRound {
+    /// The round after this one.
+    #[must_use]
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 /// What waits for a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durable {
@@ -85,8 +99,8 @@ pub(crate) enum Durable {
     Block(Sequence),
     Pages,
     Superblock(Place),
-    /// The step of a gate.
-    Gate,
+    /// A round of flushes of a gate.
+    Gate(FlushRound),
 }
 
 /// Operations on a device of the set, with the time of their submission (E11).
@@ -191,6 +205,8 @@ pub(crate) struct VolumeSet {
     pub(crate) state_command: Option<CommandId>,
     /// Records wait for a place in the ring since then, and no checkpoint can free one (E8).
     pub(crate) stalled_since: Option<Now>,
+    /// When the last journal block was sealed.
+    pub(crate) sealed_at: Now,
     /// The shell moves the head, or still tries to though nobody waits for it any more.
     pub(crate) head_moving: bool,
 }
@@ -243,6 +259,7 @@ impl VolumeSet {
             given_up_epoch: header.epoch,
             state_command: None,
             stalled_since: None,
+            sealed_at: Now(0),
             head_moving: false,
         };
         set.publish_maps();
@@ -313,6 +330,17 @@ impl VolumeSet {
         }
     }
 
+    /// Adds what is lost to *differs*: an update ends the loss, and what *held* says of a lost chunk may be left from an
+    /// earlier image (a recovery that could not tell leaves it), so the chunk must be copied anew.
+    pub(crate) fn fold_lost(&mut self) {
+        let plane = self.differs_plane();
+        let mut next = self.plane(PlaneId::Lost).find(0, true);
+        while let Some(chunk) = next {
+            self.plane_mut(plane).put(chunk, true);
+            next = self.plane(PlaneId::Lost).find(chunk + 1, true);
+        }
+    }
+
     /// Whether a change of the state is being committed.
     pub(crate) fn is_committing_state(&self) -> bool {
         matches!(self.committing, Committing::Slot { commit: Commit::State(_), .. })
@@ -320,9 +348,13 @@ impl VolumeSet {
 
     /// Whether the gate may act on the set: nothing in flight, everything confirmed, superblock settled.
     pub(crate) fn is_drained(&self) -> bool {
-        self.journal.is_drained()
-            && self.shadow.is_idle()
-            && self.bitmap.is_idle()
+        self.journal.is_drained() && self.shadow.is_idle() && self.is_settled()
+    }
+
+    /// Whether nothing is on its way to the bitmap volume that would come behind the superblock of a gate. Also asked of
+    /// an image that has ended: its last checkpoint knows nothing of the image that a reset begins.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.bitmap.is_idle()
             && self.committing == Committing::Idle
             && self.commits.is_empty()
             && self.checkpoint == Checkpoint::Idle

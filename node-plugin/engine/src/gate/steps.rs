@@ -5,7 +5,7 @@ use crate::action::{Action, CopyKind, CutMember, Device, Direction, HeadMove, Op
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{Mode, PlaneId};
-use crate::set::{Checkpoint, Committing, Durable, VolumeSet};
+use crate::set::{Checkpoint, Committing, Durable, FlushRound, VolumeSet};
 use std::sync::Arc;
 
 impl Owner {
@@ -151,20 +151,25 @@ impl Owner {
 
     pub(super) fn flush_sets(&mut self, sets: &[SetIndex], out: &mut OwnerOutput) {
         let awaited = u32::try_from(sets.len() * 2).expect("at most 16 sets");
-        self.gate_to(Phase::ShadowFlush(awaited));
+        self.flush_round = self.flush_round.next();
+        let round = self.flush_round;
+        self.gate_to(Phase::ShadowFlush(round, awaited));
         for index in sets {
             let set = self.set_mut(*index);
             // Written through the presented device, without FUA: only a real flush makes that durable.
-            set.shadow.must_flush(Durable::Gate);
-            set.bitmap.must_flush(Durable::Gate);
+            set.shadow.must_flush(Durable::Gate(round));
+            set.bitmap.must_flush(Durable::Gate(round));
         }
         self.settle(out);
     }
 
     /// A shadow or bitmap volume has been flushed for the gate.
-    pub(crate) fn gate_flushed(&mut self, _device: Device, out: &mut OwnerOutput) {
+    pub(crate) fn gate_flushed(&mut self, round: FlushRound, out: &mut OwnerOutput) {
         let Some(gate) = &mut self.gate else { return };
-        let Phase::ShadowFlush(awaited) = &mut gate.phase else { return };
+        let Phase::ShadowFlush(mine, awaited) = &mut gate.phase else { return };
+        if *mine != round {
+            return;
+        }
         *awaited -= 1;
         if *awaited > 0 {
             return;
