@@ -546,6 +546,31 @@ pub enum Refusal {
     Dependent,
 }
 
+/// Why a restore stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreStop {
+    /// Somebody stopped it.
+    Aborted,
+    /// The master did not take what was restored.
+    Master,
+    /// The shadow that it restores from has failed.
+    Shadow,
+    /// What is left cannot be read from the shadow; the rest is restored.
+    Unreadable,
+}
+
+/// How a restore goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreStatus {
+    /// Why it stands still, if it does.
+    pub stands: Option<RestoreStop>,
+    /// Chunks that the shadow could not give, as far as is known.
+    pub unreadable: u64,
+    /// The bitmap volume has failed: the restore goes on from memory, and the master is refused after a crash before
+    /// its end.
+    pub from_memory: bool,
+}
+
 /// What the shell tells the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -5,6 +5,7 @@
 //! is read from the master; a write that waits for it makes the batch go out at once.
 
 use crate::action::{Action, CommandId, CopyLimits, Done, Now, Refusal, SetIndex};
+use crate::copy::Job;
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{PlaneId, SetState};
 use crate::set::{Commit, Ending};
@@ -41,8 +42,7 @@ impl Owner {
             // Copies in the batch wait for company: they do not count as work in flight.
             let working = usize::from(copier.in_flight) - copier.batch.len();
             let room = usize::from(copier.in_flight) < BATCH + usize::from(copier.limits.in_flight);
-            if working >= usize::from(copier.limits.in_flight) || !room || self.free_copier_buffers.is_empty()
-            {
+            if working >= usize::from(copier.limits.in_flight) || !room || !self.buffers.has_free_copier() {
                 return;
             }
             if copier.limits.bytes_per_second.is_some() && copier.allowance < self.geometry.chunk_bytes() {
@@ -54,7 +54,7 @@ impl Owner {
             copier.allowance = copier.allowance.saturating_sub(bytes);
             copier.in_flight += 1;
             copier.cursor = run.end().0;
-            self.start_copy(run, Some(index), Some(index), None, out);
+            self.start_copy(run, Some(index), Job::Background(index), out);
         }
     }
 
@@ -62,7 +62,7 @@ impl Owner {
     fn next_background_run(&self, index: SetIndex) -> Option<ChunkRun> {
         let set = self.set(index);
         let held = set.plane(PlaneId::Held);
-        let free = |chunk: u64| !set.is_satisfied(Chunk(chunk)) && !self.locks.contains_key(&Chunk(chunk));
+        let free = |chunk: u64| !set.is_satisfied(Chunk(chunk)) && self.copies.lock(Chunk(chunk)).is_none();
         let from = |start: u64, end: u64| {
             let mut at = held.find(start, false);
             while let Some(chunk) = at.filter(|chunk| *chunk < end) {
@@ -97,7 +97,7 @@ impl Owner {
             return;
         }
         let all_written = usize::from(copier.in_flight) == copier.batch.len();
-        let awaited = || copier.batch.iter().any(|id| !self.copies[id].waiters.is_empty());
+        let awaited = || copier.batch.iter().any(|id| self.copies.of(*id).is_awaited());
         if copier.batch.len() >= BATCH || all_written || self.gate.is_some() || awaited() {
             self.seal_batch(index);
         }

@@ -130,7 +130,7 @@ impl Owner {
             match purpose {
                 Purpose::Held(copy) => self.copy_record_durable(copy, index),
                 Purpose::Lost(copy) => self.copy_lost(copy, index),
-                Purpose::Restored(copy) => self.restored(copy, out),
+                Purpose::Restored(copy) => self.run_restored(copy, out),
                 Purpose::RegionActive(region) => {
                     let set = self.set_mut(index);
                     let plane = set.region_plane();

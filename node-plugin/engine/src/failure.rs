@@ -133,27 +133,12 @@ impl Owner {
         self.legs_ended(index);
         // Bits only go from 0 to 1 here: one set less wants something.
         self.publish_pass();
-        self.recount_activations();
+        self.recount_regions();
         self.wake_confirmed(index);
         if self.restores_from(index) {
             self.restore_unrecorded(out);
         }
         self.gate_set_ended(index, cause, out);
-    }
-
-    /// Regions that only waited for sets that track no more are active.
-    fn recount_activations(&mut self) {
-        let mut regions: Vec<u64> = self.activations.keys().copied().collect();
-        regions.sort_unstable();
-        for region in regions {
-            let tracks = |set: &&crate::set::VolumeSet| {
-                set.is_tracking() && !set.plane(set.region_plane()).get(region)
-            };
-            let wanting = self.sets.iter().flatten().filter(tracks).count();
-            let activation = self.activations.get_mut(&region).expect("listed");
-            activation.outstanding = u32::try_from(wanting).expect("at most 16 sets") + 1;
-            self.region_settled(region);
-        }
     }
 
     /// Time has passed: deadlines, retries, rate limits.

@@ -355,7 +355,7 @@ impl Owner {
             true => set.is_drained(),
             false => !concerns(set.index) || set.is_settled(),
         };
-        self.copies.is_empty() && self.activations.is_empty() && self.sets.iter().flatten().all(drained)
+        self.copies.is_empty() && self.regions.is_idle() && self.sets.iter().flatten().all(drained)
     }
 
     /// The port holds everything back and has nothing in flight.

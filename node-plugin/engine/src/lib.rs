@@ -34,6 +34,7 @@
 
 mod action;
 mod bits;
+mod buffers;
 mod copier;
 mod copy;
 mod durable;
@@ -47,6 +48,8 @@ pub mod mutation;
 mod owner;
 mod port;
 mod record;
+mod regions;
+mod requests;
 mod restore;
 mod set;
 mod shared;
@@ -55,8 +58,8 @@ mod units;
 pub use action::{
     Action, CUT_MEMBERS_MAX, Command, CommandId, CopyBuf, CopyId, CopyKind, CopyLimits, CutMember, Device,
     Direction, Done, Durability, Event, HeadMove, InDoubt, IoKind, Memory, Now, OpId, Place, Refusal,
-    Request, RequestError, RequestId, RequestKind, Route, SETS_MAX, SetIndex, SetParameters, Side,
-    Unrecordable,
+    Request, RequestError, RequestId, RequestKind, RestoreStatus, RestoreStop, Route, SETS_MAX, SetIndex,
+    SetParameters, Side, Unrecordable,
 };
 pub use bits::{AtomicBits, PAGE_BITS, PAGE_WORDS, Plane};
 pub use geometry::{

@@ -15,21 +15,24 @@
 //! | `failure.rs` | deadlines, offline, giving up |
 
 use crate::action::{
-    Action, Command, CommandId, CopyBuf, CopyId, CutMember, Device, Durability, Event, Now, OpId, Refusal,
-    Request, RequestError, RequestId, RequestKind, SETS_MAX, SetIndex, SetParameters, Side,
+    Action, Command, CommandId, CopyId, CutMember, Device, Durability, Event, Now, OpId, Refusal, Request,
+    RequestError, RequestKind, SETS_MAX, SetIndex, SetParameters, Side,
 };
-use crate::copy::Copy;
+use crate::buffers::Buffers;
+use crate::copy::Copies;
 use crate::flush::Flusher;
 use crate::gate::Gate;
 use crate::geometry::Geometry;
 use crate::mutation::{Rule, is_off};
 use crate::port::{ToOwner, ToPort};
 use crate::record::{PlaneId, Record};
+use crate::regions::Regions;
+use crate::requests::{Requests, Ticket};
 use crate::restore::Restore;
 use crate::set::{Commit, Ending, FlushRound, SetImage, VolumeSet};
 use crate::shared::MasterMaps;
 use crate::units::{ByteRange, Chunk, ChunkRun, Sequence};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Fixed sizes of an owner.
@@ -86,18 +89,6 @@ pub struct Counters {
     pub last_gate_ms: u64,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    request: Request,
-    outstanding: u32,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Activation {
-    pub(crate) outstanding: u32,
-    pub(crate) waiters: Vec<RequestId>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Owner {
@@ -106,19 +97,11 @@ pub(crate) struct Owner {
     pub(crate) maps: Arc<MasterMaps>,
     pub(crate) sets: Vec<Option<VolumeSet>>,
     pub(crate) now: Now,
-    waiting: Vec<Option<Waiting>>,
-    confirm_waiters: Vec<(SetIndex, Sequence, RequestId)>,
-    pub(crate) copies: HashMap<CopyId, Copy>,
-    pub(crate) locks: HashMap<Chunk, CopyId>,
-    pub(crate) next_copy: CopyId,
-    pub(crate) free_write_buffers: Vec<CopyBuf>,
-    pub(crate) free_copier_buffers: Vec<CopyBuf>,
-    /// Operations and copies that use each buffer.
-    pub(crate) buffer_users: Vec<u16>,
-    pub(crate) buffer_queue: VecDeque<CopyId>,
-    /// The buffer of every copy's write: not free before the device is done with it, or was given up.
-    pub(crate) buffers_in_flight: Vec<(OpId, CopyBuf)>,
-    pub(crate) activations: HashMap<u64, Activation>,
+    pub(crate) requests: Requests,
+    confirm_waiters: Vec<(SetIndex, Sequence, Ticket)>,
+    pub(crate) copies: Copies,
+    pub(crate) buffers: Buffers,
+    pub(crate) regions: Regions,
     pub(crate) gate: Option<Gate>,
     pub(crate) commands: VecDeque<(CommandId, Command)>,
     pub(crate) detached: bool,
@@ -130,7 +113,6 @@ pub(crate) struct Owner {
     pub(crate) counters: Counters,
     /// The restore of this master, from its flip until nothing is pending.
     pub(crate) restore: Option<Restore>,
-    reconsider: VecDeque<RequestId>,
 }
 
 /// Output of the owner, in order.
@@ -147,25 +129,17 @@ impl Owner {
     pub(crate) fn new(geometry: Geometry, limits: Limits, maps: Arc<MasterMaps>) -> Self {
         assert!(limits.write_buffer_bytes >= geometry.chunk_bytes(), "a copy buffer holds a chunk");
         assert!(limits.copier_buffer_bytes >= geometry.chunk_bytes(), "a copy buffer holds a chunk");
-        let write = (0..limits.write_buffers).map(CopyBuf);
-        let copier = (limits.write_buffers..limits.write_buffers + limits.copier_buffers).map(CopyBuf);
         Self {
             geometry,
             limits,
             maps,
             sets: (0..SETS_MAX).map(|_| None).collect(),
             now: Now(0),
-            waiting: (0..limits.requests).map(|_| None).collect(),
+            requests: Requests::new(limits.requests),
             confirm_waiters: Vec::with_capacity(limits.requests),
-            copies: HashMap::with_capacity(limits.requests * 2),
-            locks: HashMap::with_capacity(4096),
-            next_copy: CopyId(0),
-            free_write_buffers: write.rev().collect(),
-            free_copier_buffers: copier.rev().collect(),
-            buffer_users: vec![0; usize::from(limits.write_buffers + limits.copier_buffers)],
-            buffer_queue: VecDeque::with_capacity(limits.requests * 2),
-            buffers_in_flight: Vec::with_capacity(256),
-            activations: HashMap::with_capacity(limits.requests),
+            copies: Copies::new(limits.requests * 2),
+            buffers: Buffers::new(limits.write_buffers, limits.copier_buffers, limits.requests * 2),
+            regions: Regions::new(limits.requests),
             gate: None,
             commands: VecDeque::new(),
             detached: false,
@@ -174,7 +148,6 @@ impl Owner {
             restored: Flusher::new(Durability::Flush),
             counters: Counters::default(),
             restore: None,
-            reconsider: VecDeque::with_capacity(limits.requests),
         }
     }
 
@@ -216,9 +189,7 @@ impl Owner {
                 "invariant 5: chunk {chunk} is routed as it is recorded"
             );
         }
-        for (chunk, copy) in &self.locks {
-            assert!(self.copies[copy].run.contains(*chunk), "common rule 1: a lock belongs to its copy");
-        }
+        self.copies.self_check();
         for region in 0..self.geometry.region_count() {
             let active = self.is_region_active(region);
             assert!(!self.maps.region.get(region) || active, "invariant 6: region {region} passes too early");
@@ -288,10 +259,8 @@ impl Owner {
         match message {
             ToOwner::Need(request) => {
                 self.counters.asked += 1;
-                let slot = &mut self.waiting[request.id.0 as usize];
-                assert!(slot.is_none(), "a request asks once");
-                *slot = Some(Waiting { request, outstanding: 0 });
-                self.consider(request.id, out);
+                let ticket = self.requests.keep(request);
+                self.consider(ticket, out);
             }
             ToOwner::FlushFailed(device) => self.flush_failed(device, out),
             ToOwner::Written(id, ok) => self.overwritten(id, ok, out),
@@ -364,8 +333,8 @@ impl Owner {
         self.now = now;
         loop {
             self.settle(out);
-            while let Some(id) = self.reconsider.pop_front() {
-                self.consider(id, out);
+            while let Some(ticket) = self.requests.next_ready() {
+                self.consider(ticket, out);
                 self.settle(out);
             }
             self.run_copiers(out);
@@ -373,42 +342,34 @@ impl Owner {
             self.settle(out);
             self.advance_gate(out);
             self.settle(out);
-            if self.reconsider.is_empty() {
+            if !self.requests.has_ready() {
                 return;
             }
         }
     }
 
     /// What a request still needs is started, or waited for; nothing missing: Go.
-    fn consider(&mut self, id: RequestId, out: &mut OwnerOutput) {
-        let Some(waiting) = &self.waiting[id.0 as usize] else { return };
-        debug_assert_eq!(waiting.outstanding, 0);
-        let request = waiting.request;
+    fn consider(&mut self, ticket: Ticket, out: &mut OwnerOutput) {
+        let Some(request) = self.requests.get(ticket).copied() else { return };
         let outcome = match request.side {
-            Side::Master => self.prepare_master_write(&request, out),
-            Side::Shadow(set) => self.prepare_shadow_write(set, &request, out),
+            Side::Master => self.prepare_master_write(ticket, &request, out),
+            Side::Shadow(set) => self.prepare_shadow_write(ticket, set, &request, out),
         };
         match outcome {
-            Ok(0) if self.overwrites(id) => out.messages.push(ToPort::GoAndTell(id)),
+            Ok(0) if self.overwrites(ticket) => out.messages.push(ToPort::GoAndTell(request.id)),
             Ok(0) => {
-                self.waiting[id.0 as usize] = None;
-                out.messages.push(ToPort::Go(id));
+                self.requests.end(ticket);
+                out.messages.push(ToPort::Go(request.id));
             }
-            Ok(outstanding) => {
-                let waiting = self.waiting[id.0 as usize].as_mut().expect("just looked at");
-                waiting.outstanding = outstanding;
-            }
-            Err(error) => {
-                self.waiting[id.0 as usize] = None;
-                self.forget_waiter(id);
-                out.messages.push(ToPort::Fail(id, error));
-            }
+            Ok(things) => self.requests.wait(ticket, things),
+            Err(error) => self.end_request(ticket, error, out),
         }
     }
 
     /// Common rule 3, the barrier: the number of things the write has to wait for.
     fn prepare_master_write(
         &mut self,
+        ticket: Ticket,
         request: &Request,
         out: &mut OwnerOutput,
     ) -> Result<u32, RequestError> {
@@ -423,12 +384,12 @@ impl Owner {
                     continue;
                 }
                 let rest = ChunkRun::new(at, count(at, run.end()));
-                let copy = match self.locks.get(&at) {
-                    Some(copy) if self.copies[copy].overwriter == Some(request.id) => {
-                        at = self.copies[copy].run.end();
+                let copy = match self.copies.lock(at) {
+                    Some(copy) if self.is_held_by(copy, ticket) => {
+                        at = self.copies.of(copy).run().end();
                         continue;
                     }
-                    Some(copy) => *copy,
+                    Some(copy) => copy,
                     None if self.maps.pending.get(at.0) && !self.is_restorable(at) => {
                         // E9: nothing of it need be read if all of it is written.
                         if !covers(request, self.geometry.bytes_of(ChunkRun::new(at, 1))) {
@@ -441,26 +402,32 @@ impl Owner {
                     None if self.maps.pending.get(at.0) => self.start_restore(rest, out),
                     None => self.start_write_copy(rest, None, out),
                 };
-                at = self.wait_for_copy(copy, request.id);
+                at = self.wait_for_copy(copy, ticket);
                 outstanding += 1;
             }
         }
-        outstanding += self.activate_regions(run, request.id);
+        outstanding += self.activate_regions(run, ticket);
         // Locks that are kept until the request is written are taken last, and one after the other from the front: who
         // has one waits for nobody but those behind it.
         if outstanding == 0
             && let Some(at) = unreadable
         {
-            outstanding = self.start_overwrite(ChunkRun::new(at, count(at, run.end())), request.id, out);
+            self.start_overwrite(at, ticket, out);
+            outstanding = 1;
         }
         Ok(outstanding)
     }
 
     /// Returns the chunk behind the copy's run.
-    fn wait_for_copy(&mut self, copy: CopyId, id: RequestId) -> Chunk {
-        let copy = self.copies.get_mut(&copy).expect("a locked chunk has a copy");
-        copy.waiters.push(id);
-        copy.run.end()
+    fn wait_for_copy(&mut self, copy: CopyId, ticket: Ticket) -> Chunk {
+        let copy = self.copies.of_mut(copy);
+        copy.wait(ticket);
+        copy.run().end()
+    }
+
+    /// Whether the request has the copy's chunk locked, to overwrite it.
+    fn is_held_by(&self, copy: CopyId, ticket: Ticket) -> bool {
+        self.copies.of(copy).overwrite().is_some_and(|overwrite| overwrite.by() == Some(ticket))
     }
 
     /// The mutant of the barrier waits for the first sibling only.
@@ -476,6 +443,7 @@ impl Owner {
 
     fn prepare_shadow_write(
         &mut self,
+        ticket: Ticket,
         index: SetIndex,
         request: &Request,
         out: &mut OwnerOutput,
@@ -498,18 +466,18 @@ impl Owner {
             let pending = self.restores_from(index) && self.maps.pending.get(at.0);
             let held = set.plane(PlaneId::Held).get(at.0) && !pending;
             let rest = ChunkRun::new(at, count(at, run.end()));
-            let copy = match self.locks.get(&at) {
+            let copy = match self.copies.lock(at) {
                 _ if held => {
-                    outstanding += u32::from(self.await_confirmation(index, at, request.id));
+                    outstanding += u32::from(self.await_confirmation(index, at, ticket));
                     at = at.next();
                     continue;
                 }
-                Some(copy) => *copy,
+                Some(copy) => copy,
                 None if pending && !self.is_restorable(at) => return Err(RequestError::Io),
                 None if pending => self.start_restore(rest, out),
                 None => self.start_write_copy(rest, Some(index), out),
             };
-            at = self.wait_for_copy(copy, request.id);
+            at = self.wait_for_copy(copy, ticket);
             outstanding += 1;
         }
         // E13: the log of another set is not this shadow's.
@@ -518,18 +486,18 @@ impl Owner {
         if !set.is_tracking() || self.regions_of(run).all(logged) {
             return Ok(outstanding);
         }
-        Ok(outstanding + self.activate_regions(run, request.id))
+        Ok(outstanding + self.activate_regions(run, ticket))
     }
 
     /// E1: a chunk is written in place only after its record is confirmed durably. True if that must be waited for.
-    fn await_confirmation(&mut self, index: SetIndex, chunk: Chunk, id: RequestId) -> bool {
+    fn await_confirmation(&mut self, index: SetIndex, chunk: Chunk, ticket: Ticket) -> bool {
         if is_off(Rule::ConfirmBeforeInPlace) {
             return false;
         }
         let set = self.set_mut(index);
         let Some(sequence) = set.journal.unconfirmed(chunk) else { return false };
         set.journal.want_confirmed(sequence);
-        self.confirm_waiters.push((index, sequence, id));
+        self.confirm_waiters.push((index, sequence, ticket));
         true
     }
 
@@ -539,10 +507,10 @@ impl Owner {
         let serving = self.set(index).is_serving();
         let mut at = 0;
         while at < self.confirm_waiters.len() {
-            let (set, sequence, id) = self.confirm_waiters[at];
+            let (set, sequence, ticket) = self.confirm_waiters[at];
             if set == index && (sequence <= upto || !serving) {
                 self.confirm_waiters.swap_remove(at);
-                self.wake(id);
+                self.requests.wake(ticket);
             } else {
                 at += 1;
             }
@@ -550,10 +518,10 @@ impl Owner {
     }
 
     /// Makes the regions of `run` active for every set that tracks; the number that must be waited for.
-    fn activate_regions(&mut self, run: ChunkRun, id: RequestId) -> u32 {
+    fn activate_regions(&mut self, run: ChunkRun, ticket: Ticket) -> u32 {
         let mut outstanding = 0;
         for region in self.want_regions(run) {
-            self.activations.get_mut(&region).expect("just wanted").waiters.push(id);
+            self.regions.wait(region, ticket);
             outstanding += 1;
         }
         outstanding
@@ -573,81 +541,70 @@ impl Owner {
         let missing: Vec<u64> =
             self.regions_of(run).filter(|region| !self.maps.region.get(*region)).collect();
         for region in missing.iter().copied() {
-            if !self.activations.contains_key(&region) {
-                let mut activation = Activation::default();
-                for set in self.sets.iter_mut().flatten() {
-                    let plane = set.region_plane();
-                    if set.is_tracking() && !set.plane(plane).get(region) {
-                        let run = ChunkRun::new(Chunk(region), 1);
-                        let record = Record { run, set: plane.mask(), clear: 0, hash: None };
-                        set.journal.push(record, crate::journal::Purpose::RegionActive(region));
-                        activation.outstanding += 1;
-                    }
-                }
-                assert!(activation.outstanding > 0, "a region that is not active has a set that tracks");
-                self.activations.insert(region, activation);
+            if self.regions.is_wanted(region) {
+                continue;
             }
+            let mut sets = 0;
+            for set in self.sets.iter_mut().flatten() {
+                let plane = set.region_plane();
+                if set.is_tracking() && !set.plane(plane).get(region) {
+                    let run = ChunkRun::new(Chunk(region), 1);
+                    let record = Record { run, set: plane.mask(), clear: 0, hash: None };
+                    set.journal.push(record, crate::journal::Purpose::RegionActive(region));
+                    sets += 1;
+                }
+            }
+            self.regions.want(region, sets);
         }
         missing
     }
 
-    /// One set has the region in its log, or tracks no more.
+    /// One set has the region in its log.
     pub(crate) fn region_settled(&mut self, region: u64) {
-        let Some(activation) = self.activations.get_mut(&region) else { return };
-        activation.outstanding -= 1;
-        if activation.outstanding == 0 {
-            self.maps.region.set(region);
-            let activation = self.activations.remove(&region).expect("just looked at");
-            for id in activation.waiters {
-                self.wake(id);
-            }
+        if let Some(waiters) = self.regions.settled(region) {
+            self.region_active(region, waiters);
         }
     }
 
-    /// One of the things that a request waits for has come.
-    pub(crate) fn wake(&mut self, id: RequestId) {
-        let Some(waiting) = &mut self.waiting[id.0 as usize] else { return };
-        waiting.outstanding -= 1;
-        if waiting.outstanding == 0 {
-            self.reconsider.push_back(id);
+    fn region_active(&mut self, region: u64, waiters: Vec<Ticket>) {
+        self.maps.region.set(region);
+        waiters.into_iter().for_each(|waiter| self.requests.wake(waiter));
+    }
+
+    /// Regions that only waited for sets that track no more are active.
+    pub(crate) fn recount_regions(&mut self) {
+        let wanting = |region: u64| {
+            let wants = |set: &&VolumeSet| set.is_tracking() && !set.plane(set.region_plane()).get(region);
+            u32::try_from(self.sets.iter().flatten().filter(wants).count()).expect("at most 16 sets")
+        };
+        for (region, waiters) in self.regions.recount(wanting) {
+            self.region_active(region, waiters);
         }
     }
 
-    /// A request that the owner has kept is over.
+    /// A request that the owner has kept, and that was written, is over.
     pub(crate) fn finish_request(
         &mut self,
-        id: RequestId,
+        ticket: Ticket,
         result: Result<(), RequestError>,
         out: &mut OwnerOutput,
     ) {
-        if self.waiting[id.0 as usize].take().is_some() {
-            out.messages.push(ToPort::Finish(id, result));
+        if self.requests.end(ticket) {
+            out.messages.push(ToPort::Finish(ticket.id(), result));
         }
     }
 
-    /// Which side a request that waits is for.
-    pub(crate) fn waiting_side(&self, id: RequestId) -> Option<Side> {
-        self.waiting[id.0 as usize].as_ref().map(|waiting| waiting.request.side)
+    /// Fails a request that waits.
+    pub(crate) fn fail_request(&mut self, ticket: Ticket, out: &mut OwnerOutput) {
+        self.end_request(ticket, RequestError::Io, out);
     }
 
-    /// Fails a request that waits. What else it waited for must not wake whoever gets its number next.
-    pub(crate) fn fail_request(&mut self, id: RequestId, out: &mut OwnerOutput) {
-        if self.waiting[id.0 as usize].take().is_some() {
-            self.forget_waiter(id);
-            out.messages.push(ToPort::Fail(id, RequestError::Io));
+    /// A request ends without having been written: what it holds it lets go, and nothing wakes it any more.
+    fn end_request(&mut self, ticket: Ticket, error: RequestError, out: &mut OwnerOutput) {
+        if self.requests.end(ticket) {
+            self.let_go(ticket);
+            out.messages.push(ToPort::Fail(ticket.id(), error));
         }
-    }
-
-    /// The request waits for nothing any more.
-    fn forget_waiter(&mut self, id: RequestId) {
-        for copy in self.copies.values_mut() {
-            copy.waiters.retain(|waiter| *waiter != id);
-        }
-        for activation in self.activations.values_mut() {
-            activation.waiters.retain(|waiter| *waiter != id);
-        }
-        self.confirm_waiters.retain(|(_, _, waiter)| *waiter != id);
-        self.reconsider.retain(|waiter| *waiter != id);
     }
 
     /// Fails what waits for the end of a set to be recorded, by its policy for when nothing can be. Writes through the
@@ -655,30 +612,20 @@ impl Owner {
     pub(crate) fn fail_waiting(&mut self, index: SetIndex, out: &mut OwnerOutput) {
         let set = self.set(index);
         let inactive = |region: u64| set.is_tracking() && !set.plane(set.region_plane()).get(region);
-        let activations = self.activations.iter().filter(|(region, _)| inactive(**region));
-        let waiters: HashSet<RequestId> = self
+        let confirmed = self.confirm_waiters.iter().filter(|(set, ..)| *set == index);
+        let mut waiters: Vec<Ticket> = self
             .waiters_on_end(index)
-            .chain(activations.flat_map(|(_, activation)| activation.waiters.iter().copied()))
-            .chain(self.confirm_waiters.iter().filter(|(set, ..)| *set == index).map(|(.., id)| *id))
+            .chain(self.regions.waiters_on(inactive))
+            .chain(confirmed.map(|(.., ticket)| *ticket))
             .collect();
-        let mut failed = HashSet::new();
-        for slot in &mut self.waiting {
-            let concerned = |waiting: &mut Waiting| {
-                let Request { id, side, .. } = waiting.request;
-                waiters.contains(&id) && (side == Side::Master || side == Side::Shadow(index))
-            };
-            if let Some(waiting) = slot.take_if(concerned) {
-                failed.insert(waiting.request.id);
-                out.messages.push(ToPort::Fail(waiting.request.id, RequestError::Io));
+        waiters.sort_unstable();
+        waiters.dedup();
+        for ticket in waiters {
+            let side = self.requests.side(ticket);
+            if side.is_some_and(|side| side == Side::Master || side == Side::Shadow(index)) {
+                self.fail_request(ticket, out);
             }
         }
-        for copy in self.copies.values_mut() {
-            copy.waiters.retain(|id| !failed.contains(id));
-        }
-        for activation in self.activations.values_mut() {
-            activation.waiters.retain(|id| !failed.contains(id));
-        }
-        self.confirm_waiters.retain(|(.., id)| !failed.contains(id));
     }
 
     fn command(&mut self, id: CommandId, command: Command, out: &mut OwnerOutput) {

@@ -1,7 +1,11 @@
 //! Restores, and what happens in them when something fails.
 
-use crate::bench::{Bench, Set};
-use umbra_engine::{CopyKind, CutMember, SetIndex, SetState};
+use crate::bench::{Bench, LIMITS, Set};
+use umbra_engine::{
+    Command, CopyKind, CutMember, Device, Limits, RequestError, RestoreStop, SetIndex, SetState,
+};
+
+const SHADOW: Device = Device::Shadow(SetIndex(0));
 
 /// E9: a page of *pending* that was damaged makes its chunks lost, the ones before it are to be restored: no run may
 /// take both, or what nobody knows would be written to the master.
@@ -9,6 +13,75 @@ use umbra_engine::{CopyKind, CutMember, SetIndex, SetState};
 fn a_run_ends_where_what_is_pending_is_lost() {
     let bench = Bench::of(8, [Set::restoring(0..8).lost(3..8)]);
     assert_eq!(bench.open(), ["read shadow0 0+3"]);
+}
+
+/// The shadow fails while the old data of a first write is read: the chunk is lost for the set, the write goes on, and
+/// the read may come back whenever it likes.
+#[test]
+fn a_leg_is_lost_while_its_read_is_under_way() {
+    let mut bench = Bench::of(8, [Set::restoring(0..1).aborted()]);
+    bench.write(1, 5..6);
+    assert_eq!(bench.open(), ["read master 5+1"]);
+    bench.device_fails(SHADOW);
+    bench.rest_but(&["read master"]);
+    bench.ok("read master 5+1");
+    bench.rest();
+    assert_eq!(bench.result(1), Some(Ok(())));
+    assert_eq!(bench.status(0).lost, 1);
+}
+
+/// The data of a copy is durable, its record is not, and the shadow fails: lost wins over the record.
+#[test]
+fn a_leg_is_lost_after_its_data_is_durable() {
+    let mut bench = Bench::of(8, [Set::restoring(0..1).aborted()]);
+    bench.write(1, 5..6);
+    bench.ok("read master 5+1");
+    bench.ok("write shadow0 5+1");
+    bench.ok("flush shadow0");
+    bench.device_fails(SHADOW);
+    bench.rest_but(&["journal0 +held"]);
+    assert_eq!(bench.open(), ["journal0 +held 5+1"]);
+    bench.rest();
+    assert_eq!(bench.result(1), Some(Ok(())));
+    assert_eq!(bench.status(0).lost, 1);
+}
+
+/// A run that is to be restored waits for a buffer to read a sibling's old data; the sibling ends, so no old data is
+/// needed any more, and the run has one place in the queue, not two.
+#[test]
+fn a_restored_run_waits_for_a_buffer_while_a_sibling_ends() {
+    let limits = Limits { write_buffers: 1, ..LIMITS };
+    let mut bench = Bench::with_limits(8, limits, [Set::restoring(0..4).aborted(), Set::dependent()]);
+    bench.write_part(1, 0);
+    bench.write_part(2, 2);
+    assert_eq!(bench.open(), ["read master 0+1"]);
+    bench.device_fails(Device::Shadow(SetIndex(1)));
+    bench.rest_but(&["read master 0+1"]);
+    assert_eq!(bench.seen("read"), 1);
+    bench.rest();
+    assert_eq!((bench.result(1), bench.result(2)), (Some(Ok(())), Some(Ok(()))));
+    assert_eq!((bench.seen("read shadow0"), bench.seen("read master")), (2, 1));
+}
+
+/// A request that holds a chunk to overwrite it fails, by the policy of a sibling. The next request of its number has
+/// nothing to do with that chunk: it stays pending, or the master would show what was there before the restore.
+#[test]
+fn a_request_that_fails_lets_go_of_what_it_was_to_overwrite() {
+    let mut bench = Bench::of(8, [Set::restoring(0..2).aborted(), Set::dependent().fail_write()]);
+    bench.device_fails(SHADOW);
+    bench.write(1, 0..1);
+    assert_eq!(bench.open(), ["read master 0+1"]);
+    bench.device_fails(Device::Bitmap(SetIndex(1)));
+    bench.pass(1);
+    assert_eq!(bench.result(1), Some(Err(RequestError::Io)));
+    bench.rest();
+    bench.write(1, 5..6);
+    bench.rest();
+    assert_eq!(bench.result(1), Some(Ok(())));
+    assert_eq!(bench.status(0).pending, 2);
+    bench.write(2, 0..2);
+    bench.rest();
+    assert_eq!((bench.result(2), bench.status(0).lost), (Some(Ok(())), 3));
 }
 
 /// A flush of the master that one restore has asked for says nothing about what the next one has written since.
@@ -37,4 +110,29 @@ fn a_restore_believes_its_own_flushes_only() {
     assert_eq!(bench.open(), ["flush master"]);
     bench.ok("flush master");
     assert!(bench.is_open("journal0 -held-pending"), "{:?}", bench.open());
+}
+
+/// Whoever looks sees that a restore stands still, and why.
+#[test]
+fn a_restore_that_stands_still_says_why() {
+    let mut bench = Bench::of(8, [Set::restoring(0..3)]);
+    let status = |bench: &Bench| bench.status(0).restore.map(|restore| (restore.stands, restore.unreadable));
+    assert_eq!(status(&bench), Some((None, 0)));
+    bench.fail("read shadow0 0+3");
+    bench.fail("read shadow0 1+1");
+    bench.rest();
+    assert_eq!(status(&bench), Some((Some(RestoreStop::Unreadable), 1)));
+    bench.device_fails(SHADOW);
+    assert_eq!(status(&bench), Some((Some(RestoreStop::Shadow), 1)));
+    bench.command(1, Command::Resume { set: SetIndex(0) });
+    bench.fail("read shadow0 1+1");
+    bench.rest();
+    assert_eq!(status(&bench), Some((Some(RestoreStop::Unreadable), 1)));
+    bench.command(2, Command::Resume { set: SetIndex(0) });
+    bench.ok("read shadow0 1+1");
+    bench.fail("write master 1+1");
+    assert_eq!(status(&bench), Some((Some(RestoreStop::Master), 0)));
+    bench.command(3, Command::Resume { set: SetIndex(0) });
+    bench.rest();
+    assert_eq!((status(&bench), bench.status(0).header.state), (None, SetState::Dependent));
 }

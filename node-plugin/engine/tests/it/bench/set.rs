@@ -102,6 +102,12 @@ impl Set {
         self
     }
 
+    /// While nothing can be recorded, writes fail at once.
+    pub(crate) fn fail_write(mut self) -> Self {
+        self.parameters.unrecordable = Unrecordable::FailWrite(0);
+        self
+    }
+
     /// What the engine is told.
     pub(crate) fn build(self, geometry: &Geometry) -> (SetParameters, SetImage) {
         let mut image = SetImage::prepared(geometry, self.header, SuperblockGeneration(1));
