@@ -21,6 +21,9 @@ pub enum Device {
     Shadow(SetIndex),
     /// A set's bitmap volume.
     Bitmap(SetIndex),
+    /// The copy of a shadow's head in memory ([`HeadMove::Keep`]), at the offsets of the shadow. It is only read, needs
+    /// no device, and never fails.
+    Head(SetIndex),
 }
 
 impl Device {
@@ -28,7 +31,7 @@ impl Device {
     pub const fn set(self) -> Option<SetIndex> {
         match self {
             Self::Master => None,
-            Self::Shadow(set) | Self::Bitmap(set) => Some(set),
+            Self::Shadow(set) | Self::Bitmap(set) | Self::Head(set) => Some(set),
         }
     }
 }
@@ -191,6 +194,9 @@ pub enum HeadMove {
     Out,
     /// From the bitmap volume to the shadow, over the label.
     Back,
+    /// From the bitmap volume into memory, beside it: a restore reads it there ([`Device::Head`]), whatever becomes of the
+    /// bitmap volume, until [`Action::ForgetHead`].
+    Keep,
 }
 
 /// What the engine asks its shell to do.
@@ -293,6 +299,11 @@ pub enum Action {
         set: SetIndex,
         /// Which way.
         to: HeadMove,
+    },
+    /// The copy of the head in memory is not needed any more. Nothing answers.
+    ForgetHead {
+        /// Whose.
+        set: SetIndex,
     },
     /// A command has ended.
     Answer {

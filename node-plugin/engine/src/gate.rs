@@ -28,8 +28,8 @@ mod steps;
 mod together;
 
 use crate::action::{
-    Action, CUT_MEMBERS_MAX, Command, CommandId, CopyKind, CutMember, Device, Direction, Done, Now, Refusal,
-    SetIndex,
+    Action, CUT_MEMBERS_MAX, Command, CommandId, CopyKind, CutMember, Device, Direction, Done, HeadMove, Now,
+    Refusal, SetIndex,
 };
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
@@ -258,7 +258,7 @@ impl Owner {
                 return Err(Refusal::AbandonedIo(device));
             }
         }
-        if set.head_moving {
+        if set.head_moving.is_some() {
             // Given up, but when it comes back its next step writes over the head of whatever is there (E6).
             return Err(Refusal::AbandonedIo(Device::Shadow(index)));
         }
@@ -509,6 +509,7 @@ impl Owner {
         for member in gate.purpose.restored() {
             clear_plane(self.set_mut(member.set), PlaneId::Pending);
             self.maps.set_source_failed(false);
+            out.actions.push(Action::ForgetHead { set: member.set });
         }
         if !matches!(gate.phase, Phase::Preflush | Phase::Settling) {
             out.messages.push(ToPort::Open);
@@ -575,7 +576,10 @@ impl Owner {
                 |index: &SetIndex| self.now.0 >= since + self.set(*index).parameters.shadow_deadline_ms;
             let late: Vec<SetIndex> = gate.awaited.iter().copied().filter(late).collect();
             for index in late {
-                self.shadow_failed(index, out);
+                match self.set(index).head_moving {
+                    Some(HeadMove::Keep) => self.bitmap_failed(index, out),
+                    Some(HeadMove::Out | HeadMove::Back) | None => self.shadow_failed(index, out),
+                }
             }
             return;
         }

@@ -287,7 +287,7 @@ impl Owner {
             OpId::Request { .. } => unreachable!("the port's"),
             OpId::CopyRead(copy) => self.copy_read(copy, ok, hash, out),
             OpId::CopyWrite(copy, set) => self.copy_written(copy, set, ok, out),
-            OpId::Flush(Device::Master, ticket) => self.master_flushed(ticket, ok, out),
+            OpId::Flush(Device::Master | Device::Head(_), ticket) => self.master_flushed(ticket, ok, out),
             OpId::Flush(device @ (Device::Shadow(set) | Device::Bitmap(set)), ticket) => {
                 if self.ended(device, set, op) {
                     self.device_flushed(device, set, ticket, ok, out);
@@ -319,7 +319,7 @@ impl Owner {
         match device {
             Device::Shadow(set) if self.sets[usize::from(set.0)].is_some() => self.shadow_failed(set, out),
             Device::Bitmap(set) if self.sets[usize::from(set.0)].is_some() => self.bitmap_failed(set, out),
-            Device::Master | Device::Shadow(_) | Device::Bitmap(_) => {}
+            Device::Master | Device::Shadow(_) | Device::Bitmap(_) | Device::Head(_) => {}
         }
     }
 

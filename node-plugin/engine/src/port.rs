@@ -60,6 +60,8 @@ pub(crate) enum ToPort {
     Open,
     /// A set exists from now on, or no longer. Only while the gate is closed.
     Maps(SetIndex, Option<Arc<ShadowMaps>>),
+    /// The head of the shadow that is restored from is in memory, or no longer.
+    HeadKept(bool),
 }
 
 /// Operations that one discard may have in flight. A discard of 64 MiB can be hundreds where chunks that may pass and
@@ -140,6 +142,8 @@ pub(crate) struct Port {
     reported: bool,
     draining: usize,
     master_reads: usize,
+    /// The head of the shadow that is restored from is read from memory.
+    head_kept: bool,
 }
 
 impl Port {
@@ -156,6 +160,7 @@ impl Port {
             reported: false,
             draining: 0,
             master_reads: 0,
+            head_kept: false,
         }
     }
 
@@ -258,6 +263,7 @@ impl Port {
                 assert!(self.gate != Gate::Open, "sets come and go under the gate");
                 self.shadows[usize::from(set.0)] = maps;
             }
+            ToPort::HeadKept(kept) => self.head_kept = kept,
         }
         self.report_closed(out);
     }
@@ -385,7 +391,10 @@ impl Port {
             }
             (Side::Master, Route::Held) => {
                 let (set, maps) = self.source().expect("checked when it was cut into pieces");
-                maps.locate(set, piece.range)
+                match self.head_kept && piece.range.start < maps.head_bytes() {
+                    true => (Device::Head(set), piece.range),
+                    false => maps.locate(set, piece.range),
+                }
             }
             (Side::Master | Side::Shadow(_), _) => (Device::Master, piece.range),
         };

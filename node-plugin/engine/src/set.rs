@@ -1,6 +1,8 @@
 //! A volume set as its owner holds it: planes, journal, flush tickets, superblock, checkpoint, copier.
 
-use crate::action::{CommandId, CopyId, CopyLimits, Device, Now, OpId, Place, SetIndex, SetParameters};
+use crate::action::{
+    CommandId, CopyId, CopyLimits, Device, HeadMove, Now, OpId, Place, SetIndex, SetParameters,
+};
 use crate::bits::Plane;
 use crate::flush::Flusher;
 use crate::geometry::Geometry;
@@ -208,7 +210,7 @@ pub(crate) struct VolumeSet {
     /// When the last journal block was sealed.
     pub(crate) sealed_at: Now,
     /// The shell moves the head, or still tries to though nobody waits for it any more.
-    pub(crate) head_moving: bool,
+    pub(crate) head_moving: Option<HeadMove>,
 }
 
 impl VolumeSet {
@@ -260,7 +262,7 @@ impl VolumeSet {
             state_command: None,
             stalled_since: None,
             sealed_at: Now(0),
-            head_moving: false,
+            head_moving: None,
         };
         set.publish_maps();
         set
@@ -364,7 +366,7 @@ impl VolumeSet {
         match device {
             Device::Shadow(_) => &mut self.shadow_watch,
             Device::Bitmap(_) => &mut self.bitmap_watch,
-            Device::Master => unreachable!("the master belongs to no set"),
+            Device::Master | Device::Head(_) => unreachable!("only devices of a set are watched"),
         }
     }
 }

@@ -92,6 +92,8 @@ pub struct Machine<S, N> {
     finished: Vec<Finished>,
     answers: Vec<(CommandId, Result<Done, Refusal>)>,
     io_counts: IoCounts,
+    /// Reads of heads in memory: they have ended.
+    head_reads: Vec<OpId>,
 }
 
 /// Operations and bytes handed to the stores, to be compared with what the kernel counted.
@@ -140,6 +142,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             finished: Vec::with_capacity(limits.requests),
             answers: Vec::new(),
             io_counts: IoCounts::default(),
+            head_reads: Vec::new(),
         }
     }
 
@@ -195,10 +198,17 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             self.noted(now, note, ok);
         }
         self.noted = noted;
-        self.master.end_turn(now, &mut self.actions);
-        moved |= !self.actions.is_empty();
-        self.execute();
-        moved
+        loop {
+            self.master.end_turn(now, &mut self.actions);
+            moved |= !self.actions.is_empty();
+            self.execute();
+            if self.head_reads.is_empty() {
+                return moved;
+            }
+            for op in std::mem::take(&mut self.head_reads) {
+                self.apply(now, Event::Done { op, ok: true, hash: None });
+            }
+        }
     }
 
     /// Moves out the requests that have ended.
@@ -342,6 +352,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             }
             Action::MoveHead { set, to } => self.side_job(set, SideJob::MoveHead(to)),
             Action::Label { set, epoch } => self.side_job(set, SideJob::Label { epoch, end: None }),
+            Action::ForgetHead { set } => self.side_jobs[usize::from(set.0)].forget_head(),
             Action::Answer { command, result } => self.answers.push((command, result)),
         }
     }
@@ -355,6 +366,10 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             IoKind::Discard => StoreOpKind::Discard(range),
         };
         let len = usize::try_from(range.len).expect("requests fit in memory");
+        if let Device::Head(set) = device {
+            self.read_head(op, set, range, memory);
+            return;
+        }
         let reads = matches!(kind, IoKind::Read { .. });
         match memory {
             Memory::None => self.submit(device, store_kind, None, Pending::Scratch { op }),
@@ -396,6 +411,29 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                 self.submit(device, store_kind, Some(IoBuf::head(part, len)), pending);
             }
         }
+    }
+
+    /// Reads from the head that is kept in memory.
+    fn read_head(&mut self, op: OpId, set: SetIndex, range: ByteRange, memory: Memory) {
+        let bytes = |len: u64| usize::try_from(len).expect("a head fits in memory");
+        let (from, len) = (bytes(range.start), bytes(range.len));
+        let head = self.side_jobs[usize::from(set.0)].kept_head().expect("the engine knows what is kept");
+        let source = &head[from..from + len];
+        match memory {
+            Memory::Copy(number) => {
+                let whole = self.copy_buf_bytes(number);
+                let slot = &mut self.copy_bufs[usize::from(number.0)];
+                // As for a read of a device: what was lent and hangs is replaced.
+                slot.get_or_insert_with(|| AlignedBuf::zeroed(whole))[..len].copy_from_slice(source);
+                self.copy_reads[usize::from(number.0)] = Some(op);
+            }
+            Memory::Request(id, at) => {
+                let buf = self.requests[id.0 as usize].as_mut().expect("a read has a buffer");
+                buf.bytes_mut()[bytes(at)..bytes(at) + len].copy_from_slice(source);
+            }
+            Memory::None => unreachable!("a read has memory"),
+        }
+        self.head_reads.push(op);
     }
 
     fn copy_buf_bytes(&self, number: CopyBuf) -> usize {
@@ -446,6 +484,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                 let device = devices(set).bitmap;
                 (&mut self.sides, device)
             }
+            Device::Head(_) => unreachable!("what is in memory needs no device"),
         };
         store.submit(StoreOp { token, device, kind, buf });
     }
@@ -546,7 +585,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         let ok = result.is_ok();
         let flush_failed = !ok && jobs.is_flushing();
         match jobs.finish() {
-            SideJob::MoveHead(HeadMove::Out | HeadMove::Back) => {
+            SideJob::MoveHead(HeadMove::Out | HeadMove::Back | HeadMove::Keep) => {
                 self.apply(now, Event::HeadMoved { set, ok })
             }
             SideJob::Label { end: Some(_), .. } => {

@@ -34,6 +34,8 @@ pub(crate) struct SideJobs {
     step: Option<Step>,
     /// Records of an end that may still succeed.
     end_records: u8,
+    /// The shadow's head, while a restore needs it.
+    kept_head: Option<IoBuf>,
 }
 
 type StoreStep = (Device, StoreOpKind, Option<IoBuf>);
@@ -70,6 +72,10 @@ impl SideJobs {
         let job = *self.queue.front()?;
         let step = self.step.unwrap_or(Step::Start);
         let (next, operation) = match (job, step) {
+            (SideJob::MoveHead(HeadMove::Keep), Step::Read) => {
+                self.kept_head = buf;
+                return None;
+            }
             (SideJob::MoveHead(to), Step::Start) => (Step::Read, read_head(to, set, config)),
             (SideJob::MoveHead(to), Step::Read) => {
                 let (device, offset) = head_place(to, set, config, true);
@@ -88,6 +94,16 @@ impl SideJobs {
         };
         self.step = Some(next);
         Some(operation)
+    }
+
+    /// The head that is kept in memory.
+    pub(crate) fn kept_head(&self) -> Option<&[u8]> {
+        self.kept_head.as_ref().map(IoBuf::bytes)
+    }
+
+    /// It is not needed any more.
+    pub(crate) fn forget_head(&mut self) {
+        self.kept_head = None;
     }
 
     /// So many records of an end are on their way; one is enough.
@@ -114,8 +130,8 @@ fn head_place(to: HeadMove, set: SetIndex, config: &SetConfig, destination: bool
     let on_bitmap = (Device::Bitmap(set), config.layout.head_offset());
     let on_shadow = (Device::Shadow(set), 0);
     match (to, destination) {
-        (HeadMove::Out, true) | (HeadMove::Back, false) => on_bitmap,
-        (HeadMove::Out, false) | (HeadMove::Back, true) => on_shadow,
+        (HeadMove::Out, true) | (HeadMove::Back | HeadMove::Keep, false) => on_bitmap,
+        (HeadMove::Out, false) | (HeadMove::Back | HeadMove::Keep, true) => on_shadow,
     }
 }
 

@@ -67,6 +67,9 @@ impl Owner {
             if member.direction == Direction::ToMaster {
                 let failed = self.maps.is_source_failed();
                 self.begin_restore(member.set);
+                if self.set(member.set).header.head_moved {
+                    self.head_kept(member.set, true, out);
+                }
                 if failed {
                     self.source_failed(member.set);
                 }

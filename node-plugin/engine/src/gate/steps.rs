@@ -123,7 +123,8 @@ impl Owner {
         plane.mark_all(true);
     }
 
-    /// An update of a complete shadow leaves chunks in place that the label is going to cover.
+    /// An update of a complete shadow leaves chunks in place that the label is going to cover; a restore needs the head
+    /// of its shadow to the end, whatever becomes of the bitmap volume that it is on.
     pub(super) fn move_heads_out(&mut self, out: &mut OwnerOutput) {
         let gate = self.gate.as_ref().expect("a gate in progress");
         let in_place = |member: &&CutMember| {
@@ -131,22 +132,27 @@ impl Owner {
                 && member.kind == CopyKind::Update
                 && !self.set(member.set).header.head_moved
         };
-        let sets: Vec<SetIndex> =
-            gate.purpose.members().iter().filter(in_place).map(|member| member.set).collect();
-        if sets.is_empty() {
+        let moved = |member: &&CutMember| {
+            member.direction == Direction::ToMaster && self.set(member.set).header.head_moved
+        };
+        let members = gate.purpose.members().iter();
+        let out_of = members.clone().filter(in_place).map(|member| (member.set, HeadMove::Out));
+        let kept = members.filter(moved).map(|member| (member.set, HeadMove::Keep));
+        let moves: Vec<(SetIndex, HeadMove)> = out_of.chain(kept).collect();
+        if moves.is_empty() {
             self.gate_ready(out);
         } else {
-            self.move_heads(sets, HeadMove::Out, out);
+            self.move_heads(&moves, out);
         }
     }
 
-    pub(super) fn move_heads(&mut self, sets: Vec<SetIndex>, to: HeadMove, out: &mut OwnerOutput) {
+    pub(super) fn move_heads(&mut self, moves: &[(SetIndex, HeadMove)], out: &mut OwnerOutput) {
         self.gate_to(Phase::Head);
-        for set in &sets {
-            self.set_mut(*set).head_moving = true;
-            out.actions.push(Action::MoveHead { set: *set, to });
+        for (set, to) in moves.iter().copied() {
+            self.set_mut(set).head_moving = Some(to);
+            out.actions.push(Action::MoveHead { set, to });
         }
-        self.gate.as_mut().expect("a gate in progress").awaited = sets;
+        self.gate.as_mut().expect("a gate in progress").awaited = moves.iter().map(|(set, _)| *set).collect();
     }
 
     pub(super) fn flush_sets(&mut self, sets: &[SetIndex], out: &mut OwnerOutput) {
@@ -175,7 +181,7 @@ impl Owner {
             return;
         }
         match gate.purpose {
-            Purpose::Complete { set } => self.move_heads(vec![set], HeadMove::Back, out),
+            Purpose::Complete { set } => self.move_heads(&[(set, HeadMove::Back)], out),
             Purpose::Disable { .. } => self.commit_gate(out),
             Purpose::Cut { .. } => self.settle_planes(out),
             Purpose::Detach => {
@@ -190,12 +196,19 @@ impl Owner {
     /// The head is where it should be, or could not be brought there.
     pub(crate) fn head_moved(&mut self, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
         let Some(set) = self.sets[usize::from(index.0)].as_mut() else { return };
-        set.head_moving = false;
+        let moved = set.head_moving.take();
         let awaits = |gate: &Gate| gate.phase == Phase::Head && gate.awaited.contains(&index);
         if !self.gate.as_ref().is_some_and(awaits) {
+            if moved == Some(HeadMove::Keep) {
+                self.head_kept(index, ok, out);
+            }
             return;
         }
-        if !ok {
+        if !ok && moved == Some(HeadMove::Keep) {
+            // What cannot be read cannot be restored; nothing has changed yet.
+            let chunks = self.head_chunks(index);
+            self.void(Refusal::LostChunks(chunks), out);
+        } else if !ok {
             self.shadow_failed(index, out);
         } else if self.no_longer_awaited(index) {
             self.gate_ready(out);

@@ -1,6 +1,6 @@
 //! When a restore cannot go on as it is: a shadow, a master or a bitmap volume that fails in it (E9).
 
-use super::{Hold, Progress, Recorded, Restore, Stage};
+use super::{Head, Hold, Progress, Recorded, Restore, Stage};
 use crate::action::{CopyId, Device, Refusal, RequestError, RestoreStop, SetIndex, Side};
 use crate::copy::Copy;
 use crate::owner::{Owner, OwnerOutput};
@@ -22,7 +22,7 @@ impl Owner {
         let restore = self.restore.as_ref().expect("a restore runs");
         let set = self.set(restore.set);
         let in_head = chunk.0 * self.geometry.chunk_bytes() < set.maps.head_bytes();
-        let head_gone = restore.head_failed && in_head;
+        let head_gone = restore.head == Head::Failed && in_head;
         let unreadable = head_gone || restore.unreadable.contains(&chunk);
         !self.maps.is_source_failed() && !unreadable && !set.plane(PlaneId::Lost).get(chunk.0)
     }
@@ -99,10 +99,13 @@ impl Owner {
         self.end_unreadable();
     }
 
-    /// The bitmap volume of the set that is restored from has failed: it takes the shadow's head along.
+    /// The bitmap volume of the set that is restored from has failed: it takes the shadow's head along, if that is not in
+    /// memory.
     pub(crate) fn head_failed(&mut self, index: SetIndex) {
-        if let Some(restore) = self.restore.as_mut().filter(|restore| restore.set == index) {
-            restore.head_failed = true;
+        if let Some(restore) = self.restore.as_mut().filter(|restore| restore.set == index)
+            && matches!(restore.head, Head::OnDevice { .. })
+        {
+            restore.head = Head::Failed;
             self.end_unreadable();
         }
     }
@@ -167,7 +170,10 @@ impl Restore {
     /// Everything is tried again.
     fn retry(&mut self) {
         self.progress = Progress::Running;
-        (self.head_failed, self.one_by_one, self.exhausted) = (false, false, false);
+        if self.head == Head::Failed {
+            self.head = Head::OnDevice { tried: false };
+        }
+        (self.one_by_one, self.exhausted) = (false, false);
         self.unreadable.clear();
     }
 }

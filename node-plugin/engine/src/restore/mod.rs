@@ -35,9 +35,10 @@ mod steps;
 pub(crate) use overwrite::{Hold, Overwrite};
 pub(crate) use run::{RestoreRun, Stage};
 
-use crate::action::{Action, CopyId, Durability, RestoreStatus, RestoreStop, SetIndex};
+use crate::action::{Action, CopyId, Durability, HeadMove, RestoreStatus, RestoreStop, SetIndex};
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
+use crate::port::ToPort;
 use crate::record::{OfflineCause, PlaneId, SetState};
 use crate::set::{Commit, Ending, VolumeSet};
 use crate::units::Chunk;
@@ -59,6 +60,20 @@ enum Recorded {
     InMemory,
 }
 
+/// Where the head of the shadow is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Head {
+    /// Where it is: on the bitmap volume if it has moved there.
+    OnDevice {
+        /// It could not be read into memory as a whole; parts of it may be readable.
+        tried: bool,
+    },
+    /// From memory: the bitmap volume may fail.
+    Kept,
+    /// It was on the bitmap volume, and that has failed.
+    Failed,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Restore {
@@ -69,8 +84,7 @@ pub(crate) struct Restore {
     waiting: Vec<CopyId>,
     /// Background runs that are written and wait for company.
     batch: Vec<CopyId>,
-    /// The bitmap volume has failed, and the shadow's head is there.
-    head_failed: bool,
+    head: Head,
     /// Chunks that the shadow could not give.
     unreadable: BTreeSet<Chunk>,
     /// After an error runs are single chunks, so that the bad ones are known.
@@ -87,7 +101,7 @@ impl Restore {
             recorded: Recorded::OnBitmap,
             waiting: Vec::new(),
             batch: Vec::new(),
-            head_failed: false,
+            head: Head::OnDevice { tried: false },
             unreadable: BTreeSet::new(),
             one_by_one: false,
             exhausted: false,
@@ -165,9 +179,39 @@ impl Owner {
         if running && self.gate.is_none() {
             self.start_background_restores(index, out);
         }
+        self.keep_head(index, out);
         self.pass_regions(out);
         self.flush_restored(out);
         self.maybe_end_restore(index, out);
+    }
+
+    /// After a start the head is read into memory, once; after a cut it is there already.
+    fn keep_head(&mut self, index: SetIndex, out: &mut OwnerOutput) {
+        let wanted = self.restore_of().head == Head::OnDevice { tried: false };
+        let set = self.set_mut(index);
+        if wanted && set.header.head_moved && set.head_moving.is_none() && set.ending == Ending::No {
+            set.head_moving = Some(HeadMove::Keep);
+            out.actions.push(Action::MoveHead { set: index, to: HeadMove::Keep });
+        }
+    }
+
+    /// The head is in memory, or could not be read: then a later failure of the bitmap volume takes it along.
+    pub(crate) fn head_kept(&mut self, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
+        let Some(restore) = self.restore.as_mut().filter(|restore| restore.set == index) else { return };
+        match restore.head {
+            // Also late, when the bitmap volume has been given up: what is pending does not change.
+            Head::OnDevice { .. } | Head::Failed if ok => {
+                restore.head = Head::Kept;
+                out.messages.push(ToPort::HeadKept(true));
+            }
+            Head::OnDevice { .. } => restore.head = Head::OnDevice { tried: true },
+            Head::Kept | Head::Failed => {}
+        }
+    }
+
+    /// Chunks of the head that is on the bitmap volume.
+    pub(crate) fn head_chunks(&self, index: SetIndex) -> u64 {
+        self.set(index).maps.head_bytes().div_ceil(self.geometry.chunk_bytes())
     }
 
     /// Nothing is pending: the set is at rest again.
@@ -202,6 +246,8 @@ impl Owner {
         self.maps.set_source_failed(false);
         self.maps.set_restored_from(None);
         self.restore = None;
+        out.messages.push(ToPort::HeadKept(false));
+        out.actions.push(Action::ForgetHead { set: index });
         if failed {
             // Only the restore kept the set until now.
             self.shadow_failed(index, out);

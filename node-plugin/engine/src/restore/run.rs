@@ -34,12 +34,14 @@ pub(crate) enum Stage {
 pub(crate) struct RestoreRun {
     background: Option<SetIndex>,
     stage: Stage,
+    /// It is read from the head in memory, which no deadline watches.
+    from_memory: bool,
 }
 
 impl RestoreRun {
     /// A run that the copier of this set wants, or a write.
     pub(crate) fn new(background: Option<SetIndex>) -> Self {
-        Self { background, stage: Stage::Siblings }
+        Self { background, stage: Stage::Siblings, from_memory: false }
     }
 
     /// The set whose copier wants it.
@@ -63,6 +65,16 @@ impl RestoreRun {
         };
         assert_eq!(next, to, "a restored run takes every stage in order");
         self.stage = to;
+    }
+
+    /// Says where it is read from.
+    pub(crate) fn read_from(&mut self, memory: bool) {
+        self.from_memory = memory;
+    }
+
+    /// Whether it is read from memory.
+    pub(crate) fn is_from_memory(&self) -> bool {
+        self.from_memory
     }
 
     /// Whether it still has to be read from the shadow, and waits for no sibling.

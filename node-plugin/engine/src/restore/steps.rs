@@ -1,7 +1,7 @@
 //! The steps of a restored run, and of a chunk that is overwritten instead.
 
 use super::copier::BATCH;
-use super::{Hold, Overwrite, Recorded, Stage};
+use super::{Head, Hold, Overwrite, Recorded, RestoreRun, Stage};
 use crate::action::{Action, CopyBuf, CopyId, Device, IoKind, Memory, OpId, RequestId, SetIndex};
 use crate::copy::{Copy, Job};
 use crate::journal::Purpose;
@@ -117,10 +117,21 @@ impl Owner {
     pub(crate) fn read_from_shadow(&mut self, id: CopyId, buffer: CopyBuf, out: &mut OwnerOutput) {
         let index = self.restore_of().set;
         self.advance(id, Stage::Reading);
-        let (device, range) = self.copy_target(index, self.copies.of(id).run());
+        let run = self.copies.of(id).run();
+        let bytes = self.geometry.bytes_of(run);
+        let from_memory =
+            self.restore_of().head == Head::Kept && bytes.start < self.set(index).maps.head_bytes();
         let op = OpId::RestoreRead(id, index);
-        let now = self.now;
-        self.set_mut(index).watch(device).submitted(op, now);
+        let (device, range) = match from_memory {
+            true => (Device::Head(index), bytes),
+            false => self.copy_target(index, run),
+        };
+        if from_memory {
+            self.copies.of_mut(id).restore_mut().expect("a run that is restored").read_from(true);
+        } else {
+            let now = self.now;
+            self.set_mut(index).watch(device).submitted(op, now);
+        }
         self.buffers.lend(op, buffer);
         let kind = IoKind::Read { hash: false };
         out.actions.push(Action::Io { op, device, kind, range, memory: Memory::Copy(buffer) });
@@ -131,7 +142,9 @@ impl Owner {
         let op = OpId::RestoreRead(id, index);
         let lent = self.buffers.back(op);
         let set = self.sets[usize::from(index.0)].as_mut();
-        let in_time = set.is_some_and(|set| set.shadow_watch.ended(op) || set.bitmap_watch.ended(op));
+        let watched = set.is_some_and(|set| set.shadow_watch.ended(op) || set.bitmap_watch.ended(op));
+        let run = self.copies.get(id).and_then(Copy::restore);
+        let in_time = watched || run.is_some_and(RestoreRun::is_from_memory);
         // A read that was given up has no buffer any more.
         let Some(buffer) = lent else { return };
         if !in_time || self.copies.get(id).is_none() {

@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, LIMITS, Set};
 use umbra_engine::{
-    Command, CopyKind, CutMember, Device, Limits, RequestError, RestoreStop, SetIndex, SetState,
+    Command, CopyKind, CutMember, Device, Limits, Refusal, RequestError, RestoreStop, SetIndex, SetState,
 };
 
 const SHADOW: Device = Device::Shadow(SetIndex(0));
@@ -135,4 +135,44 @@ fn a_restore_that_stands_still_says_why() {
     bench.command(3, Command::Resume { set: SetIndex(0) });
     bench.rest();
     assert_eq!((status(&bench), bench.status(0).header.state), (None, SetState::Dependent));
+}
+
+/// The shadow's head is on the bitmap volume, and the bitmap volume fails: the head is in memory, so that the master can
+/// be read and written where the head is to come, and the restore goes to its end.
+#[test]
+fn the_head_is_in_memory_until_it_is_home() {
+    let mut bench = Bench::of(8, [Set::restoring(0..4).aborted().head_moved()]);
+    bench.ok("head0 Keep");
+    bench.device_fails(Device::Bitmap(SetIndex(0)));
+    bench.ok("giveup0");
+    bench.read(1, 0..3);
+    assert_eq!(bench.open(), ["read memory0 0+2", "read shadow0 2+1"]);
+    bench.rest();
+    bench.write_part(2, 1);
+    assert_eq!(bench.open(), ["read memory0 1+1"]);
+    bench.rest();
+    assert_eq!((bench.result(1), bench.result(2)), (Some(Ok(())), Some(Ok(()))));
+    assert_eq!(bench.seen("read bitmap0"), 0);
+    bench.command(1, Command::Resume { set: SetIndex(0) });
+    bench.rest();
+    assert_eq!(bench.status(0).restore, None);
+}
+
+/// A cut to the master reads the head into memory before anything durable changes, and is refused if it cannot.
+#[test]
+fn a_restore_whose_head_cannot_be_read_is_refused() {
+    let mut bench = Bench::of(8, [Set::dependent().held(0..4).head_moved()]);
+    for (number, fails) in [(1, true), (2, false)] {
+        bench.cut(number, CutMember::to_master(SetIndex(0), CopyKind::Full));
+        bench.rest_but(&["head0 Keep"]);
+        if fails {
+            bench.fail("head0 Keep");
+            assert_eq!(bench.answer(number), Some(Err(Refusal::LostChunks(2))));
+            assert_eq!(bench.seen("superblock0 A Restoring"), 0);
+        }
+    }
+    bench.ok("head0 Keep");
+    bench.rest_but(&["read"]);
+    assert!(matches!(bench.answer(2), Some(Ok(_))));
+    assert_eq!(bench.open(), ["read memory0 0+2", "read shadow0 2+2"]);
 }

@@ -14,7 +14,7 @@
 //!
 //! Names: `read|write|zero|discard DEVICE FIRST+COUNT` in chunks, `flush DEVICE`, `journal0 +held-pending 3+1, …`,
 //! `page0 held 0 A`, `superblock0 A Dependent`, `giveup0`, `head0 Back`. Devices are `master`, `shadow0`, `bitmap0` and so
-//! on; the head of a shadow is `bitmap0` with the chunks of the shadow. A name may be shortened at its end.
+//! on; the head of a shadow is `bitmap0` with the chunks of the shadow, or `memory0` where it is kept. A name may be shortened at its end.
 
 mod names;
 mod set;
@@ -125,6 +125,11 @@ impl Bench {
     /// A write of whole chunks through a shadow.
     pub(crate) fn write_shadow(&mut self, number: u32, set: u8, chunks: Range<u64>) {
         self.request(number, Side::Shadow(SetIndex(set)), RequestKind::Write { fua: false }, chunks);
+    }
+
+    /// A read of chunks of the master.
+    pub(crate) fn read(&mut self, number: u32, chunks: Range<u64>) {
+        self.request(number, Side::Master, RequestKind::Read, chunks);
     }
 
     /// A command.
@@ -267,7 +272,7 @@ impl Bench {
                 | Action::Superblock { op, .. } => End::Done(op, false),
                 Action::GiveUp { set, .. } => End::GiveUp(set),
                 Action::MoveHead { set, .. } => End::Head(set),
-                Action::Label { .. } => continue,
+                Action::Label { .. } | Action::ForgetHead { .. } => continue,
                 Action::Complete { id, result } => {
                     self.results.insert(id.0, result);
                     continue;

@@ -40,6 +40,7 @@ impl Names {
             Action::GiveUp { set, .. } => format!("giveup{}", set.0),
             Action::MoveHead { set, to } => format!("head{} {to:?}", set.0),
             Action::Label { set, .. } => format!("label{}", set.0),
+            Action::ForgetHead { set } => format!("forget{}", set.0),
             Action::Complete { id, .. } => format!("complete {}", id.0),
             Action::Answer { command, .. } => format!("answer {}", command.0),
         }
@@ -48,7 +49,7 @@ impl Names {
     fn chunks(&self, device: Device, range: ByteRange) -> String {
         let offset = match device {
             Device::Bitmap(set) => self.heads[usize::from(set.0)].0,
-            Device::Master | Device::Shadow(_) => 0,
+            Device::Master | Device::Shadow(_) | Device::Head(_) => 0,
         };
         let (start, end) = (range.start - offset, range.end() - offset);
         let first = start / CHUNK;
@@ -61,6 +62,7 @@ fn of_device(device: Device) -> String {
         Device::Master => "master".to_owned(),
         Device::Shadow(set) => format!("shadow{}", set.0),
         Device::Bitmap(set) => format!("bitmap{}", set.0),
+        Device::Head(set) => format!("memory{}", set.0),
     }
 }
 

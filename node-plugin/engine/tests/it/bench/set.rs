@@ -86,6 +86,12 @@ impl Set {
         Self { parameters, header, bits: Vec::new(), dirty: false }
     }
 
+    /// The first two chunks of the shadow are on the bitmap volume.
+    pub(crate) fn head_moved(mut self) -> Self {
+        self.header.head_moved = true;
+        self
+    }
+
     /// These chunks are held.
     pub(crate) fn held(self, chunks: Range<u64>) -> Self {
         self.bits(PlaneId::Held, chunks)
