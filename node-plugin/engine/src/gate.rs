@@ -450,6 +450,7 @@ impl Owner {
                 self.gate_done(out);
             }
             (_, Purpose::Disable { set }) => {
+                self.set_mut(set).has_ended();
                 self.set_mut(set).publish_maps();
                 out.messages.push(ToPort::Maps(set, None));
                 self.gate_done(out);

@@ -343,6 +343,12 @@ impl VolumeSet {
         }
     }
 
+    /// A superblock says that the image has ended. Another end that waits for its turn would say something else.
+    pub(crate) fn has_ended(&mut self) {
+        self.commits.retain(|commit| !matches!(commit, Commit::State(_)));
+        self.ending = Ending::Recorded;
+    }
+
     /// Whether a change of the state is being committed.
     pub(crate) fn is_committing_state(&self) -> bool {
         matches!(self.committing, Committing::Slot { commit: Commit::State(_), .. })

@@ -1,6 +1,6 @@
 //! When a restore cannot go on as it is: a shadow, a master or a bitmap volume that fails in it (E9).
 
-use super::{Head, Hold, Progress, Recorded, Restore, Stage};
+use super::{Head, Hold, Progress, Recorded, Restore, RestoreRun, Stage};
 use crate::action::{CopyId, Device, Refusal, RequestError, RestoreStop, SetIndex, Side};
 use crate::copy::Copy;
 use crate::owner::{Owner, OwnerOutput};
@@ -21,10 +21,15 @@ impl Owner {
     pub(crate) fn is_restorable(&self, chunk: Chunk) -> bool {
         let restore = self.restore.as_ref().expect("a restore runs");
         let set = self.set(restore.set);
-        let in_head = chunk.0 * self.geometry.chunk_bytes() < set.maps.head_bytes();
-        let head_gone = restore.head == Head::Failed && in_head;
+        let head_gone = restore.head == Head::Failed && self.is_in_head(chunk);
         let unreadable = head_gone || restore.unreadable.contains(&chunk);
         !self.maps.is_source_failed() && !unreadable && !set.plane(PlaneId::Lost).get(chunk.0)
+    }
+
+    /// Whether the chunk is in the head that is on the bitmap volume of the set that is restored from.
+    fn is_in_head(&self, chunk: Chunk) -> bool {
+        let set = self.restore.as_ref().map(|restore| self.set(restore.set));
+        set.is_some_and(|set| chunk.0 * self.geometry.chunk_bytes() < set.maps.head_bytes())
     }
 
     /// The shadow answered with an error. One bad chunk is not all of the shadow: it is found, and the others go on.
@@ -100,13 +105,19 @@ impl Owner {
     }
 
     /// The bitmap volume of the set that is restored from has failed: it takes the shadow's head along, if that is not in
-    /// memory.
+    /// memory. What was being read there will not come.
     pub(crate) fn head_failed(&mut self, index: SetIndex) {
-        if let Some(restore) = self.restore.as_mut().filter(|restore| restore.set == index)
-            && matches!(restore.head, Head::OnDevice { .. })
-        {
+        let Some(restore) = self.restore.as_mut().filter(|restore| restore.set == index) else { return };
+        if matches!(restore.head, Head::OnDevice { .. }) {
             restore.head = Head::Failed;
-            self.end_unreadable();
+        }
+        self.end_unreadable();
+        let reads = |copy: &Copy| {
+            let device = |run: &RestoreRun| run.stage() == Stage::Reading && !run.is_from_memory();
+            copy.restore().is_some_and(device) && self.is_in_head(copy.run().first)
+        };
+        for id in self.copies.ids(reads) {
+            self.finish_copy(id);
         }
     }
 
@@ -114,8 +125,7 @@ impl Owner {
     /// behind them; those that the master has already need the shadow no more.
     fn end_unreadable(&mut self) {
         let unreadable = |copy: &Copy| {
-            copy.restore().is_some_and(super::RestoreRun::wants_shadow)
-                && !self.is_restorable(copy.run().first)
+            copy.restore().is_some_and(RestoreRun::wants_shadow) && !self.is_restorable(copy.run().first)
         };
         let failed = if self.restore.is_some() { self.copies.ids(unreadable) } else { Vec::new() };
         if let Some(restore) = &mut self.restore {

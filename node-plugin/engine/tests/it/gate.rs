@@ -1,7 +1,7 @@
 //! Cuts and everything else under the closed gate.
 
 use crate::bench::{Bench, Set};
-use umbra_engine::{Command, Device, PlaneId, SetIndex};
+use umbra_engine::{Command, Device, Done, PlaneId, SetIndex};
 
 /// What was lost is not held by an image that comes after: an update copies it anew, also where *held* was left set (as
 /// recovery leaves it where it cannot tell).
@@ -32,4 +32,17 @@ fn a_gate_counts_its_own_flushes_only() {
     assert_eq!(bench.open(), first);
     bench.rest();
     assert!(bench.answer(1).is_some());
+}
+
+/// The shadow fails while the superblock of a disable is written: the set is disabled, and no later superblock says
+/// anything else.
+#[test]
+fn a_shadow_that_fails_during_a_disable_leaves_the_set_disabled() {
+    let mut bench = Bench::of(8, [Set::complete(8)]);
+    bench.command(1, Command::Disable { set: SetIndex(0), force: false });
+    bench.rest_but(&["superblock"]);
+    bench.device_fails(Device::Shadow(SetIndex(0)));
+    bench.rest();
+    assert_eq!(bench.answer(1), Some(Ok(Done::Ok)));
+    assert_eq!((bench.seen("superblock0"), bench.seen("superblock0 B Disabled")), (2, 1));
 }

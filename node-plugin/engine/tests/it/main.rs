@@ -4,5 +4,6 @@ mod bench;
 mod copies;
 mod durable;
 mod gate;
+mod random;
 mod requests;
 mod restore;

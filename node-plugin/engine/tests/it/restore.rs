@@ -176,3 +176,16 @@ fn a_restore_whose_head_cannot_be_read_is_refused() {
     assert!(matches!(bench.answer(2), Some(Ok(_))));
     assert_eq!(bench.open(), ["read memory0 0+2", "read shadow0 2+2"]);
 }
+
+/// The head comes into memory while a run of it is read from the bitmap volume, which then fails: the run is read again,
+/// from memory.
+#[test]
+fn a_run_of_the_head_that_is_read_when_its_volume_fails_is_read_again() {
+    let mut bench = Bench::of(8, [Set::restoring(0..4).head_moved()]);
+    assert_eq!(bench.open(), ["head0 Keep", "read bitmap0 0+2", "read shadow0 2+2"]);
+    bench.ok("head0 Keep");
+    bench.write(1, 0..1);
+    bench.device_fails(Device::Bitmap(SetIndex(0)));
+    bench.rest();
+    assert_eq!((bench.result(1), bench.status(0).restore), (Some(Ok(())), None));
+}

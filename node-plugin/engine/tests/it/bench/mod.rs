@@ -72,12 +72,12 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// A master of so many chunks with these sets, as a start would add them.
-    pub(crate) fn of<const N: usize>(chunks: u64, sets: [Set; N]) -> Self {
+    pub(crate) fn of(chunks: u64, sets: impl IntoIterator<Item = Set>) -> Self {
         Self::with_limits(chunks, LIMITS, sets)
     }
 
     /// The same, with limits.
-    pub(crate) fn with_limits<const N: usize>(chunks: u64, limits: Limits, sets: [Set; N]) -> Self {
+    pub(crate) fn with_limits(chunks: u64, limits: Limits, sets: impl IntoIterator<Item = Set>) -> Self {
         let geometry = Geometry::new(chunks * CHUNK, CHUNK).expect("a possible geometry");
         let mut master = Master::new(geometry, limits);
         let mut names = Names::default();
@@ -181,6 +181,16 @@ impl Bench {
         self.finish(open, true);
     }
 
+    /// One of the open operations ends, whichever this number hits; nothing if there is none.
+    pub(crate) fn end_nth(&mut self, which: usize, ok: bool) {
+        if !self.open.is_empty() {
+            let open = self.open.remove(which % self.open.len());
+            // What is in memory does not fail.
+            let ok = ok || open.name.starts_with("read memory");
+            self.finish(open, ok);
+        }
+    }
+
     /// A flush that the shell made for itself fails: the device has failed.
     pub(crate) fn device_fails(&mut self, device: Device) {
         self.event(Event::FlushFailed(device));
@@ -252,11 +262,17 @@ impl Bench {
         self.master.page_words(SetIndex(set), plane, 0)[0]
     }
 
+    /// Turns until nothing comes out, as a shell does.
     fn turn(&mut self) {
-        let mut actions = Vec::new();
-        self.master.end_turn(self.now, &mut actions);
-        self.take(actions);
-        self.master.self_check();
+        loop {
+            let mut actions = Vec::new();
+            self.master.end_turn(self.now, &mut actions);
+            self.master.self_check();
+            if actions.is_empty() {
+                return;
+            }
+            self.take(actions);
+        }
     }
 
     fn take(&mut self, actions: Vec<Action>) {
