@@ -383,21 +383,8 @@ impl Port {
             out.actions.push(Action::Flush { op, device });
             return;
         }
-        let (device, range) = match (request.side, piece.route) {
-            (Side::Shadow(set), Route::Held) => {
-                let maps =
-                    self.shadows[usize::from(set.0)].as_ref().expect("checked when it was cut into pieces");
-                maps.locate(set, piece.range)
-            }
-            (Side::Master, Route::Held) => {
-                let (set, maps) = self.source().expect("checked when it was cut into pieces");
-                match self.head_kept && piece.range.start < maps.head_bytes() {
-                    true => (Device::Head(set), piece.range),
-                    false => maps.locate(set, piece.range),
-                }
-            }
-            (Side::Master | Side::Shadow(_), _) => (Device::Master, piece.range),
-        };
+        let (device, range) =
+            self.place_of(&request, piece).expect("its shadow was there when it was cut into pieces");
         let memory = Memory::Request(request.id, piece.range.start - request.range.start);
         let (kind, memory) = match request.kind {
             RequestKind::Read => (IoKind::Read { hash: false }, memory),
@@ -407,6 +394,37 @@ impl Port {
             RequestKind::Flush => unreachable!("handled above"),
         };
         out.actions.push(Action::Io { op, device, kind, range, memory });
+    }
+
+    /// Where the bytes of a piece are; none if its shadow has gone.
+    fn place_of(&self, request: &Request, piece: Piece) -> Option<(Device, ByteRange)> {
+        let (set, maps) = match (request.side, piece.route) {
+            (Side::Shadow(set), Route::Held) => (set, self.shadows[usize::from(set.0)].as_ref()?),
+            (Side::Master, Route::Held) => {
+                let (set, maps) = self.source()?;
+                if self.head_kept && piece.range.start < maps.head_bytes() {
+                    return Some((Device::Head(set), piece.range));
+                }
+                (set, maps)
+            }
+            (Side::Master | Side::Shadow(_), _) => return Some((Device::Master, piece.range)),
+        };
+        Some(maps.locate(set, piece.range))
+    }
+
+    /// The volume of a set that a piece was to flush. A write with FUA is a flush, too: where the device has no FUA
+    /// the kernel flushes after the write, and does not say which of the two has failed (E24, E8).
+    fn flushed_device(&self, in_flight: &InFlight, index: usize) -> Option<Device> {
+        let request = &in_flight.request;
+        let device = match (request.kind, request.side) {
+            (RequestKind::Flush, Side::Shadow(set)) if index == 0 => Device::Shadow(set),
+            (RequestKind::Flush, Side::Shadow(set)) => Device::Bitmap(set),
+            (RequestKind::Write { fua: true } | RequestKind::WriteZeroes { fua: true }, _) => {
+                self.place_of(request, in_flight.pieces[index])?.0
+            }
+            _ => return None,
+        };
+        (device != Device::Master).then_some(device)
     }
 
     /// An operation of a request has ended.
@@ -445,12 +463,11 @@ impl Port {
             }
         } else {
             in_flight.failed |= !ok;
+            if !ok && let Some(device) = self.flushed_device(&in_flight, index) {
+                out.messages.push(ToOwner::FlushFailed(device));
+            }
             if let (RequestKind::Flush, Side::Shadow(set)) = (in_flight.request.kind, in_flight.request.side)
             {
-                if !ok {
-                    let device = if index == 0 { Device::Shadow(set) } else { Device::Bitmap(set) };
-                    out.messages.push(ToOwner::FlushFailed(device));
-                }
                 // Once a device has failed a later flush only seems to succeed (E8).
                 let maps = self.shadows[usize::from(set.0)].as_ref();
                 in_flight.failed |= maps.is_none_or(|maps| maps.is_failing());

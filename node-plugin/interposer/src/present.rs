@@ -53,7 +53,7 @@ fn parameters(what: &Presentation) -> DeviceParams {
         read_only: false,
         rotational: master.rotational,
         volatile_cache: what.volatile_cache,
-        fua: what.volatile_cache && master.fua,
+        fua: what.volatile_cache,
         discard: Some(discard),
     }
 }

@@ -102,6 +102,8 @@ pub struct Capabilities {
     pub logical_block: u32,
     /// Physical block in bytes.
     pub physical_block: u32,
+    /// Best size of a transfer in bytes, 0 if the device names none.
+    pub optimal_io: u32,
     /// A completed write may be lost by a power cut until a flush.
     pub volatile_cache: bool,
     /// A FUA write costs no flush.

@@ -531,6 +531,7 @@ impl BlockStore for SimStore {
             size: device.size,
             logical_block: 512,
             physical_block: 4096,
+            optimal_io: 0,
             volatile_cache: device.cache != Cache::WriteThrough,
             fua: device.cache == Cache::Fua,
             rotational: false,

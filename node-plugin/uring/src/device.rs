@@ -382,6 +382,7 @@ fn file_capabilities(
         logical_block,
         physical_block: statx.stx_blksize.max(logical_block),
         // A file is durable only after fdatasync, whatever disk is below (E13).
+        optimal_io: 0,
         volatile_cache: true,
         fua: false,
         rotational: false,

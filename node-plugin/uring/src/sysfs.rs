@@ -82,6 +82,7 @@ impl BlockDir {
             size: size - size % u64::from(logical_block),
             logical_block,
             physical_block: block("physical_block_size").unwrap_or(logical_block),
+            optimal_io: number("optimal_io_size").and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0),
             volatile_cache: text(&queue, "write_cache").as_deref() != Some("write through"),
             fua: number("fua") == Some(1),
             rotational: number("rotational") == Some(1),
@@ -131,6 +132,7 @@ pub(crate) mod tests {
             &[
                 ("sda/queue/logical_block_size", "512\n"),
                 ("sda/queue/physical_block_size", "4096\n"),
+                ("sda/queue/optimal_io_size", "65536\n"),
                 ("sda/queue/write_cache", "write back\n"),
                 ("sda/queue/fua", "1\n"),
                 ("sda/queue/discard_max_bytes", "1048576\n"),
@@ -146,6 +148,7 @@ pub(crate) mod tests {
             size: 1_000_448,
             logical_block: 512,
             physical_block: 4096,
+            optimal_io: 65_536,
             volatile_cache: true,
             fua: true,
             rotational: true,
@@ -165,6 +168,7 @@ pub(crate) mod tests {
         assert!(capabilities.volatile_cache);
         assert!(!capabilities.fua);
         assert!(!capabilities.discard);
+        assert_eq!(capabilities.optimal_io, 0);
         assert!(capabilities.read_only, "the device says so itself");
         assert_eq!(capabilities.logical_block, 4096);
     }

@@ -97,8 +97,9 @@ fn a_claimed_device_is_refused_to_others_but_not_to_mere_openers() {
     let first = disk.claim();
     assert!(Device::open(&disk.path, Role::ReadOnly).unwrap_err().is_in_use());
     // An open without a claim succeeds: that is why openers can be asked for.
-    let mut child = Command::new("tail");
-    let child = child.arg("-f").stdin(std::fs::File::open(&disk.path).unwrap());
+    // It neither reads what it has open nor ends by itself.
+    let mut child = Command::new("sleep");
+    let child = child.arg("600").stdin(std::fs::File::open(&disk.path).unwrap());
     let mut child = child.stdout(std::process::Stdio::null()).spawn().unwrap();
     // Children of other tests may show up too: until they execute, they have what we have open.
     assert!(openers(&disk.path).unwrap().contains(&child.id()));
