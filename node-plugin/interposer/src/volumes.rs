@@ -14,8 +14,8 @@ use umbra_platform::id::{SetId, SetRef};
 use umbra_platform::status::Role as VolumeRole;
 use umbra_platform::value::{ByteCount, Detail, DevicePath};
 use umbra_store::{
-    Blocking, Ended, Known, RecoverError, Session, SetConfig, SetDevices, SetOptions, StoreError,
-    prepare_set, read_superblock, recover_set,
+    Blocking, Ended, Known, RecoverError, Session, SetConfig, SetDevices, SetOptions, Volume, prepare_set,
+    read_superblock, recover_set,
 };
 use umbra_uring::{Device, Holder, OpenError, Owner, Ring, RingConfig, Role, StoreLimits, UringStore};
 use uuid::Uuid;
@@ -93,8 +93,7 @@ pub(crate) fn flush(device: Device) -> Result<Device, String> {
     let limits = StoreLimits { devices: 1, ..StoreLimits::default() };
     let mut store = UringStore::new(ring, Owner::new(1), limits);
     let slot = store.add_device(device).map_err(|error| error.to_string())?;
-    let flushed: Result<(), StoreError> = Blocking::new(&mut store).flush(slot);
-    flushed.map_err(|error| error.to_string())?;
+    Blocking::new(&mut store, CLAIM_DEADLINE).flush(slot).map_err(|error| error.to_string())?;
     store.remove_device(slot).map_err(|error| error.to_string())
 }
 
@@ -109,8 +108,8 @@ pub(crate) fn peek(bitmap: &Path) -> Result<Superblock, String> {
     let limits = StoreLimits { devices: 1, ..StoreLimits::default() };
     let mut store = UringStore::new(ring, Owner::new(1), limits);
     let slot = store.add_device(device).map_err(|error| error.to_string())?;
-    Blocking::new(&mut store).flush(slot).map_err(|error: StoreError| error.to_string())?;
-    let superblock = read_superblock(&mut store, slot).map_err(|error| error.to_string())?;
+    Blocking::new(&mut store, CLAIM_DEADLINE).flush(slot).map_err(|error| error.to_string())?;
+    let superblock = read_superblock(&mut store, slot, CLAIM_DEADLINE).map_err(|error| error.to_string())?;
     // Out of the ring first: the claim falls with the descriptor, not when the ring is torn down.
     drop(store.remove_device(slot).map_err(|error| error.to_string())?);
     Ok(superblock)
@@ -204,9 +203,11 @@ pub(crate) fn recover(
     };
     let work = |store: &mut UringStore, devices: SetDevices| {
         // What cannot be read here is for the recovery to report.
-        let doubt = read_superblock(store, devices.bitmap).ok().and_then(|superblock| superblock.doubt);
+        let doubt = read_superblock(store, devices.bitmap, CLAIM_DEADLINE)
+            .ok()
+            .and_then(|superblock| superblock.doubt);
         let commit = doubt.map(|doubt| committed(doubt.then.cut)).transpose()?.unwrap_or(false);
-        Ok(recover_set(store, devices, session, Known { ended, commit }, options))
+        Ok(recover_set(store, devices, session, Known { ended, commit, ..Known::default() }, options))
     };
     let (recovered, volumes) = with_volumes(volumes, work).map_err(io)?;
     let recovered: Result<(SetConfig, SetImage), RecoverError> = recovered.map_err(io)?;
@@ -218,8 +219,8 @@ fn recover_refusal(shadow: &DevicePath, bitmap: &DevicePath, error: RecoverError
     let detail = Detail::from(error.to_string());
     let bitmap = bitmap.clone();
     match error {
-        RecoverError::Device { volume, .. } => {
-            let device = if volume == "shadow" { shadow.clone() } else { bitmap };
+        RecoverError::Device { volume, .. } | RecoverError::Hung { volume, .. } => {
+            let device = if volume == Volume::Shadow { shadow.clone() } else { bitmap };
             PlatformError::Io { device, operation: "recovery of the set".into(), detail }
         }
         RecoverError::Foreign | RecoverError::TwoSets { .. } | RecoverError::InUse { .. } => {
@@ -240,7 +241,9 @@ fn recover_refusal(shadow: &DevicePath, bitmap: &DevicePath, error: RecoverError
             let set = SetRef::Id(SetId(Uuid::from_bytes(set.0)));
             PlatformError::MasterIncomplete { set, detail }
         }
-        RecoverError::Swapped { .. } => PlatformError::VolumeInUse { device: shadow.clone(), holder: detail },
+        RecoverError::Swapped { .. } | RecoverError::Unlabelled { .. } => {
+            PlatformError::VolumeInUse { device: shadow.clone(), holder: detail }
+        }
         _ => PlatformError::BitmapDamaged { bitmap, detail },
     }
 }

@@ -21,9 +21,11 @@ use device::{Device, Payload, SECTOR, tear};
 pub use rng::SimRng;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use umbra_engine::ByteRange;
 
+/// Longest time-out that is believed, so that the clock never overflows.
+const TIME_OUT_MAX_MS: u64 = 1 << 40;
 /// `EIO`: what a broken device answers.
 const EIO: i32 = 5;
 
@@ -105,6 +107,8 @@ struct World {
     timing: Timing,
     devices: Vec<Device>,
     in_flight: Vec<InFlight>,
+    /// The moment that the clock counts from.
+    began: Instant,
     /// Operations of processes that died, to be answered as crashed.
     dead: Vec<(u64, Completion)>,
     clock: u64,
@@ -137,6 +141,7 @@ impl SimWorld {
             timing,
             devices: Vec::new(),
             in_flight: Vec::new(),
+            began: Instant::now(),
             dead: Vec::new(),
             clock: 0,
             next_id: 0,
@@ -552,20 +557,19 @@ impl BlockStore for SimStore {
         world.take_completed(self.handle, done);
     }
 
-    /// Simulated: no time passes outside. What hangs is given up with an error, as a kernel's own time-out would,
-    /// so that whoever waits without a deadline comes to an end.
-    fn wait(&mut self, _timeout: Duration, done: &mut Vec<Completion>) {
-        if self.advance_to_completion(done) {
-            return;
+    /// Simulated: no time passes outside. Where everything hangs that could end, the time-out passes at once.
+    fn wait(&mut self, timeout: Duration, done: &mut Vec<Completion>) {
+        if !self.advance_to_completion(done) {
+            let passed = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).min(TIME_OUT_MAX_MS);
+            let mut world = self.world.borrow_mut();
+            world.clock = world.clock.saturating_add(passed);
         }
-        let mut world = self.world.borrow_mut();
-        let handle = self.handle;
-        for op in world.in_flight.iter_mut().filter(|op| op.handle == handle && op.hung) {
-            op.hung = false;
-            op.result = Err(StoreError::Device(EIO));
-        }
-        drop(world);
-        self.advance_to_completion(done);
+    }
+
+    /// A poll takes a millisecond.
+    fn now(&self) -> Instant {
+        let world = self.world.borrow();
+        world.began.checked_add(Duration::from_millis(world.clock)).unwrap_or(world.began)
     }
 }
 

@@ -149,6 +149,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
     /// Adds a set that was recovered (before the first request) or prepared (at any time).
     pub fn add_set(&mut self, index: SetIndex, config: SetConfig, image: SetImage) {
         let parameters = config.parameters;
+        self.side_jobs[usize::from(index.0)].set_labelled(config.labelled);
         self.sets[usize::from(index.0)] = Some(config);
         self.master.add_set(index, parameters, image);
     }
@@ -539,7 +540,8 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         if header.clean {
             (identity.node, identity.session) = (Id128::default(), Id128::default());
         }
-        Superblock { generation, identity, header, doubt }.encode(&mut block);
+        let labelled = self.side_jobs[usize::from(set.0)].is_labelled();
+        Superblock { generation, identity, header, doubt, labelled }.encode(&mut block);
         let offset = config.layout.superblock(place);
         self.write_block(op, set, offset, fua, block);
     }
@@ -584,7 +586,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         }
         let ok = result.is_ok();
         let flush_failed = !ok && jobs.is_flushing();
-        match jobs.finish() {
+        match jobs.finish(ok) {
             SideJob::MoveHead(HeadMove::Out | HeadMove::Back | HeadMove::Keep) => {
                 self.apply(now, Event::HeadMoved { set, ok })
             }

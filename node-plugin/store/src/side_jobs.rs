@@ -23,6 +23,9 @@ pub(crate) enum SideJob {
 enum Step {
     Start,
     Read,
+    /// Of a head that moves back: all but its first block, durable before the label goes.
+    WriteRest,
+    FlushRest,
     Write,
     Flush,
 }
@@ -36,6 +39,10 @@ pub(crate) struct SideJobs {
     end_records: u8,
     /// The shadow's head, while a restore needs it.
     kept_head: Option<IoBuf>,
+    /// The set's label is durable at the start of its shadow.
+    labelled: bool,
+    /// The head that moves back, while a flush is under way.
+    head: Option<IoBuf>,
 }
 
 type StoreStep = (Device, StoreOpKind, Option<IoBuf>);
@@ -47,19 +54,37 @@ impl SideJobs {
         self.queue.len() == 1
     }
 
+    /// Whether the set's label is durable at the start of its shadow: superblocks say so, and the next start refuses
+    /// a shadow without one.
+    pub(crate) fn is_labelled(&self) -> bool {
+        let moves = |job: &SideJob| matches!(job, SideJob::MoveHead(HeadMove::Out | HeadMove::Back));
+        self.labelled && !self.queue.iter().any(moves)
+    }
+
+    pub(crate) fn set_labelled(&mut self, labelled: bool) {
+        self.labelled = labelled;
+    }
+
     pub(crate) fn has_work(&self) -> bool {
         !self.queue.is_empty()
     }
 
     /// Whether the job at the front waits for a flush.
     pub(crate) fn is_flushing(&self) -> bool {
-        self.step == Some(Step::Flush)
+        matches!(self.step, Some(Step::FlushRest | Step::Flush))
     }
 
     /// The job at the front has ended.
-    pub(crate) fn finish(&mut self) -> SideJob {
-        self.step = None;
-        self.queue.pop_front().expect("a job was in progress")
+    pub(crate) fn finish(&mut self, ok: bool) -> SideJob {
+        (self.step, self.head) = (None, None);
+        let job = self.queue.pop_front().expect("a job was in progress");
+        match job {
+            // Out, the label is still to come; back, the head is in its place.
+            SideJob::MoveHead(HeadMove::Out | HeadMove::Back) => self.labelled = false,
+            SideJob::MoveHead(HeadMove::Keep) => {}
+            SideJob::Label { .. } => self.labelled |= ok,
+        }
+        job
     }
 
     /// The next operation of the job at the front; `buf` is what the last one brought.
@@ -77,20 +102,38 @@ impl SideJobs {
                 return None;
             }
             (SideJob::MoveHead(to), Step::Start) => (Step::Read, read_head(to, set, config)),
-            (SideJob::MoveHead(to), Step::Read) => {
-                let (device, offset) = head_place(to, set, config, true);
-                (Step::Write, (device, StoreOpKind::Write { offset, fua: false }, buf))
+            (SideJob::MoveHead(HeadMove::Back), Step::Read) => {
+                let mut buf = buf?;
+                if buf.range.end > BLOCK_BYTES {
+                    buf.range.start = BLOCK_BYTES;
+                    (Step::WriteRest, write_head(HeadMove::Back, set, config, buf))
+                } else {
+                    (Step::Write, write_head(HeadMove::Back, set, config, buf))
+                }
             }
-            (SideJob::Label { epoch, end }, Step::Start | Step::Read) => {
-                (Step::Write, write_label(set, config, epoch, end))
+            (SideJob::MoveHead(HeadMove::Back), Step::WriteRest) => {
+                self.head = buf;
+                (Step::FlushRest, (Device::Shadow(set), StoreOpKind::Flush, None))
             }
+            (SideJob::MoveHead(HeadMove::Back), Step::FlushRest) => {
+                let mut buf = self.head.take()?;
+                buf.range = 0..BLOCK_BYTES;
+                (Step::Write, write_head(HeadMove::Back, set, config, buf))
+            }
+            (SideJob::MoveHead(to), Step::Read) => (Step::Write, write_head(to, set, config, buf?)),
             (SideJob::MoveHead(to), Step::Write) => {
                 (Step::Flush, (head_place(to, set, config, true).0, StoreOpKind::Flush, None))
+            }
+            (SideJob::Label { epoch, end }, Step::Start) => {
+                (Step::Write, write_label(set, config, epoch, end))
             }
             (SideJob::Label { .. }, Step::Write) => {
                 (Step::Flush, (Device::Shadow(set), StoreOpKind::Flush, None))
             }
             (_, Step::Flush) => return None,
+            (SideJob::Label { .. } | SideJob::MoveHead(HeadMove::Out | HeadMove::Keep), _) => {
+                unreachable!("only a head that moves back goes in two parts")
+            }
         };
         self.step = Some(next);
         Some(operation)
@@ -140,6 +183,13 @@ fn read_head(to: HeadMove, set: SetIndex, config: &SetConfig) -> StoreStep {
     let buf = AlignedBuf::zeroed(usize::try_from(len).expect("a head fits in memory"));
     let (device, offset) = head_place(to, set, config, false);
     (device, StoreOpKind::Read { offset }, Some(IoBuf::whole(buf)))
+}
+
+/// Writes a part of a head where it goes.
+fn write_head(to: HeadMove, set: SetIndex, config: &SetConfig, buf: IoBuf) -> StoreStep {
+    let (device, start) = head_place(to, set, config, true);
+    let offset = start + buf.range.start as u64;
+    (device, StoreOpKind::Write { offset, fua: false }, Some(buf))
 }
 
 fn write_label(set: SetIndex, config: &SetConfig, epoch: Epoch, end: Option<ImageEnd>) -> StoreStep {

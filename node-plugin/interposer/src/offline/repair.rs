@@ -60,7 +60,13 @@ pub(super) fn give_up(older: &Superblock, newest: Newest) -> Repair {
         ..header
     };
     let generation = SuperblockGeneration(generation);
-    Repair::GiveUp(Box::new(Superblock { generation, header, identity: older.identity.clone(), doubt: None }))
+    Repair::GiveUp(Box::new(Superblock {
+        generation,
+        header,
+        identity: older.identity.clone(),
+        doubt: None,
+        labelled: false,
+    }))
 }
 
 /// Does what the report offers; says what was done.

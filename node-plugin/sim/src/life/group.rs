@@ -3,10 +3,11 @@
 //! The coordinator records its decision in the state directory before it tells it, sometimes changes its mind, and
 //! dies with the machine. A start asks every member before it recovers one.
 
-use super::{Life, Running};
+use super::{DEADLINE_MS, Life, Running};
 use crate::oracle::{SetNumber, Verdict};
 use crate::plan::Disk;
 use std::sync::Arc;
+use std::time::Duration;
 use umbra_engine::{Command, CopyKind, CutMember, Done, Id128, Refusal, SetIndex, SetState};
 use umbra_store::{MemberView, decide, read_superblock};
 
@@ -217,7 +218,9 @@ impl Life {
         let mut superblocks = Vec::new();
         for set in self.set_numbers() {
             let known = self.enabled(set).map(|enabled| enabled.identity.set);
-            let read = known.and_then(|_| read_superblock(&mut store, self.disk(Disk::Bitmap(set))).ok());
+            let deadline = Duration::from_millis(DEADLINE_MS);
+            let read =
+                known.and_then(|_| read_superblock(&mut store, self.disk(Disk::Bitmap(set)), deadline).ok());
             superblocks.push(read.filter(|superblock| Some(superblock.identity.set) == known));
         }
         let verdict = |superblock: &Option<umbra_format::Superblock>| {

@@ -3,15 +3,29 @@
 use super::{DEADLINE_MS, DRAIN_MS, Enabled, Life, REQUESTS, Running, UNRECORDABLE_MS};
 use crate::oracle::{SetNumber, Verdict};
 use crate::plan::{Disk, SetPlan};
+use std::time::Duration;
 use umbra_engine::{Id128, Limits, SetIndex, SetState, Unrecordable};
 use umbra_format::{SetIdentity, VolumeIdentity};
 use umbra_store::{
-    Crash, Known, Machine, RecoverError, Session, SetDevices, SetOptions, StoreError, prepare_set,
+    Crash, Expected, Known, Machine, RecoverError, Session, SetDevices, SetOptions, StoreError, prepare_set,
     recover_set,
 };
 
 /// The one node.
 const NODE: Id128 = Id128([0xab; 16]);
+
+/// What the record of a set says of its volumes.
+fn expected(identity: &SetIdentity) -> Expected {
+    Expected {
+        set: Some(identity.set),
+        master: Some(identity.master.uuid),
+        master_bytes: Some(identity.geometry.master_bytes()),
+        fingerprint: None,
+        chunk_bytes: Some(identity.geometry.chunk_bytes()),
+        shadow: Some(identity.shadow.uuid),
+        bitmap: Some(identity.bitmap),
+    }
+}
 
 /// How a start ended.
 enum Start {
@@ -119,7 +133,8 @@ impl Life {
         let Some(enabled) = self.enabled(set).cloned() else { return Ok(Start::Up) };
         for attempt in 0..2 {
             let session = Session { node: NODE, session: self.fresh_id() };
-            let known = Known { ended: self.notes.ended(enabled.identity.set), commit };
+            let expected = expected(&enabled.identity);
+            let known = Known { ended: self.notes.ended(enabled.identity.set), commit, expected };
             let mut store = self.world.claim();
             let faults = self.faults_of(set);
             let recovered = recover_set(&mut store, self.set_devices(set), session, known, self.options(set));
@@ -147,6 +162,13 @@ impl Life {
                     }
                     if attempt == 0 {
                         self.heal();
+                    }
+                    if let RecoverError::Hung { mut abandoned, .. } = error {
+                        // E6: what was given up would land over what the next attempt writes.
+                        self.world.release();
+                        if !abandoned.land(&mut store, Duration::from_secs(60)) {
+                            return Err(format!("what was abandoned on set {set} did not land"));
+                        }
                     }
                 }
             }
