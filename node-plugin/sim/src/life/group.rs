@@ -213,14 +213,21 @@ impl Life {
     }
 
     /// What every set that is in doubt will hear, asked before one of them is recovered.
-    pub(super) fn verdicts(&mut self) -> Vec<bool> {
+    pub(super) fn verdicts(&mut self) -> Result<Vec<bool>, String> {
         let mut store = self.world.claim();
         let mut superblocks = Vec::new();
         for set in self.set_numbers() {
             let known = self.enabled(set).map(|enabled| enabled.identity.set);
             let deadline = Duration::from_millis(DEADLINE_MS);
             let read =
-                known.and_then(|_| read_superblock(&mut store, self.disk(Disk::Bitmap(set)), deadline).ok());
+                match known.map(|_| read_superblock(&mut store, self.disk(Disk::Bitmap(set)), deadline)) {
+                    Some(Ok(superblock)) => Some(superblock),
+                    Some(Err(error)) => {
+                        self.land(&mut store, error)?;
+                        None
+                    }
+                    None => None,
+                };
             superblocks.push(read.filter(|superblock| Some(superblock.identity.set) == known));
         }
         let verdict = |superblock: &Option<umbra_format::Superblock>| {
@@ -235,6 +242,6 @@ impl Life {
                 decide(self.notes.is_decided(cut), &views)
             })
         };
-        superblocks.iter().map(verdict).collect()
+        Ok(superblocks.iter().map(verdict).collect())
     }
 }

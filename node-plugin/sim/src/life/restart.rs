@@ -7,8 +7,8 @@ use std::time::Duration;
 use umbra_engine::{Id128, Limits, SetIndex, SetState, Unrecordable};
 use umbra_format::{SetIdentity, VolumeIdentity};
 use umbra_store::{
-    Crash, Expected, Known, Machine, RecoverError, Session, SetDevices, SetOptions, StoreError, prepare_set,
-    recover_set,
+    Crash, Expected, Known, Machine, RecoverError, Session, SetDevices, SetOptions, SimStore, StoreError,
+    prepare_set, recover_set,
 };
 
 /// The one node.
@@ -111,7 +111,7 @@ impl Life {
         let sides = self.world.claim();
         let notes = self.notes.clone();
         self.machine = Some(Machine::new(self.plan.geometry, self.limits(), master, sides, notes));
-        let verdicts = self.verdicts();
+        let verdicts = self.verdicts()?;
         if self.world.crashed().is_some() {
             return Ok(Start::Down);
         }
@@ -163,13 +163,7 @@ impl Life {
                     if attempt == 0 {
                         self.heal();
                     }
-                    if let RecoverError::Hung { mut abandoned, .. } = error {
-                        // E6: what was given up would land over what the next attempt writes.
-                        self.world.release();
-                        if !abandoned.land(&mut store, Duration::from_secs(60)) {
-                            return Err(format!("what was abandoned on set {set} did not land"));
-                        }
-                    }
+                    self.land(&mut store, error)?;
                 }
             }
         }
@@ -182,6 +176,17 @@ impl Life {
         (place.enabled, place.bitmap_used) = (None, true);
         self.oracle.forget_image(set);
         Ok(Start::Up)
+    }
+
+    /// E6: what was given up would land over what the next attempt writes, so the volumes are used for nothing until
+    /// it has.
+    pub(super) fn land(&self, store: &mut SimStore, error: RecoverError) -> Verdict {
+        let RecoverError::Hung { mut abandoned, .. } = error else { return Ok(()) };
+        self.world.release();
+        match abandoned.land(store, Duration::from_secs(60)) {
+            true => Ok(()),
+            false => Err(format!("{} abandoned operations did not land", abandoned.len())),
+        }
     }
 
     fn identity(&mut self, set: SetNumber) -> SetIdentity {
@@ -243,7 +248,7 @@ impl Life {
             Err(error) if self.faults_of(set) > faults_before => {
                 self.log(|| format!("preparing set {set} failed: {error}"));
                 self.set(set).bitmap_used = true;
-                Ok(())
+                self.land(&mut store, error)
             }
             Err(error) => Err(format!("preparing set {set} failed without a fault: {error}")),
         }

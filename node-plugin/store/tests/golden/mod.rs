@@ -1,5 +1,7 @@
 //! The golden volumes of the format, with the shadows that go with them.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use flate2::read::GzDecoder;
 use std::fs;
 use std::io::Read;
