@@ -6,11 +6,13 @@
 //! come back (E6).
 
 use crate::action::Now;
-use crate::action::{Action, Refusal, SetIndex, Unrecordable};
+use crate::action::{Action, SetIndex, Unrecordable};
+use crate::command::Refusal;
+use crate::ending::Ending;
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{OfflineCause, SetState};
-use crate::set::{Checkpoint, Commit, Committing, Ending};
+use crate::superblock::Commit;
 
 /// A record of an end that could not be written is tried again after this long, in milliseconds.
 const GIVE_UP_RETRY_MS: u64 = 1000;
@@ -48,7 +50,7 @@ impl Owner {
         }
         let set = self.set_mut(index);
         set.ending = Ending::Superblock(OfflineCause::Shadow);
-        set.commits.push_back(Commit::State(SetState::Offline(OfflineCause::Shadow)));
+        set.superblock.commit(Commit::State(SetState::Offline(OfflineCause::Shadow)));
         self.legs_await_end(index);
     }
 
@@ -62,24 +64,16 @@ impl Owner {
         set.maps.set_failing(true);
         self.reclaim_buffers(index, out);
         let set = self.set_mut(index);
-        set.pages_in_flight = 0;
-        set.checkpoint = Checkpoint::Idle;
-        let gate_was_waiting = set.commits.iter().any(|commit| commit.is_of_gate());
-        set.commits.clear();
-        let committing = std::mem::replace(&mut set.committing, Committing::Idle);
-        let gate_was_committing = doubtful.is_some()
-            || matches!(committing, Committing::Slot { commit, .. } if commit.is_of_gate());
-        let epoch = match (doubtful, gate_was_committing) {
-            (Some(epoch), _) => epoch,
-            (None, true) => set.pending_header.epoch,
-            (None, false) => set.header.epoch,
-        };
+        set.checkpoint.fail();
+        let dropped = set.superblock.fail();
+        let begun = doubtful.or(dropped.gate_epoch);
+        let epoch = begun.unwrap_or(set.header.epoch);
         // An image that has ended already needs no second record, unless a new one may have begun.
-        if matches!(set.ending, Ending::Elsewhere { .. })
-            || (set.ending == Ending::Recorded || !set.header.state.is_online()) && !gate_was_committing
+        if set.ending.is_elsewhere()
+            || (set.ending == Ending::Recorded || !set.header.state.is_online()) && begun.is_none()
         {
             // A gate whose superblock was not even begun has nothing to wait for any more.
-            if gate_was_waiting && !matches!(set.ending, Ending::Elsewhere { .. }) {
+            if dropped.gate_waited && !set.ending.is_elsewhere() {
                 self.gate_set_ended(index, OfflineCause::Bitmap, out);
             }
             self.head_failed(index);

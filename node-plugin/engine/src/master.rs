@@ -177,7 +177,7 @@ impl Master {
             },
             differs: self.owner.differing(set),
             chunks: self.geometry.chunk_count(),
-            copied_bytes: set.copier.copied_bytes,
+            copied_bytes: set.copier.copied_bytes(),
             abandoned: set.shadow_watch.has_abandoned() || set.bitmap_watch.has_abandoned(),
             restore: self.owner.restore_status(set),
         })

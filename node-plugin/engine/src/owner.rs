@@ -4,34 +4,39 @@
 //! copies, records, regions, checkpoints, cuts. Nothing here blocks, reads a clock or allocates per pass-through
 //! request; the workload's own buffers are never touched.
 //!
-//! | file | what |
+//! Each life cycle has a type of its own, with its states drawn at the top of its file and its fields closed; the owner
+//! holds them and carries events from one to the other:
+//!
+//! | file | life cycle |
 //! |---|---|
-//! | `owner.rs` | requests that need something, completions |
-//! | `copy.rs` | a run of chunks from the master to the shadows that need it |
-//! | `copier.rs` | the background copier of independent sets |
-//! | `durable.rs` | journal blocks, flush tickets, superblock commits, checkpoints |
-//! | `gate.rs` | cut, completion, disable, detach: everything done under the closed gate |
-//! | `restore.rs` | runs of chunks from a shadow back to the master |
-//! | `failure.rs` | deadlines, offline, giving up |
+//! | `requests.rs` | a request that the owner keeps; tickets, which are never used twice |
+//! | `writes.rs` | what a write needs before it may go |
+//! | `copy/` | a run of chunks from the master to the shadows that need it; its legs, one per set |
+//! | `restore/` | a restore; runs from the shadow to the master; chunks that are overwritten instead |
+//! | `buffers.rs`, `regions.rs` | copy buffers, and regions of the write-intent log that become active |
+//! | `copier.rs` | the background copier of a set, and its limits |
+//! | `journal.rs`, `flush.rs`, `durable.rs` | records and flushes, and what they make durable |
+//! | `superblock.rs`, `checkpoint.rs` | commits of a superblock; pages, and then such a commit |
+//! | `gate.rs`, `gate/` | cut, completion, disable, detach: everything done under the closed gate |
+//! | `watch.rs`, `failure.rs`, `ending.rs` | deadlines, devices that fail, the end of an image |
 
 use crate::action::{
-    Action, Command, CommandId, CopyId, CutMember, Device, Durability, Event, Now, OpId, Refusal, Request,
-    RequestError, RequestKind, SETS_MAX, SetIndex, SetParameters, Side,
+    Action, CopyId, Device, Durability, Event, Now, OpId, SETS_MAX, SetIndex, SetKey, SetParameters,
 };
 use crate::buffers::Buffers;
+use crate::command::{Command, CommandId, CutMember, Refusal};
 use crate::copy::Copies;
-use crate::flush::Flusher;
+use crate::flush::{Flusher, Tickets};
 use crate::gate::Gate;
 use crate::geometry::Geometry;
-use crate::mutation::{Rule, is_off};
 use crate::port::{ToOwner, ToPort};
-use crate::record::{PlaneId, Record};
+use crate::record::PlaneId;
 use crate::regions::Regions;
 use crate::requests::{Requests, Ticket};
 use crate::restore::Restore;
-use crate::set::{Commit, Ending, FlushRound, SetImage, VolumeSet};
+use crate::set::{FlushRound, SetImage, VolumeSet};
 use crate::shared::MasterMaps;
-use crate::units::{ByteRange, Chunk, ChunkRun, Sequence};
+use crate::units::{Chunk, Sequence};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -98,17 +103,20 @@ pub(crate) struct Owner {
     pub(crate) sets: Vec<Option<VolumeSet>>,
     pub(crate) now: Now,
     pub(crate) requests: Requests,
-    confirm_waiters: Vec<(SetIndex, Sequence, Ticket)>,
+    /// Writes through a shadow that wait until a record is confirmed durably (E1).
+    pub(crate) confirm_waiters: Vec<(SetIndex, Sequence, Ticket)>,
     pub(crate) copies: Copies,
     pub(crate) buffers: Buffers,
     pub(crate) regions: Regions,
     pub(crate) gate: Option<Gate>,
     pub(crate) commands: VecDeque<(CommandId, Command)>,
     pub(crate) detached: bool,
-    pub(crate) master_ticket: u64,
+    /// Sets that were ever added.
+    sets_added: u64,
+    pub(crate) tickets: Tickets,
     /// The last round of flushes that a gate has asked for.
     pub(crate) flush_round: FlushRound,
-    /// Restored runs that wait for a flush of the master. Older than any restore: its tickets are never used twice.
+    /// Restored runs that wait for a flush of the master.
     pub(crate) restored: Flusher<CopyId>,
     pub(crate) counters: Counters,
     /// The restore of this master, from its flip until nothing is pending.
@@ -143,7 +151,8 @@ impl Owner {
             gate: None,
             commands: VecDeque::new(),
             detached: false,
-            master_ticket: 0,
+            sets_added: 0,
+            tickets: Tickets::default(),
             flush_round: FlushRound::default(),
             restored: Flusher::new(Durability::Flush),
             counters: Counters::default(),
@@ -155,7 +164,9 @@ impl Owner {
     /// for a prepared set, whose first cut brings it to life, at any time.
     pub(crate) fn add_set(&mut self, index: SetIndex, parameters: SetParameters, image: SetImage) {
         assert!(self.sets[usize::from(index.0)].is_none(), "a set index is used once");
-        let set = VolumeSet::new(index, &self.geometry, parameters, image);
+        let key = SetKey { index, serial: self.sets_added };
+        self.sets_added += 1;
+        let set = VolumeSet::new(key, &self.geometry, parameters, image);
         let (serving, restoring) = (set.is_serving(), set.header.state.is_restoring());
         self.sets[usize::from(index.0)] = Some(set);
         if restoring {
@@ -296,17 +307,17 @@ impl Owner {
             OpId::RestoreRead(copy, set) => self.restore_read(copy, set, ok, out),
             OpId::RestoreWrite(copy) => self.restore_written(copy, ok, out),
             OpId::RestoreFlush(ticket) => self.restore_flushed(ticket, ok, out),
-            OpId::Journal(set, sequence) => {
+            OpId::Journal(SetKey { index: set, .. }, sequence) => {
                 if self.ended(Device::Bitmap(set), set, op) {
                     self.journal_written(set, sequence, ok, out);
                 }
             }
-            OpId::Page(set, _) => {
+            OpId::Page(SetKey { index: set, .. }, _) => {
                 if self.ended(Device::Bitmap(set), set, op) {
                     self.page_written(set, ok, out);
                 }
             }
-            OpId::Superblock(set, _, place) => {
+            OpId::Superblock(SetKey { index: set, .. }, _, place) => {
                 if self.ended(Device::Bitmap(set), set, op) {
                     self.superblock_written(set, place, ok, out);
                 }
@@ -348,286 +359,6 @@ impl Owner {
         }
     }
 
-    /// What a request still needs is started, or waited for; nothing missing: Go.
-    fn consider(&mut self, ticket: Ticket, out: &mut OwnerOutput) {
-        let Some(request) = self.requests.get(ticket).copied() else { return };
-        let outcome = match request.side {
-            Side::Master => self.prepare_master_write(ticket, &request, out),
-            Side::Shadow(set) => self.prepare_shadow_write(ticket, set, &request, out),
-        };
-        match outcome {
-            Ok(0) if self.overwrites(ticket) => out.messages.push(ToPort::GoAndTell(request.id)),
-            Ok(0) => {
-                self.requests.end(ticket);
-                out.messages.push(ToPort::Go(request.id));
-            }
-            Ok(things) => self.requests.wait(ticket, things),
-            Err(error) => self.end_request(ticket, error, out),
-        }
-    }
-
-    /// Common rule 3, the barrier: the number of things the write has to wait for.
-    fn prepare_master_write(
-        &mut self,
-        ticket: Ticket,
-        request: &Request,
-        out: &mut OwnerOutput,
-    ) -> Result<u32, RequestError> {
-        let run = self.geometry.chunks_of(request.range);
-        let mut outstanding = 0;
-        let mut unreadable = None;
-        if request.kind != RequestKind::Discard {
-            let mut at = run.first;
-            while at < run.end() {
-                if self.maps.wpass.get(at.0) || self.mutant_passes(at) {
-                    at = at.next();
-                    continue;
-                }
-                let rest = ChunkRun::new(at, count(at, run.end()));
-                let copy = match self.copies.lock(at) {
-                    Some(copy) if self.is_held_by(copy, ticket) => {
-                        at = self.copies.of(copy).run().end();
-                        continue;
-                    }
-                    Some(copy) => copy,
-                    None if self.maps.pending.get(at.0) && !self.is_restorable(at) => {
-                        // E9: nothing of it need be read if all of it is written.
-                        if !covers(request, self.geometry.bytes_of(ChunkRun::new(at, 1))) {
-                            return Err(RequestError::Io);
-                        }
-                        unreadable.get_or_insert(at);
-                        at = at.next();
-                        continue;
-                    }
-                    None if self.maps.pending.get(at.0) => self.start_restore(rest, out),
-                    None => self.start_write_copy(rest, None, out),
-                };
-                at = self.wait_for_copy(copy, ticket);
-                outstanding += 1;
-            }
-        }
-        outstanding += self.activate_regions(run, ticket);
-        // Locks that are kept until the request is written are taken last, and one after the other from the front: who
-        // has one waits for nobody but those behind it.
-        if outstanding == 0
-            && let Some(at) = unreadable
-        {
-            self.start_overwrite(at, ticket, out);
-            outstanding = 1;
-        }
-        Ok(outstanding)
-    }
-
-    /// Returns the chunk behind the copy's run.
-    fn wait_for_copy(&mut self, copy: CopyId, ticket: Ticket) -> Chunk {
-        let copy = self.copies.of_mut(copy);
-        copy.wait(ticket);
-        copy.run().end()
-    }
-
-    /// Whether the request has the copy's chunk locked, to overwrite it.
-    fn is_held_by(&self, copy: CopyId, ticket: Ticket) -> bool {
-        self.copies.of(copy).overwrite().is_some_and(|overwrite| overwrite.by() == Some(ticket))
-    }
-
-    /// The mutant of the barrier waits for the first sibling only.
-    fn mutant_passes(&self, chunk: Chunk) -> bool {
-        is_off(Rule::SiblingBarrier)
-            && self
-                .sets
-                .iter()
-                .flatten()
-                .find(|set| set.is_serving())
-                .is_none_or(|set| set.is_satisfied(chunk))
-    }
-
-    fn prepare_shadow_write(
-        &mut self,
-        ticket: Ticket,
-        index: SetIndex,
-        request: &Request,
-        out: &mut OwnerOutput,
-    ) -> Result<u32, RequestError> {
-        let run = self.geometry.chunks_of(request.range);
-        let set = self.sets[usize::from(index.0)].as_ref().ok_or(RequestError::Io)?;
-        let lost = run.chunks().any(|chunk| set.plane(PlaneId::Lost).get(chunk.0));
-        if !set.is_serving() || set.maps.is_offline() || lost {
-            return Err(RequestError::Io);
-        }
-        // A bitmap volume that has failed takes no superblock, also where a restore goes on from memory.
-        let unsaid = !set.header.shadow_written && !set.commits.contains(&Commit::ShadowWritten);
-        if unsaid && set.ending == Ending::No {
-            self.set_mut(index).commits.push_back(Commit::ShadowWritten);
-        }
-        let mut outstanding = 0;
-        let mut at = run.first;
-        while at < run.end() {
-            let set = self.set(index);
-            let pending = self.restores_from(index) && self.maps.pending.get(at.0);
-            let held = set.plane(PlaneId::Held).get(at.0) && !pending;
-            let rest = ChunkRun::new(at, count(at, run.end()));
-            let copy = match self.copies.lock(at) {
-                _ if held => {
-                    outstanding += u32::from(self.await_confirmation(index, at, ticket));
-                    at = at.next();
-                    continue;
-                }
-                Some(copy) => copy,
-                None if pending && !self.is_restorable(at) => return Err(RequestError::Io),
-                None if pending => self.start_restore(rest, out),
-                None => self.start_write_copy(rest, Some(index), out),
-            };
-            at = self.wait_for_copy(copy, ticket);
-            outstanding += 1;
-        }
-        // E13: the log of another set is not this shadow's.
-        let set = self.set(index);
-        let logged = |region| set.plane(set.region_plane()).get(region);
-        if !set.is_tracking() || self.regions_of(run).all(logged) {
-            return Ok(outstanding);
-        }
-        Ok(outstanding + self.activate_regions(run, ticket))
-    }
-
-    /// E1: a chunk is written in place only after its record is confirmed durably. True if that must be waited for.
-    fn await_confirmation(&mut self, index: SetIndex, chunk: Chunk, ticket: Ticket) -> bool {
-        if is_off(Rule::ConfirmBeforeInPlace) {
-            return false;
-        }
-        let set = self.set_mut(index);
-        let Some(sequence) = set.journal.unconfirmed(chunk) else { return false };
-        set.journal.want_confirmed(sequence);
-        self.confirm_waiters.push((index, sequence, ticket));
-        true
-    }
-
-    /// Everything that waited for a confirmation and has it now goes on.
-    pub(crate) fn wake_confirmed(&mut self, index: SetIndex) {
-        let upto = self.set(index).journal.confirmed_durably();
-        let serving = self.set(index).is_serving();
-        let mut at = 0;
-        while at < self.confirm_waiters.len() {
-            let (set, sequence, ticket) = self.confirm_waiters[at];
-            if set == index && (sequence <= upto || !serving) {
-                self.confirm_waiters.swap_remove(at);
-                self.requests.wake(ticket);
-            } else {
-                at += 1;
-            }
-        }
-    }
-
-    /// Makes the regions of `run` active for every set that tracks; the number that must be waited for.
-    fn activate_regions(&mut self, run: ChunkRun, ticket: Ticket) -> u32 {
-        let mut outstanding = 0;
-        for region in self.want_regions(run) {
-            self.regions.wait(region, ticket);
-            outstanding += 1;
-        }
-        outstanding
-    }
-
-    /// Whether the regions of `run` are active for every set that tracks.
-    pub(crate) fn are_regions_active(&self, run: ChunkRun) -> bool {
-        self.regions_of(run).all(|region| self.maps.region.get(region))
-    }
-
-    fn regions_of(&self, run: ChunkRun) -> std::ops::RangeInclusive<u64> {
-        self.geometry.region_of(run.first)..=self.geometry.region_of(Chunk(run.end().0 - 1))
-    }
-
-    /// Asks for the regions of `run` in the log of every set that tracks; returns those that are not there yet.
-    pub(crate) fn want_regions(&mut self, run: ChunkRun) -> Vec<u64> {
-        let missing: Vec<u64> =
-            self.regions_of(run).filter(|region| !self.maps.region.get(*region)).collect();
-        for region in missing.iter().copied() {
-            if self.regions.is_wanted(region) {
-                continue;
-            }
-            let mut sets = 0;
-            for set in self.sets.iter_mut().flatten() {
-                let plane = set.region_plane();
-                if set.is_tracking() && !set.plane(plane).get(region) {
-                    let run = ChunkRun::new(Chunk(region), 1);
-                    let record = Record { run, set: plane.mask(), clear: 0, hash: None };
-                    set.journal.push(record, crate::journal::Purpose::RegionActive(region));
-                    sets += 1;
-                }
-            }
-            self.regions.want(region, sets);
-        }
-        missing
-    }
-
-    /// One set has the region in its log.
-    pub(crate) fn region_settled(&mut self, region: u64) {
-        if let Some(waiters) = self.regions.settled(region) {
-            self.region_active(region, waiters);
-        }
-    }
-
-    fn region_active(&mut self, region: u64, waiters: Vec<Ticket>) {
-        self.maps.region.set(region);
-        waiters.into_iter().for_each(|waiter| self.requests.wake(waiter));
-    }
-
-    /// Regions that only waited for sets that track no more are active.
-    pub(crate) fn recount_regions(&mut self) {
-        let wanting = |region: u64| {
-            let wants = |set: &&VolumeSet| set.is_tracking() && !set.plane(set.region_plane()).get(region);
-            u32::try_from(self.sets.iter().flatten().filter(wants).count()).expect("at most 16 sets")
-        };
-        for (region, waiters) in self.regions.recount(wanting) {
-            self.region_active(region, waiters);
-        }
-    }
-
-    /// A request that the owner has kept, and that was written, is over.
-    pub(crate) fn finish_request(
-        &mut self,
-        ticket: Ticket,
-        result: Result<(), RequestError>,
-        out: &mut OwnerOutput,
-    ) {
-        if self.requests.end(ticket) {
-            out.messages.push(ToPort::Finish(ticket.id(), result));
-        }
-    }
-
-    /// Fails a request that waits.
-    pub(crate) fn fail_request(&mut self, ticket: Ticket, out: &mut OwnerOutput) {
-        self.end_request(ticket, RequestError::Io, out);
-    }
-
-    /// A request ends without having been written: what it holds it lets go, and nothing wakes it any more.
-    fn end_request(&mut self, ticket: Ticket, error: RequestError, out: &mut OwnerOutput) {
-        if self.requests.end(ticket) {
-            self.let_go(ticket);
-            out.messages.push(ToPort::Fail(ticket.id(), error));
-        }
-    }
-
-    /// Fails what waits for the end of a set to be recorded, by its policy for when nothing can be. Writes through the
-    /// shadow of another set go on waiting: it is not theirs (E13).
-    pub(crate) fn fail_waiting(&mut self, index: SetIndex, out: &mut OwnerOutput) {
-        let set = self.set(index);
-        let inactive = |region: u64| set.is_tracking() && !set.plane(set.region_plane()).get(region);
-        let confirmed = self.confirm_waiters.iter().filter(|(set, ..)| *set == index);
-        let mut waiters: Vec<Ticket> = self
-            .waiters_on_end(index)
-            .chain(self.regions.waiters_on(inactive))
-            .chain(confirmed.map(|(.., ticket)| *ticket))
-            .collect();
-        waiters.sort_unstable();
-        waiters.dedup();
-        for ticket in waiters {
-            let side = self.requests.side(ticket);
-            if side.is_some_and(|side| side == Side::Master || side == Side::Shadow(index)) {
-                self.fail_request(ticket, out);
-            }
-        }
-    }
-
     fn command(&mut self, id: CommandId, command: Command, out: &mut OwnerOutput) {
         let known = |set: SetIndex| self.sets[usize::from(set.0)].is_some();
         let refused = match &command {
@@ -657,13 +388,4 @@ impl Owner {
             }
         }
     }
-}
-
-/// Whether a write replaces all of these bytes.
-fn covers(request: &Request, bytes: ByteRange) -> bool {
-    request.range.intersection(bytes) == Some(bytes)
-}
-
-fn count(from: Chunk, to: Chunk) -> u32 {
-    u32::try_from(to.0 - from.0).expect("requests are bounded")
 }

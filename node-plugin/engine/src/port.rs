@@ -65,8 +65,12 @@ pub(crate) enum ToPort {
 }
 
 /// Operations that one discard may have in flight. A discard of 64 MiB can be hundreds where chunks that may pass and
-/// chunks that are kept lie side by side, and all requests share the ring of the master.
+/// chunks that are kept lie side by side.
 const DISCARDS_IN_FLIGHT_MAX: usize = 8;
+
+/// Operations of all discards beyond the first of each. All requests share the places of the master's store, where a
+/// flush must find one however many discards come at a time.
+const MORE_DISCARDS_MAX: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
 struct Piece {
@@ -144,6 +148,8 @@ pub(crate) struct Port {
     master_reads: usize,
     /// The head of the shadow that is restored from is read from memory.
     head_kept: bool,
+    /// Operations of discards in flight beyond the first of each.
+    more_discards: usize,
 }
 
 impl Port {
@@ -161,6 +167,7 @@ impl Port {
             draining: 0,
             master_reads: 0,
             head_kept: false,
+            more_discards: 0,
         }
     }
 
@@ -292,6 +299,9 @@ impl Port {
                 self.maps.written.set(chunk.0);
             }
         }
+        if request.kind == RequestKind::Discard {
+            self.more_discards += in_flight.pieces.len().saturating_sub(1);
+        }
         let nothing_to_do = in_flight.pieces.is_empty() || lost;
         if !nothing_to_do {
             for piece in 0..in_flight.pieces.len() {
@@ -312,7 +322,8 @@ impl Port {
         match (request.side, request.kind) {
             (Side::Master, RequestKind::Discard) => {
                 let parts = std::iter::from_fn(|| self.next_discard(rest));
-                parts.take(DISCARDS_IN_FLIGHT_MAX).for_each(|range| push(range, Route::Master));
+                let room = 1 + MORE_DISCARDS_MAX.saturating_sub(self.more_discards);
+                parts.take(room.min(DISCARDS_IN_FLIGHT_MAX)).for_each(|range| push(range, Route::Master));
                 false
             }
             (Side::Master, RequestKind::Read) if self.maps.restored_from().is_some() => {
@@ -474,6 +485,9 @@ impl Port {
             }
             in_flight.pieces[index].done = true;
             in_flight.pending -= 1;
+            if in_flight.request.kind == RequestKind::Discard && in_flight.pending > 0 {
+                self.more_discards -= 1;
+            }
         }
         let (pending, failed, tells) = (in_flight.pending, in_flight.failed, in_flight.tells);
         self.slots[id.0 as usize] = Some(in_flight);

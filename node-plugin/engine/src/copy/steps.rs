@@ -4,13 +4,14 @@ use super::{Copy, Job, Leg, OldData};
 use crate::action::{
     Action, CopyBuf, CopyId, Device, IoKind, Memory, OpId, Request, SETS_MAX, SetIndex, Side,
 };
+use crate::ending::Ending;
 use crate::journal::Purpose;
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{Mode, PlaneId, Record};
 use crate::requests::Ticket;
 use crate::restore::RestoreRun;
-use crate::set::{Durable, Ending, VolumeSet};
+use crate::set::{Durable, VolumeSet};
 use crate::units::{ByteRange, Chunk, ChunkRun, Sequence};
 
 impl Owner {
@@ -180,8 +181,7 @@ impl Owner {
             }
         }
         if let Some(set) = background {
-            self.set_mut(set).copier.in_flight +=
-                u16::try_from(run.count - 1).expect("a buffer has few chunks");
+            self.set_mut(set).copier.split(run.count);
         }
         waiters.into_iter().for_each(|waiter| self.requests.wake(waiter));
         for part in parts {
@@ -245,7 +245,7 @@ impl Owner {
         if !ok {
             self.lose(id, index);
         } else if self.copies.of(id).is_batched() {
-            self.set_mut(index).copier.batch.push(id);
+            self.set_mut(index).copier.await_company(id);
         } else {
             self.await_data(id, index);
         }
@@ -270,14 +270,10 @@ impl Owner {
     /// Lets the records of the background copies whose data is written go out, all in one block, and their
     /// data be flushed.
     pub(crate) fn seal_batch(&mut self, index: SetIndex) {
-        let batch = std::mem::take(&mut self.set_mut(index).copier.batch);
-        for id in &batch {
-            self.record_held(*id, index);
-            self.await_data(*id, index);
+        for id in self.set_mut(index).copier.take_batch() {
+            self.record_held(id, index);
+            self.await_data(id, index);
         }
-        let copier = &mut self.set_mut(index).copier;
-        copier.batch = batch;
-        copier.batch.clear();
     }
 
     /// The record of a copy went into a block that is being written.
@@ -429,8 +425,7 @@ impl Owner {
             self.counters.background_copies += 1;
             self.counters.background_bytes += bytes;
             if let Some(set) = self.sets[usize::from(index.0)].as_mut() {
-                set.copier.in_flight -= 1;
-                set.copier.copied_bytes += bytes;
+                set.copier.over(bytes);
             }
         }
         copy.waiters
@@ -447,7 +442,7 @@ impl Owner {
     /// The set's image is ending: its legs wait for that to be recorded.
     pub(crate) fn legs_await_end(&mut self, index: SetIndex) {
         self.copies.each(|copy| copy.leg(index).into_iter().for_each(Leg::await_end));
-        self.set_mut(index).copier.batch.clear();
+        self.set_mut(index).copier.take_batch();
     }
 
     /// Requests that wait until the end of the set's image is recorded.

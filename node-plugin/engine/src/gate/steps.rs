@@ -1,11 +1,12 @@
 //! What has to be done before the flip: sources flushed, planes complete in their pages, heads in their places.
 
 use super::{Gate, Phase, Purpose};
-use crate::action::{Action, CopyKind, CutMember, Device, Direction, HeadMove, OpId, Refusal, SetIndex};
+use crate::action::{Action, Device, FlushTicket, HeadMove, OpId, SetIndex};
+use crate::command::{CopyKind, CutMember, Direction, Refusal};
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{Mode, PlaneId};
-use crate::set::{Checkpoint, Committing, Durable, FlushRound, VolumeSet};
+use crate::set::{Durable, FlushRound, VolumeSet};
 use std::sync::Arc;
 
 impl Owner {
@@ -16,14 +17,14 @@ impl Owner {
             self.source_flushed(out);
             return;
         }
-        self.master_ticket += 1;
-        gate.flush_ticket = Some(self.master_ticket);
-        let op = OpId::Flush(Device::Master, self.master_ticket);
+        let ticket = self.tickets.take();
+        gate.flush_ticket = Some(ticket);
+        let op = OpId::Flush(Device::Master, ticket);
         out.actions.push(Action::Flush { op, device: Device::Master });
     }
 
     /// A flush of the master has ended. One that failed voids the cut.
-    pub(crate) fn master_flushed(&mut self, ticket: u64, ok: bool, out: &mut OwnerOutput) {
+    pub(crate) fn master_flushed(&mut self, ticket: FlushTicket, ok: bool, out: &mut OwnerOutput) {
         let Some(gate) = &self.gate else { return };
         if gate.flush_ticket != Some(ticket) {
             return;
@@ -33,7 +34,7 @@ impl Owner {
         } else if gate.phase == Phase::Preflush {
             // What is in the pages before the gate closes need not be written behind it.
             for index in self.updated() {
-                self.set_mut(index).checkpoint_wanted = true;
+                self.set_mut(index).checkpoint.want();
             }
             self.gate_to(Phase::Settling);
         } else {
@@ -104,7 +105,7 @@ impl Owner {
         }
         self.gate_to(Phase::Checkpointing);
         for index in wanted {
-            self.set_mut(index).checkpoint_wanted = true;
+            self.set_mut(index).checkpoint.want();
         }
     }
 
@@ -187,7 +188,7 @@ impl Owner {
             Purpose::Detach => {
                 self.gate_to(Phase::Checkpointing);
                 for index in self.serving() {
-                    self.set_mut(index).checkpoint_wanted = true;
+                    self.set_mut(index).checkpoint.want();
                 }
             }
         }
@@ -218,7 +219,7 @@ impl Owner {
     /// The pages are complete: nothing is left for a replay, and no region need count as differing (E2).
     pub(super) fn finish_checkpoint(&mut self, out: &mut OwnerOutput) {
         let ready = |set: &VolumeSet| {
-            !set.checkpoint_wanted && set.checkpoint == Checkpoint::Idle && set.committing == Committing::Idle
+            !set.checkpoint.is_wanted() && set.checkpoint.is_idle() && set.superblock.is_idle()
         };
         if self.sets.iter().flatten().filter(|set| set.is_serving()).all(ready) {
             self.move_heads_out(out);

@@ -27,28 +27,17 @@ impl Owner {
     pub(super) fn start_background_restores(&mut self, index: SetIndex, out: &mut OwnerOutput) {
         loop {
             let batched = self.restore.as_ref().map_or(0, |restore| restore.batch.len());
-            let copier = &self.set(index).copier;
-            let working = usize::from(copier.in_flight) - batched;
-            let room = usize::from(copier.in_flight) < BATCH + usize::from(copier.limits.in_flight);
-            let limited =
-                copier.limits.bytes_per_second.is_some() && copier.allowance < self.geometry.chunk_bytes();
-            if working >= usize::from(copier.limits.in_flight)
-                || !room
-                || limited
-                || !self.buffers.has_free_copier()
-            {
+            let admitted = self.set(index).copier.admits(batched, self.geometry.chunk_bytes());
+            if !admitted || !self.buffers.has_free_copier() {
                 return;
             }
             let run = self.next_restore_run(index);
-            let idle = self.set(index).copier.in_flight == 0;
+            let idle = self.set(index).copier.in_flight() == 0;
             let unread = self.set(index).plane(PlaneId::Pending).ones() > 0;
             self.restore_of().exhausted = run.is_none() && idle && unread;
             let Some(run) = run else { return };
             let bytes = self.geometry.bytes_of(run).len;
-            let copier = &mut self.set_mut(index).copier;
-            copier.allowance = copier.allowance.saturating_sub(bytes);
-            copier.in_flight += 1;
-            copier.cursor = run.end().0;
+            self.set_mut(index).copier.begun(run.end(), bytes);
             self.start_copy(run, None, Job::Restore(RestoreRun::new(Some(index))), out);
         }
     }
@@ -68,7 +57,7 @@ impl Owner {
             }
             None
         };
-        let first = from(set.copier.cursor, pending.len()).or_else(|| from(0, set.copier.cursor))?;
+        let first = from(set.copier.cursor(), pending.len()).or_else(|| from(0, set.copier.cursor()))?;
         let most = self.background_chunks(index).min(pending.len() - first);
         let run = ChunkRun::new(Chunk(first), u32::try_from(most).expect("bounded by a buffer"));
         Some(self.copyable_run(run, None, self.run_bytes(self.limits.copier_buffer_bytes)))

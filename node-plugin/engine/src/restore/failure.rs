@@ -1,11 +1,12 @@
 //! When a restore cannot go on as it is: a shadow, a master or a bitmap volume that fails in it (E9).
 
 use super::{Head, Hold, Progress, Recorded, Restore, RestoreRun, Stage};
-use crate::action::{CopyId, Device, Refusal, RequestError, RestoreStop, SetIndex, Side};
+use crate::action::{CopyId, Device, RequestError, RestoreStop, SetIndex, Side};
+use crate::command::Refusal;
 use crate::copy::Copy;
+use crate::ending::Ending;
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::PlaneId;
-use crate::set::Ending;
 use crate::units::Chunk;
 
 /// A shadow with more bad chunks than this has failed.

@@ -36,11 +36,13 @@ pub(crate) use overwrite::{Hold, Overwrite};
 pub(crate) use run::{RestoreRun, Stage};
 
 use crate::action::{Action, CopyId, Durability, HeadMove, RestoreStatus, RestoreStop, SetIndex};
+use crate::ending::Ending;
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::port::ToPort;
 use crate::record::{OfflineCause, PlaneId, SetState};
-use crate::set::{Commit, Ending, VolumeSet};
+use crate::set::VolumeSet;
+use crate::superblock::Commit;
 use crate::units::Chunk;
 use std::collections::BTreeSet;
 
@@ -231,9 +233,9 @@ impl Owner {
             set.ending = Ending::Elsewhere { cause, since, retry_at: None };
             self.restore_ended(index, out);
             out.actions.push(Action::GiveUp { set: index, cause, epoch, master_incomplete: false });
-        } else if set.ending == Ending::No && !has_state_commit(set) {
+        } else if set.ending == Ending::No && !set.superblock.changes_state() {
             let state = set.parameters.mode.at_rest();
-            self.set_mut(index).commits.push_back(Commit::State(state));
+            self.set_mut(index).superblock.commit(Commit::State(state));
         }
     }
 
@@ -253,9 +255,4 @@ impl Owner {
             self.shadow_failed(index, out);
         }
     }
-}
-
-/// Whether a change of the set's state is on its way already.
-fn has_state_commit(set: &VolumeSet) -> bool {
-    set.commits.iter().any(|commit| matches!(commit, Commit::State(_))) || set.is_committing_state()
 }

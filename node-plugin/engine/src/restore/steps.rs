@@ -2,7 +2,9 @@
 
 use super::copier::BATCH;
 use super::{Head, Hold, Overwrite, Recorded, RestoreRun, Stage};
-use crate::action::{Action, CopyBuf, CopyId, Device, IoKind, Memory, OpId, RequestId, SetIndex};
+use crate::action::{
+    Action, CopyBuf, CopyId, Device, FlushTicket, IoKind, Memory, OpId, RequestId, SetIndex,
+};
 use crate::copy::{Copy, Job};
 use crate::journal::Purpose;
 use crate::owner::{Owner, OwnerOutput};
@@ -197,7 +199,7 @@ impl Owner {
     pub(super) fn flush_restored(&mut self, out: &mut OwnerOutput) {
         let closing = self.gate.is_some();
         let Some(restore) = &self.restore else { return };
-        let in_flight = usize::from(self.set(restore.set).copier.in_flight);
+        let in_flight = self.set(restore.set).copier.in_flight();
         let awaited = || restore.batch.iter().any(|id| self.copies.of(*id).is_awaited());
         let due = !restore.batch.is_empty()
             && (restore.batch.len() >= BATCH || restore.batch.len() == in_flight || closing || awaited());
@@ -206,14 +208,14 @@ impl Owner {
                 self.restored.written(id);
             }
         }
-        if let Some(ticket) = self.restored.issue() {
+        if let Some(ticket) = self.restored.issue(&mut self.tickets) {
             out.actions.push(Action::Flush { op: OpId::RestoreFlush(ticket), device: Device::Master });
         }
         self.record_flushed(out);
     }
 
     /// A flush of the master for restored runs has ended.
-    pub(crate) fn restore_flushed(&mut self, ticket: u64, ok: bool, out: &mut OwnerOutput) {
+    pub(crate) fn restore_flushed(&mut self, ticket: FlushTicket, ok: bool, out: &mut OwnerOutput) {
         if self.restore.is_none() {
             return;
         }

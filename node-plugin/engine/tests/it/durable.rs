@@ -46,3 +46,24 @@ fn a_failed_bitmap_volume_gets_no_superblock_that_was_queued() {
     bench.rest();
     assert_eq!(bench.seen("superblock0"), 0);
 }
+
+/// A write that hangs at the volumes of a set that has ended comes back when another set has its place, and fails. It is
+/// not the other's, whose first block has the same number.
+#[test]
+fn what_hangs_at_a_set_that_is_gone_is_not_taken_for_another() {
+    let mut bench = Bench::of(8, [Set::dependent()]);
+    bench.write(1, 0..1);
+    bench.ok("read master");
+    bench.device_fails(Device::Bitmap(SetIndex(0)));
+    bench.rest_but(&["journal0"]);
+    bench.replace_set(0, Set::prepared());
+    bench.cut(1, CutMember::to_shadow(SetIndex(0), CopyKind::Full));
+    bench.rest_but(&["journal0"]);
+    bench.write(2, 0..1);
+    bench.ok("read master");
+    let blocks = bench.open().into_iter().filter(|name| name.starts_with("journal0")).count();
+    assert_eq!(blocks, 2);
+    bench.fail("journal0");
+    bench.rest();
+    assert_eq!((bench.seen("giveup0"), bench.status(0).held), (1, 1));
+}

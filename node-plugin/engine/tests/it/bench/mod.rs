@@ -211,6 +211,14 @@ impl Bench {
         });
     }
 
+    /// Another set takes the place of one that has ended.
+    pub(crate) fn replace_set(&mut self, index: u8, set: Set) {
+        let geometry = *self.master.geometry();
+        let (parameters, image) = set.build(&geometry);
+        self.master.remove_set(SetIndex(index));
+        self.master.add_set(SetIndex(index), parameters, image);
+    }
+
     /// Everything that is open succeeds, and everything after it, until nothing is.
     pub(crate) fn rest(&mut self) {
         self.rest_but(&[]);

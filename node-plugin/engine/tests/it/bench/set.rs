@@ -22,6 +22,11 @@ impl Set {
         Self::of(Mode::Dependent, SetState::Dependent)
     }
 
+    /// A dependent one that has no point in time yet.
+    pub(crate) fn prepared() -> Self {
+        Self::of(Mode::Dependent, SetState::Prepared)
+    }
+
     /// An independent one whose copy is running.
     pub(crate) fn copying() -> Self {
         Self::of(Mode::Independent, SetState::Copying)
