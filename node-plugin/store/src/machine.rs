@@ -18,7 +18,7 @@ use umbra_engine::{
     Request, RequestError, RequestId, SETS_MAX, Sequence, SetHeader, SetImage, SetIndex,
     SuperblockGeneration,
 };
-use umbra_format::{BLOCK_BYTES, ImageEnd, PageHeader, Superblock, data_hash, encode_journal, encode_page};
+use umbra_format::{BLOCK_BYTES, PageHeader, Superblock, data_hash, encode_journal, encode_page};
 
 /// The end of an image, for the state directory (E7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,7 +255,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         let named = |config: &Option<SetConfig>| config.as_ref().is_some_and(|c| c.identity.set == note.set);
         let Some(at) = self.sets.iter().position(named) else { return };
         let set = SetIndex(u8::try_from(at).expect("at most 16 sets"));
-        if let Some(ok) = self.side_jobs[at].end_record(ok) {
+        if let Some(ok) = self.side_jobs[at].end_record(&note, ok) {
             self.apply(now, Event::GiveUpRecorded { set, ok });
         }
     }
@@ -550,11 +550,10 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         let epoch = note.epoch;
         // A plain image keeps its first bytes: only a moved head leaves room for a label.
         let labelled = self.master.status(set).is_some_and(|status| status.header.head_moved);
-        self.side_jobs[usize::from(set.0)].expect_end_records(1 + u8::from(labelled));
+        self.side_jobs[usize::from(set.0)].expect_end_records(note, 1 + u8::from(labelled));
         self.notes.submit(note);
         if labelled {
-            let end = if note.master_incomplete { ImageEnd::MasterIncomplete } else { ImageEnd::GivenUp };
-            self.side_job(set, SideJob::Label { epoch, end: Some(end) });
+            self.side_job(set, SideJob::Label { epoch, end: Some(note) });
         }
     }
 
@@ -590,8 +589,8 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             SideJob::MoveHead(HeadMove::Out | HeadMove::Back | HeadMove::Keep) => {
                 self.apply(now, Event::HeadMoved { set, ok })
             }
-            SideJob::Label { end: Some(_), .. } => {
-                if let Some(ok) = self.side_jobs[usize::from(set.0)].end_record(ok) {
+            SideJob::Label { end: Some(note), .. } => {
+                if let Some(ok) = self.side_jobs[usize::from(set.0)].end_record(&note, ok) {
                     self.apply(now, Event::GiveUpRecorded { set, ok });
                 }
             }

@@ -5,6 +5,7 @@
 
 use crate::block_store::StoreOpKind;
 use crate::buf::{AlignedBuf, IoBuf};
+use crate::machine::EndNote;
 use crate::recover::SetConfig;
 use std::collections::VecDeque;
 use umbra_engine::{Device, Epoch, HeadMove, SetIndex};
@@ -16,7 +17,7 @@ pub(crate) enum SideJob {
     /// Read here, write there, flush there.
     MoveHead(HeadMove),
     /// Write, flush.
-    Label { epoch: Epoch, end: Option<ImageEnd> },
+    Label { epoch: Epoch, end: Option<EndNote> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +36,9 @@ enum Step {
 pub(crate) struct SideJobs {
     queue: VecDeque<SideJob>,
     step: Option<Step>,
-    /// Records of an end that may still succeed.
-    end_records: u8,
+    /// The end that is being recorded, and how many records of it may still succeed. Records of an earlier end that come
+    /// late say something else.
+    end: Option<(EndNote, u8)>,
     /// The shadow's head, while a restore needs it.
     kept_head: Option<IoBuf>,
     /// The set's label is durable at the start of its shadow.
@@ -150,21 +152,19 @@ impl SideJobs {
     }
 
     /// So many records of an end are on their way; one is enough.
-    pub(crate) fn expect_end_records(&mut self, count: u8) {
-        self.end_records = count;
+    pub(crate) fn expect_end_records(&mut self, note: EndNote, count: u8) {
+        self.end = Some((note, count));
     }
 
-    /// One of them has ended. Says how it all ended, once that is known.
-    pub(crate) fn end_record(&mut self, ok: bool) -> Option<bool> {
-        if self.end_records == 0 {
-            return None;
+    /// A record of an end has ended. Says how it all ended, once that is known.
+    pub(crate) fn end_record(&mut self, note: &EndNote, ok: bool) -> Option<bool> {
+        let (_, count) = self.end.as_mut().filter(|(expected, _)| expected == note)?;
+        *count -= 1;
+        if ok || *count == 0 {
+            self.end = None;
+            return Some(ok);
         }
-        self.end_records -= 1;
-        if ok {
-            self.end_records = 0;
-            return Some(true);
-        }
-        (self.end_records == 0).then_some(false)
+        None
     }
 }
 
@@ -192,11 +192,40 @@ fn write_head(to: HeadMove, set: SetIndex, config: &SetConfig, buf: IoBuf) -> St
     (device, StoreOpKind::Write { offset, fua: false }, Some(buf))
 }
 
-fn write_label(set: SetIndex, config: &SetConfig, epoch: Epoch, end: Option<ImageEnd>) -> StoreStep {
+fn write_label(set: SetIndex, config: &SetConfig, epoch: Epoch, end: Option<EndNote>) -> StoreStep {
+    let end = end.map(|note| match note.master_incomplete {
+        true => ImageEnd::MasterIncomplete,
+        false => ImageEnd::GivenUp,
+    });
     let identity = &config.identity;
     let label =
         Label { set: identity.set, shadow: identity.shadow.uuid, epoch, session: identity.session, end };
     let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
     label.encode(&mut block);
     (Device::Shadow(set), StoreOpKind::Write { offset: 0, fua: false }, Some(IoBuf::whole(block)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use umbra_engine::{Id128, OfflineCause};
+
+    /// The label of an end that the state directory has recorded comes late, while the end of the restore that went on
+    /// from memory is being recorded: it is not a record of that.
+    #[test]
+    fn a_record_of_an_earlier_end_does_not_count() {
+        let note = |master_incomplete| EndNote {
+            set: Id128([1; 16]),
+            epoch: Epoch(3),
+            cause: OfflineCause::Bitmap,
+            master_incomplete,
+        };
+        let mut jobs = SideJobs::default();
+        jobs.expect_end_records(note(true), 2);
+        assert_eq!(jobs.end_record(&note(true), true), Some(true));
+        jobs.expect_end_records(note(false), 2);
+        assert_eq!(jobs.end_record(&note(true), true), None);
+        assert_eq!(jobs.end_record(&note(false), false), None);
+        assert_eq!(jobs.end_record(&note(false), true), Some(true));
+    }
 }
