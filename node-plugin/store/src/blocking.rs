@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn a_scan_hands_on_every_byte_in_order_whatever_the_device_answers_first() {
         for seed in 0..20 {
-            let world = SimWorld::new(seed, Timing { effect: 9, completion: 9, slow: 200 });
+            let world = SimWorld::new(seed, Timing { effect: 9, completion: 9, slow: 200, late: u64::MAX });
             let device = world.add_device("scanned", SIZE, Cache::Volatile, Fill::Each(numbered));
             let mut store = world.claim();
             let range = ByteRange::new(4096, SIZE - 4096);
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn a_scan_that_fails_leaves_nothing_in_flight() {
         for seed in 0..20 {
-            let world = SimWorld::new(seed, Timing { effect: 9, completion: 9, slow: 200 });
+            let world = SimWorld::new(seed, Timing { effect: 9, completion: 9, slow: 200, late: u64::MAX });
             let device = world.add_device("scanned", SIZE, Cache::Volatile, Fill::Each(numbered));
             world.set_faults(device, Faults { read: 200, write: 0, flush: 0, drop_cache: false, hang: 0 });
             let mut store = world.claim();

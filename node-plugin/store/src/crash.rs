@@ -64,11 +64,13 @@ pub struct Timing {
     pub completion: u64,
     /// Of a thousand operations so many take ten times as long.
     pub slow: u32,
+    /// One that takes more polls than this counts as a fault of its device: it may miss a deadline.
+    pub late: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { effect: 2, completion: 2, slow: 20 }
+        Self { effect: 2, completion: 2, slow: 20, late: u64::MAX }
     }
 }
 
@@ -99,6 +101,7 @@ struct InFlight {
     effective: bool,
     result: Result<(), StoreError>,
     hung: bool,
+    late: bool,
 }
 
 #[derive(Debug)]
@@ -188,6 +191,11 @@ impl SimWorld {
     /// Operations submitted since the beginning.
     pub fn operations(&self) -> u64 {
         self.0.borrow().operations
+    }
+
+    /// Sets how long operations take that are submitted from now on.
+    pub fn set_timing(&self, timing: Timing) {
+        self.0.borrow_mut().timing = timing;
     }
 
     /// Sets how likely faults of a device are from now on.
@@ -311,7 +319,8 @@ impl World {
         }
         let result = result.and_then(|()| self.draw_fault(index, &kind));
         let hung = self.rng.chance(self.devices[index].faults.hang);
-        self.devices[index].injected += u64::from(hung);
+        let late = complete_at - self.clock > self.timing.late;
+        self.devices[index].injected += u64::from(hung) + u64::from(late);
         let (id, submitted) = (self.next_id(), self.completions);
         self.in_flight.push(InFlight {
             id,
@@ -326,6 +335,7 @@ impl World {
             effective: false,
             result,
             hung,
+            late,
         });
         if self.log.is_some() {
             let line = self.describe(self.in_flight.len() - 1);
@@ -452,7 +462,7 @@ impl World {
             );
             let durable = fua && op.result.is_ok();
             // Somebody learns of the fault only now.
-            self.devices[op.device].injected += u64::from(op.result.is_err());
+            self.devices[op.device].injected += u64::from(op.result.is_err() || op.late);
             if op.kind == StoreOpKind::Flush
                 && op.result.is_err()
                 && self.devices[op.device].faults.drop_cache

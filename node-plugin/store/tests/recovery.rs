@@ -16,7 +16,7 @@ use umbra_store::{
     SimWorld, Timing, Volume, find_set, recover_set,
 };
 
-const TIMING: Timing = Timing { effect: 3, completion: 3, slow: 20 };
+const TIMING: Timing = Timing { effect: 3, completion: 3, slow: 20, late: u64::MAX };
 
 /// A machine whose disks hold a golden set.
 struct Machine {

@@ -12,7 +12,7 @@ use umbra_engine::{Command, CopyKind, CutMember, Done, Id128, Refusal, SetIndex,
 use umbra_store::{MemberView, decide, read_superblock};
 
 /// Sets, as bits.
-pub(super) type SetMask = u8;
+pub(super) type SetMask = u16;
 
 /// A cut over several sets under way.
 #[derive(Clone, Debug)]
