@@ -292,6 +292,7 @@ impl Plan {
             plan.buffer_chunks = 256;
         }
         if storm {
+            plan.timing.late = LATE;
             if rng.chance(500) {
                 // So slow that deadlines are missed at any moment.
                 let (effect, completion) = (rng.range(2, 8), rng.range(1, 8));
