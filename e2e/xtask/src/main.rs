@@ -10,6 +10,7 @@ mod ci;
 mod lab;
 #[cfg(test)]
 mod layering;
+mod model;
 mod quickstart;
 mod tally;
 mod test;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::tally::Tally;
-use crate::{cargo, tally, tools};
+use crate::{cargo, model, tally, tools};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -22,6 +22,8 @@ pub(crate) struct Options {
 enum Tier {
     /// Unit and property tests of every crate.
     Unit,
+    /// Every order of what threads do to shared bits.
+    Model,
     /// The simulator: seeds, and one run for each rule switched off.
     Sim,
     /// Scenarios on a real kernel in virtual machines.
@@ -44,6 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
         let begin = Instant::now();
         let (name, result) = match tier {
             Tier::Unit => ("unit", unit()),
+            Tier::Model => ("model", model::run()),
             Tier::Sim => ("sim", sim(options.seeds)),
             Tier::Kernel => ("kernel", kernel()),
         };

@@ -15,7 +15,7 @@ use bitvec::vec::BitVec;
 use bitvec::view::BitView;
 pub(crate) use sync::{AtomicBool, AtomicU64, acquire, acquire_release, release};
 #[cfg(all(test, loom))]
-pub(crate) use sync::{Weak, weaken};
+pub(crate) use sync::{Weak, point, weaken};
 
 /// Bits of one page of a plane on disk: 4,032 bytes of payload behind a 64-byte header.
 pub const PAGE_BITS: u64 = 4032 * 8;

@@ -137,3 +137,6 @@ impl ShadowMaps {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -29,13 +29,24 @@ pub(crate) const fn acquire_release() -> Ordering {
 }
 
 #[cfg(all(test, loom))]
-pub(crate) use weak::{acquire, acquire_release, release, weaken};
+pub(crate) use weak::{Weak, acquire, acquire_release, point, release, weaken};
 
-/// Orders that a test can weaken. All threads of a model run on one thread of the system: its own switch.
+/// Orders that a test can weaken.
 #[cfg(all(test, loom))]
 mod weak {
-    use super::Ordering;
+    use super::{AtomicU64, Ordering};
     use std::cell::Cell;
+
+    loom::lazy_static! {
+        static ref POINT: AtomicU64 = AtomicU64::new(0);
+    }
+
+    /// A place where any other thread may go on instead, before each access. Loom reorders an access with the last
+    /// conflicting one of the same word only, and a thread's own load before its change hides the loads of others: a
+    /// word that all threads change leaves nothing to overlook, and being relaxed it orders nothing.
+    pub(crate) fn point() {
+        POINT.fetch_add(1, Ordering::Relaxed);
+    }
 
     /// An order that is taken away.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +57,7 @@ mod weak {
         Changes,
     }
 
+    // All threads of a model run on one thread of the system: the one of its test.
     thread_local! {
         static WEAK: Cell<Option<Weak>> = const { Cell::new(None) };
     }
@@ -60,16 +72,17 @@ mod weak {
     }
 
     pub(crate) fn acquire() -> Ordering {
+        point();
         unless(Weak::Reads, Ordering::Acquire)
     }
 
     pub(crate) fn release() -> Ordering {
+        point();
         unless(Weak::Changes, Ordering::Release)
     }
 
     pub(crate) fn acquire_release() -> Ordering {
+        point();
         unless(Weak::Changes, Ordering::AcqRel)
     }
 }
-#[cfg(all(test, loom))]
-pub(crate) use weak::Weak;
