@@ -75,11 +75,11 @@ impl World {
     }
 
     fn device(&self, device: Device) -> &[AtomicU64] {
-        match device {
-            Device::Master => &self.master_data,
-            Device::Shadow(_) => &self.shadow_data,
-            Device::Bitmap(_) => unreachable!("the head is in its place"),
+        if device == Device::Master {
+            return &self.master_data;
         }
+        assert!(matches!(device, Device::Shadow(_)), "the head is in its place: {device:?}");
+        &self.shadow_data
     }
 }
 
