@@ -12,12 +12,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("umbra-engine", &[]),
     ("umbra-format", &["umbra-engine"]),
     ("umbra-store", &["umbra-engine", "umbra-format"]),
-    ("umbra-uring", &["umbra-engine", "umbra-format", "umbra-store"]),
+    ("umbra-identity", &["umbra-engine", "umbra-format", "umbra-store"]),
+    ("umbra-uring", &["umbra-engine", "umbra-format", "umbra-store", "umbra-identity"]),
     ("umbra-ublk", &[]),
     ("umbra-platform", &[]),
     (
         "umbra-io",
-        &["umbra-engine", "umbra-format", "umbra-store", "umbra-uring", "umbra-ublk", "umbra-platform"],
+        &[
+            "umbra-engine",
+            "umbra-format",
+            "umbra-store",
+            "umbra-identity",
+            "umbra-uring",
+            "umbra-ublk",
+            "umbra-platform",
+        ],
     ),
     ("umbra-sim", &["umbra-engine", "umbra-format", "umbra-store"]),
 ];

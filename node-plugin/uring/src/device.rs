@@ -7,10 +7,7 @@
 //! (`F_SETLK`) go with the process and would prove nothing.
 
 use crate::fingerprint::{Fingerprint, fingerprint};
-use crate::holders::{Holder, holders_of_device, holders_of_file};
-use crate::identity::Identity;
 use crate::limits::CLAIM_RETRY;
-use crate::sysfs::{BlockDir, DeviceNumber};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::Errno;
 use std::fmt;
@@ -20,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use umbra_identity::{BlockDir, DeviceNumber, Holder, Identity, holders_of_device, holders_of_file};
 use umbra_store::Capabilities;
 
 /// Alignment assumed for direct I/O on files where the kernel does not tell.

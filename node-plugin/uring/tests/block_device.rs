@@ -147,7 +147,7 @@ fn a_mounted_device_is_refused_with_its_mount_point() {
     std::fs::remove_dir(&at).unwrap();
     let error = error.unwrap_err();
     let OpenError::InUse { holders, .. } = &error else { panic!("{error}") };
-    assert_eq!(holders, &[Holder::Mounted { at: at.clone() }]);
+    assert_eq!(holders, &[Holder::Mounted { at: at.clone(), by: None }]);
     assert!(error.to_string().contains("unmount it"), "{error}");
 }
 

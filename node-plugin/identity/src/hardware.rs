@@ -1,6 +1,6 @@
 //! What a device is recognised by when it comes back under another name (E19).
 
-use crate::sysfs::{BlockDir, DeviceNumber, text};
+use crate::sysfs::{BlockDir, DeviceNumber, Roots, text};
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,6 @@ use std::path::Path;
 
 /// What is behind the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum DeviceKind {
     /// A whole disk with hardware, or a hypervisor, behind it.
     Disk,
@@ -20,7 +19,9 @@ pub enum DeviceKind {
     Md,
     /// A file that looks like a disk.
     Loop,
-    /// A block device without hardware: RAM disks, network block devices, ublk.
+    /// A ublk device, ours or that of another server.
+    Ublk,
+    /// A block device without hardware: RAM disks, network block devices.
     Virtual,
     /// A regular file.
     File,
@@ -48,7 +49,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn of_file(size: u64) -> Self {
+    /// That of a regular file: files have no name of their own that is unique.
+    pub fn of_file(size: u64) -> Self {
         Self {
             kind: DeviceKind::File,
             wwid: None,
@@ -61,10 +63,15 @@ impl Identity {
         }
     }
 
-    pub(crate) fn of_device(number: DeviceNumber, size: u64) -> Self {
-        match BlockDir::of(number) {
+    /// That of a block device, as sysfs shows it.
+    pub fn of_device(number: DeviceNumber, size: u64) -> Self {
+        Self::of_device_in(&Roots::default(), number, size)
+    }
+
+    pub(crate) fn of_device_in(roots: &Roots, number: DeviceNumber, size: u64) -> Self {
+        match BlockDir::of_in(roots, number) {
             Ok(block) => {
-                let partuuid = block.partition.and_then(|_| partuuid_from_links(number));
+                let partuuid = block.partition.and_then(|_| partuuid_from_links(roots, number));
                 Self::from_sysfs(&block, partuuid, size)
             }
             Err(_) => Self { kind: DeviceKind::Virtual, ..Self::of_file(size) },
@@ -103,13 +110,21 @@ impl Identity {
         // A partition's own UUID first: its number changes when the table is edited.
         let own =
             self.partuuid.as_ref().filter(|uuid| uuid.len() == 36).map(|uuid| format!("partuuid:{uuid}"));
-        let of_disk = || {
-            let names = [("uuid", &self.upper_uuid), ("wwid", &self.wwid), ("serial", &self.serial)];
-            let name =
-                names.into_iter().find_map(|(key, value)| Some(format!("{key}:{}", value.as_ref()?)))?;
+        let by_number = || {
+            let name = self.disk_id()?;
             Some(self.partition.map_or(name.clone(), |number| format!("{name}/part{number}")))
         };
-        own.or_else(of_disk)
+        own.or_else(by_number)
+    }
+
+    /// The strongest name of the disk: of a partition, that of the disk that it is a part of. Not for loop
+    /// devices, whose names are those of nothing.
+    pub fn disk_id(&self) -> Option<String> {
+        if !self.strong {
+            return None;
+        }
+        let names = [("uuid", &self.upper_uuid), ("wwid", &self.wwid), ("serial", &self.serial)];
+        names.into_iter().find_map(|(key, value)| Some(format!("{key}:{}", value.as_ref()?)))
     }
 }
 
@@ -130,6 +145,8 @@ fn kind_of_disk(disk: &Path) -> DeviceKind {
         DeviceKind::Md
     } else if disk.join("loop").exists() || name.starts_with("loop") {
         DeviceKind::Loop
+    } else if name.starts_with("ublkb") {
+        DeviceKind::Ublk
     } else if disk.join("device").exists() {
         DeviceKind::Disk
     } else if disk.join("wwid").exists() {
@@ -148,8 +165,8 @@ fn partuuid_from_uevent(partition: &Path) -> Option<String> {
 }
 
 /// On older kernels, udev's links.
-fn partuuid_from_links(number: DeviceNumber) -> Option<String> {
-    let links = fs::read_dir("/dev/disk/by-partuuid").ok()?.flatten();
+fn partuuid_from_links(roots: &Roots, number: DeviceNumber) -> Option<String> {
+    let links = fs::read_dir(roots.dev.join("disk/by-partuuid")).ok()?.flatten();
     let ours = |link: &fs::DirEntry| {
         fs::metadata(link.path()).is_ok_and(|meta| DeviceNumber::from_raw(meta.rdev()) == number)
     };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use umbra_store::Capabilities;
 
 /// Major and minor number of a block device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceNumber {
     /// Driver.
     pub major: u32,
@@ -21,19 +21,38 @@ impl std::fmt::Display for DeviceNumber {
 }
 
 impl DeviceNumber {
-    pub(crate) fn from_raw(device: u64) -> Self {
+    /// The number in `st_rdev` or `st_dev`.
+    pub fn from_raw(device: u64) -> Self {
         Self { major: rustix::fs::major(device), minor: rustix::fs::minor(device) }
     }
 
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    /// From the kernel's text form, `8:17`.
+    pub fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.trim().split_once(':')?;
         Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
     }
 }
 
+/// Where the kernel's views are: other directories in tests, and in containers that mount them elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roots {
+    /// `/sys`.
+    pub sys: PathBuf,
+    /// `/proc`.
+    pub proc: PathBuf,
+    /// `/dev`.
+    pub dev: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self { sys: "/sys".into(), proc: "/proc".into(), dev: "/dev".into() }
+    }
+}
+
 /// The directory of a block device, and that of the disk it is a partition of.
 #[derive(Clone, Debug)]
-pub(crate) struct BlockDir {
+pub struct BlockDir {
     pub(crate) dir: PathBuf,
     /// The same as `dir` unless the device is a partition; has the queue and the hardware's names.
     pub(crate) disk: PathBuf,
@@ -42,8 +61,16 @@ pub(crate) struct BlockDir {
 }
 
 impl BlockDir {
-    pub(crate) fn of(number: DeviceNumber) -> io::Result<Self> {
-        Ok(Self::at(fs::canonicalize(format!("/sys/dev/block/{number}"))?))
+    /// That of the device `number`.
+    ///
+    /// # Errors
+    /// If there is no such device.
+    pub fn of(number: DeviceNumber) -> io::Result<Self> {
+        Self::of_in(&Roots::default(), number)
+    }
+
+    pub(crate) fn of_in(roots: &Roots, number: DeviceNumber) -> io::Result<Self> {
+        Ok(Self::at(fs::canonicalize(roots.sys.join(format!("dev/block/{number}")))?))
     }
 
     pub(crate) fn at(dir: PathBuf) -> Self {
@@ -66,13 +93,14 @@ impl BlockDir {
         std::iter::once(self.dir.clone()).chain(partitions).collect()
     }
 
-    pub(crate) fn is_read_only(&self) -> bool {
+    /// Whether the kernel refuses writes to it.
+    pub fn is_read_only(&self) -> bool {
         text(&self.dir, "ro").as_deref() == Some("1")
     }
 
     /// Capabilities of a device of `size` bytes. What sysfs does not say is taken from the careful side:
     /// a volatile cache, no FUA, no offloads.
-    pub(crate) fn capabilities(&self, size: u64, read_only: bool) -> Capabilities {
+    pub fn capabilities(&self, size: u64, read_only: bool) -> Capabilities {
         let queue = self.disk.join("queue");
         let number = |name| text(&queue, name).and_then(|text| text.parse::<u64>().ok());
         let block =
@@ -108,7 +136,8 @@ pub(crate) mod tests {
 
     impl FakeSysfs {
         pub(crate) fn new(name: &str, files: &[(&str, &str)]) -> Self {
-            let root = std::env::temp_dir().join(format!("umbra-uring-sysfs-{}-{name}", std::process::id()));
+            let root =
+                std::env::temp_dir().join(format!("umbra-identity-sysfs-{}-{name}", std::process::id()));
             for (file, content) in files {
                 let path = root.join(file);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -1,53 +1,16 @@
 //! Who keeps us from claiming a device, and who else has it open. Best effort: `/proc` shows this mount
 //! namespace's mounts and the processes of this pid namespace, and all of it may change while we look.
 
+use crate::facts::Holder;
 use crate::sysfs::{BlockDir, DeviceNumber, text};
 use rustix::fs::FileType;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// One who holds a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// A file system on it is mounted.
-    Mounted {
-        /// Where.
-        at: PathBuf,
-    },
-    /// It is swapped to.
-    Swap,
-    /// Another block device is made of it: device-mapper, md, bcache.
-    Stacked {
-        /// The upper device's name: that of device-mapper if it has one, else the kernel's.
-        name: String,
-    },
-    /// A process has locked the file.
-    Locked {
-        /// Who took the lock. It may be gone while its last writes are still on their way.
-        pid: u32,
-    },
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mounted { at } => write!(f, "mounted at {}; unmount it", at.display()),
-            Self::Swap => f.write_str("used as swap; run swapoff"),
-            Self::Stacked { name } => {
-                write!(f, "part of the device {name}; stop that device or use it instead")
-            }
-            Self::Locked { pid } => {
-                write!(f, "locked by process {pid}; stop it and wait for its last writes")
-            }
-        }
-    }
-}
-
 /// The claimants of the block device `number`, of its disk and of its partitions.
-pub(crate) fn holders_of_device(number: DeviceNumber) -> Vec<Holder> {
+pub fn holders_of_device(number: DeviceNumber) -> Vec<Holder> {
     let Ok(block) = BlockDir::of(number) else { return Vec::new() };
     let family = block.family();
     let numbers: Vec<_> = family.iter().filter_map(|dir| DeviceNumber::parse(&text(dir, "dev")?)).collect();
@@ -62,7 +25,7 @@ pub(crate) fn holders_of_device(number: DeviceNumber) -> Vec<Holder> {
 }
 
 /// Who has locked the file with this device and inode number.
-pub(crate) fn holders_of_file(device: u64, inode: u64) -> Vec<Holder> {
+pub fn holders_of_file(device: u64, inode: u64) -> Vec<Holder> {
     locked(&fs::read_to_string("/proc/locks").unwrap_or_default(), DeviceNumber::from_raw(device), inode)
 }
 
@@ -122,7 +85,7 @@ fn mounted(
         let ours = numbers.contains(&number) || from_source().is_some_and(|number| numbers.contains(&number));
         ours.then_some(at)
     };
-    mountinfo.lines().filter_map(is_ours).map(|at| Holder::Mounted { at }).collect()
+    mountinfo.lines().filter_map(is_ours).map(|at| Holder::Mounted { at, by: None }).collect()
 }
 
 fn swapped(swaps: &str, numbers: &[DeviceNumber], number_of: impl Fn(&Path) -> Option<DeviceNumber>) -> bool {
@@ -192,7 +155,7 @@ garbage
 
     #[test]
     fn mounts_are_found_by_number_and_by_source() {
-        let at = |path: &str| vec![Holder::Mounted { at: path.into() }];
+        let at = |path: &str| vec![Holder::Mounted { at: path.into(), by: None }];
         assert_eq!(mounted(MOUNTS, &[number(8, 1)], by_name), at("/mnt/with blank"));
         assert_eq!(mounted(MOUNTS, &[number(8, 16)], by_name), at("/data"));
         assert_eq!(mounted(MOUNTS, &[number(9, 9)], by_name), []);
