@@ -1,10 +1,13 @@
 //! What lies on a device, as far as its first and last MiB tell.
 
+use crate::edges::{EDGE_BYTES, Edges};
 use crate::generation::FsGeneration;
-use crate::signature::Signature;
+use crate::signature::{self, Signature};
 use std::fmt;
 use umbra_engine::SetState;
-use umbra_format::{Label, SetIdentity, SuperblockError};
+use umbra_format::{BLOCK_BYTES, Label, SLOT_B_OFFSET, SetIdentity, Superblock, SuperblockError};
+use umbra_store::AlignedBuf;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What was found on a device.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,9 +65,69 @@ impl Default for Content {
             signatures: Vec::new(),
             label: None,
             superblock: None,
-            first_block: xxhash_rust::xxh3::xxh3_64(&[0; 4096]),
+            first_block: xxh3_64(&[0; BLOCK_BYTES]),
             generation: None,
         }
+    }
+}
+
+/// Bytes read at the start: the first MiB, and the second slot of a bitmap volume, which follows it.
+const START_BYTES: u64 = SLOT_B_OFFSET + BLOCK_BYTES as u64;
+const _: () = assert!(SLOT_B_OFFSET >= EDGE_BYTES);
+
+impl Content {
+    /// What lies on a device, by what was read of it.
+    pub fn of(edges: &Edges<'_>) -> Self {
+        let first = edges.first();
+        Self {
+            signatures: signature::scan(edges),
+            label: signature::block(edges, 0).and_then(|block| Label::decode(&block).ok()),
+            superblock: UmbraSuperblock::of(edges),
+            first_block: xxh3_64(&first[..first.len().min(BLOCK_BYTES)]),
+            generation: FsGeneration::of(edges),
+        }
+    }
+
+    /// Reads what lies on a device of `size` bytes: some 2 MiB, in two operations, aligned for direct I/O as far as
+    /// the device's size is.
+    ///
+    /// # Errors
+    /// The first of `read(offset, buffer)`.
+    pub fn read<E>(size: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>) -> Result<Self, E> {
+        let buffer = |bytes: u64| {
+            AlignedBuf::zeroed(usize::try_from(bytes.min(size)).expect("little more than 1 MiB"))
+        };
+        let (mut first, mut last) = (buffer(START_BYTES), buffer(EDGE_BYTES));
+        if size > 0 {
+            read(0, &mut first)?;
+            read(size - last.len() as u64, &mut last)?;
+        }
+        Ok(Self::of(&Edges::new(size, &first, &last)))
+    }
+}
+
+impl UmbraSuperblock {
+    /// The one that counts of the two slots.
+    fn of(edges: &Edges<'_>) -> Option<Self> {
+        let slot = |at| signature::block(edges, at).map(|block| Superblock::decode(&block));
+        let slots = [slot(0)?, slot(SLOT_B_OFFSET).unwrap_or(Err(SuperblockError::Foreign))];
+        // One that is whole and cannot be used may be the newer one.
+        let unusable = |is: fn(&SuperblockError) -> bool| {
+            slots.iter().find_map(|slot| slot.as_ref().err().filter(|error| is(error)).cloned())
+        };
+        if let Some(error) = unusable(SuperblockError::is_whole) {
+            return Some(Self::Unusable(error));
+        }
+        let newest = slots.iter().flatten().max_by_key(|superblock| superblock.generation);
+        let Some(superblock) = newest else {
+            return unusable(|error| *error == SuperblockError::Damaged).map(Self::Unusable);
+        };
+        Some(Self::Readable(Box::new(SuperblockFacts {
+            identity: superblock.identity.clone(),
+            state: superblock.header.state,
+            head_moved: superblock.header.head_moved,
+            first_slot: slots[0].is_ok(),
+        })))
     }
 }
 
