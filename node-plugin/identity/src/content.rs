@@ -152,3 +152,76 @@ impl fmt::Display for Contents {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use umbra_engine::{Id128, SuperblockGeneration};
+
+    const SIZE: u64 = 8 << 20;
+
+    /// Bytes of a superblock of this set and generation: any readable one, made by the crate that defines it.
+    fn slot(generation: u64) -> Vec<u8> {
+        let mut superblock = crate::testing::superblock(Id128([8; 16]));
+        superblock.generation = SuperblockGeneration(generation);
+        superblock.header.head_moved = generation == 4;
+        let mut block = vec![0; BLOCK_BYTES];
+        superblock.encode(&mut block);
+        block
+    }
+
+    fn read(pieces: &[(u64, &[u8])]) -> Content {
+        let read = |at: u64, buffer: &mut [u8]| -> Result<(), ()> {
+            assert!(at.is_multiple_of(512) && buffer.len().is_multiple_of(512), "direct I/O");
+            for (place, piece) in pieces {
+                if let Some(from) =
+                    place.checked_sub(at).and_then(|from| buffer.get_mut(usize::try_from(from).unwrap()..))
+                {
+                    let len = piece.len().min(from.len());
+                    from[..len].copy_from_slice(&piece[..len]);
+                }
+            }
+            Ok(())
+        };
+        Content::read(SIZE, read).unwrap()
+    }
+
+    fn head_moved(content: &Content) -> (bool, bool) {
+        match &content.superblock {
+            Some(UmbraSuperblock::Readable(facts)) => (facts.head_moved, facts.first_slot),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_newer_of_two_slots_counts_wherever_it_is() {
+        assert_eq!(head_moved(&read(&[(0, &slot(3)), (SLOT_B_OFFSET, &slot(4))])), (true, true));
+        assert_eq!(head_moved(&read(&[(0, &slot(5)), (SLOT_B_OFFSET, &slot(4))])), (false, true));
+        assert_eq!(head_moved(&read(&[(SLOT_B_OFFSET, &slot(4))])), (true, false));
+    }
+
+    #[test]
+    fn a_slot_that_is_whole_and_cannot_be_used_is_not_passed_over() {
+        let torn = &slot(6)[..300];
+        assert_eq!(head_moved(&read(&[(0, torn), (SLOT_B_OFFSET, &slot(4))])), (true, false));
+        let both = read(&[(0, torn), (SLOT_B_OFFSET, torn)]);
+        assert_eq!(both.superblock, Some(UmbraSuperblock::Unusable(SuperblockError::Damaged)));
+        assert_eq!(read(&[]).superblock, None);
+    }
+
+    #[test]
+    fn an_empty_device_is_what_the_default_says() {
+        assert_eq!(read(&[]), Content::default());
+    }
+
+    #[test]
+    fn a_device_of_any_size_can_be_read() {
+        for size in [0, 512, 4096, EDGE_BYTES, START_BYTES, EDGE_BYTES + 512, 3 << 20] {
+            let content = Content::read(size, |at, buffer: &mut [u8]| {
+                assert!(at + buffer.len() as u64 <= size);
+                Ok::<(), ()>(())
+            });
+            assert_eq!(content.unwrap().signatures, []);
+        }
+    }
+}

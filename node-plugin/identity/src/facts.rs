@@ -29,7 +29,7 @@ pub struct Layer {
     pub key: DeviceKey,
     /// The kernel's name of it, that of device-mapper if it has one, or the path of a file.
     pub name: String,
-    /// Whether it is a partition, or the disk of one: then nobody put it there.
+    /// Whether it is a partition: nobody put that on its disk.
     pub partition: bool,
 }
 

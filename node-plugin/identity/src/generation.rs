@@ -129,3 +129,69 @@ impl fmt::Display for FsGeneration {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn of(pieces: &[(usize, &[u8])]) -> Option<FsGeneration> {
+        let mut bytes = vec![0; MIB];
+        for (at, piece) in pieces {
+            bytes[*at..at + piece.len()].copy_from_slice(piece);
+        }
+        FsGeneration::of(&Edges::new(8 << 20, &bytes, &[]))
+    }
+
+    const UUID: [u8; 16] = [7; 16];
+
+    #[test]
+    fn every_count_is_read_from_its_place() {
+        let ext = of(&[
+            (1024 + 0x38, &[0x53, 0xef]),
+            (1024 + 0x68, &UUID),
+            (1024 + 0x34, &3u16.to_le_bytes()),
+            (1024 + 0x2c, &0xf000_0001_u32.to_le_bytes()),
+            (1024 + 0x275, &[1]),
+            (1024 + 0x30, &9u32.to_le_bytes()),
+            (1024 + 0x178, &10u64.to_le_bytes()),
+        ]);
+        let uuid = Uuid::from_bytes(UUID);
+        let expected =
+            FsGeneration::Ext { uuid, mounts: 3, mounted: 0x1_f000_0001, written: 9, kib_written: 10 };
+        assert_eq!(ext, Some(expected));
+        let xfs = |version: u8| {
+            of(&[
+                (0, b"XFSB"),
+                (32, &UUID),
+                (100, &[0xb4, 0xa0 | version]),
+                (128, &64u64.to_be_bytes()),
+                (136, &61u64.to_be_bytes()),
+                (144, &5000u64.to_be_bytes()),
+                (240, &0x2_0000_0010_u64.to_be_bytes()),
+            ])
+        };
+        let expected = |lsn| FsGeneration::Xfs { uuid, lsn, inodes: 64, inodes_free: 61, blocks_free: 5000 };
+        assert_eq!(xfs(5), Some(expected(0x2_0000_0010)));
+        assert_eq!(xfs(4), Some(expected(0)), "something else lies there before version 5");
+        let btrfs = of(&[(0x10040, b"_BHRfS_M"), (0x10020, &UUID), (0x10048, &12u64.to_le_bytes())]);
+        assert_eq!(btrfs, Some(FsGeneration::Btrfs { uuid, generation: 12 }));
+        assert_eq!(of(&[(0, b"LUKS")]), None);
+    }
+
+    #[test]
+    fn a_piece_that_is_too_short_has_no_generation() {
+        let mut bytes = vec![0; 1024 + 0x40];
+        bytes[1024 + 0x38..].fill(0xff);
+        bytes[1024 + 0x38..1024 + 0x3a].copy_from_slice(&[0x53, 0xef]);
+        assert_eq!(FsGeneration::of(&Edges::new(1 << 20, &bytes, &[])), None);
+    }
+
+    #[test]
+    fn it_is_the_same_after_it_was_recorded() {
+        let generation = of(&[(0x10040, b"_BHRfS_M"), (0x10048, &u64::MAX.to_le_bytes())]).unwrap();
+        let text = serde_json::to_string(&generation).unwrap();
+        assert_eq!(serde_json::from_str::<FsGeneration>(&text).unwrap(), generation, "{text}");
+    }
+}

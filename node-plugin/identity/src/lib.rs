@@ -10,7 +10,7 @@
 //!  records: what is expected, what is in use ┘
 //! ```
 //!
-//! - `gather` looks: hardware names, partition and disk, size and blocks, what a device stands on and what
+//! - [`gather`] looks: hardware names, partition and disk, size and blocks, what a device stands on and what
 //!   stands on it, mounts of every mount namespace, swap, who has it open or mapped. What cannot be looked at is
 //!   part of the facts ([`Blind`]): it is never taken for "nobody".
 //! - [`signature`] and [`content`] read the first and the last MiB: file systems, volume managers, partition
@@ -18,6 +18,7 @@
 //! - [`decide()`] is pure: facts in, verdict out. Commands (`attach`, `enable`), a start after a reboot and the
 //!   simulator, which makes facts up, ask the same function. [`locate`] finds a recorded device wherever it
 //!   went.
+//! - [`proof`] says whether anybody has a device open: through a partition, a loop device, a mapping.
 //! - [`FsGeneration`] notices a file system that was written while Umbra was not there.
 //!
 //! What it is not: it opens nothing for writing and claims nothing. A claim (`O_EXCL`, `umbra-uring`) keeps others
@@ -30,11 +31,14 @@ pub mod content;
 mod decide;
 mod edges;
 mod facts;
+pub mod gather;
 mod generation;
 mod hardware;
-mod holders;
+pub mod proof;
 pub mod signature;
 mod sysfs;
+#[cfg(test)]
+mod testing;
 
 pub use content::{Content, Contents};
 pub use decide::{
@@ -45,6 +49,5 @@ pub use edges::{EDGE_BYTES, Edges};
 pub use facts::{Blind, DeviceFacts, DeviceKey, Holder, Layer, Used};
 pub use generation::FsGeneration;
 pub use hardware::{DeviceKind, Identity};
-pub use holders::{holders_of_device, holders_of_file, openers};
 pub use signature::{Signature, SignatureId};
 pub use sysfs::{BlockDir, DeviceNumber, Roots};

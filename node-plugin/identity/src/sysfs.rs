@@ -83,16 +83,6 @@ impl BlockDir {
         Self { dir, disk, partition }
     }
 
-    /// The device, and every device whose claim excludes ours: its disk, or its partitions.
-    pub(crate) fn family(&self) -> Vec<PathBuf> {
-        if self.partition.is_some() {
-            return vec![self.dir.clone(), self.disk.clone()];
-        }
-        let children = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
-        let partitions = children.filter(|path| path.join("partition").exists());
-        std::iter::once(self.dir.clone()).chain(partitions).collect()
-    }
-
     /// Whether the kernel refuses writes to it.
     pub fn is_read_only(&self) -> bool {
         text(&self.dir, "ro").as_deref() == Some("1")
@@ -183,8 +173,6 @@ pub(crate) mod tests {
             read_only: false,
         };
         assert_eq!(dir.capabilities(1_000_600, false), expected);
-        assert_eq!(dir.family(), [fake.0.join("sda/sda2"), fake.0.join("sda")]);
-        assert_eq!(BlockDir::at(fake.0.join("sda")).family().len(), 2);
     }
 
     #[test]

@@ -205,12 +205,12 @@ pub(crate) fn claim_presented(id: DeviceId) -> Result<std::fs::File, PlatformErr
     use std::os::unix::fs::OpenOptionsExt;
     let path = block_path(id);
     let device: DevicePath = crate::volumes::device_path(&path);
-    let openers = umbra_uring::openers(&path).unwrap_or_default();
-    if !openers.is_empty() {
-        let openers = openers.iter().map(|pid| format!("process {pid}")).collect::<Vec<_>>().join(", ");
-        return Err(PlatformError::HasOpeners { device, openers: openers.into() });
-    }
     let exclusive = i32::try_from(rustix::fs::OFlags::EXCL.bits()).expect("a small flag");
     let opened = std::fs::OpenOptions::new().read(true).custom_flags(exclusive).open(&path);
-    opened.map_err(|error| PlatformError::HasOpeners { device, openers: error.to_string().into() })
+    let used =
+        |openers: String| PlatformError::HasOpeners { device: device.clone(), openers: openers.into() };
+    // The claim first: what is found free stays so, but for mere openers. A refused claim does not say whose it is.
+    let free = umbra_identity::proof::prove_path_free(&path, std::process::id());
+    free.map_err(|error| used(error.to_string()))?;
+    opened.map_err(|error| used(error.to_string()))
 }

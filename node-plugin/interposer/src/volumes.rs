@@ -34,7 +34,7 @@ pub(crate) fn open_refusal(path: &Path, role: VolumeRole, error: &OpenError) -> 
     match error {
         OpenError::InUse { holders, .. } => {
             for holder in holders {
-                if let Holder::Mounted { at, .. } = holder {
+                if let Holder::Mounted { at, .. } = &holder.by {
                     return PlatformError::Mounted {
                         device,
                         mount_point: at.to_string_lossy().as_ref().into(),

@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
-use umbra_identity::{BlockDir, DeviceNumber, Holder, Identity, holders_of_device, holders_of_file};
+use umbra_identity::gather::claimants;
+use umbra_identity::{BlockDir, DeviceNumber, Identity, Used};
 use umbra_store::Capabilities;
 
 /// Alignment assumed for direct I/O on files where the kernel does not tell.
@@ -42,7 +43,7 @@ pub enum OpenError {
         /// The device.
         path: PathBuf,
         /// Those that could be found; may be empty.
-        holders: Vec<Holder>,
+        holders: Vec<Used>,
     },
     /// A directory, a character device, a socket.
     #[error("{} is a {found}; name a block device or a regular file", path.display())]
@@ -102,13 +103,13 @@ impl OpenError {
     }
 }
 
-fn describe(holders: &[Holder]) -> String {
+fn describe(holders: &[Used]) -> String {
     if holders.is_empty() {
         return "another process has claimed it, or it is mounted in another mount namespace; stop that, \
                 and wait for the last writes of a process that ended"
             .to_owned();
     }
-    holders.iter().map(Holder::to_string).collect::<Vec<_>>().join("; ")
+    holders.iter().map(Used::to_string).collect::<Vec<_>>().join("; ")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,12 +331,10 @@ fn device_is_read_only(path: &Path) -> bool {
 
 /// Looks for the holders once, when the answer is final, and not at every attempt.
 fn with_holders(error: OpenError, path: &Path) -> OpenError {
-    let (OpenError::InUse { path, .. }, Ok(stat)) = (&error, rustix::fs::stat(path)) else { return error };
-    let holders = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::BlockDevice => holders_of_device(DeviceNumber::from_raw(stat.st_rdev)),
-        _ => holders_of_file(stat.st_dev, stat.st_ino),
-    };
-    OpenError::InUse { path: path.clone(), holders }
+    match error {
+        OpenError::InUse { .. } => OpenError::InUse { path: path.to_owned(), holders: claimants(path) },
+        error => error,
+    }
 }
 
 fn read_capabilities(

@@ -61,4 +61,4 @@ pub use limits::{RingConfig, StoreLimits};
 pub use owner::Owner;
 pub use ring::{FixedFile, Ring, RingCompletion, RingError, RingFull, RingStats, SharedRing};
 pub use store::{DeviceSlotError, StoreStats, UringStore};
-pub use umbra_identity::{DeviceKind, DeviceNumber, Holder, Identity, openers};
+pub use umbra_identity::{DeviceKind, DeviceNumber, Holder, Identity, Used};

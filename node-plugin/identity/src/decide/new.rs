@@ -101,7 +101,7 @@ fn confirmed(
     Err(Refusal::NeedsWipe { role: question.role, device: device.path.clone(), found, asked })
 }
 
-/// Left by a set that was disabled here: nobody else has used the volume since, because the block that every other
+/// Left by a set that was disabled, or whose enable did not come to its end: there is no image, and nobody else has used the volume since, because the block that every other
 /// user overwrites is intact. What lies in the last MiB then is a piece of that set's image.
 fn is_left_over(
     question: &Question<'_>,
@@ -109,11 +109,13 @@ fn is_left_over(
     content: &Content,
     signature: &Signature,
 ) -> bool {
-    let disabled = match &content.superblock {
-        Some(UmbraSuperblock::Readable(facts)) => facts.state == SetState::Disabled && facts.first_slot,
+    let over = match &content.superblock {
+        Some(UmbraSuperblock::Readable(facts)) => {
+            matches!(facts.state, SetState::Disabled | SetState::Prepared) && facts.first_slot
+        }
         Some(UmbraSuperblock::Unusable(_)) | None => false,
     };
     let retired = content.label.is_some_and(|label| question.world.retired.contains(&label.set));
     let at_the_end = signature.at >= EDGE_BYTES.max(device.capabilities.size.saturating_sub(EDGE_BYTES));
-    (disabled || retired) && (signature.id.is_umbra() || at_the_end)
+    (over || retired) && (signature.id.is_umbra() || at_the_end)
 }

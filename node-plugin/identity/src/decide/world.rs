@@ -1,7 +1,7 @@
 //! What is in use already: configured volumes, and the devices that ublk servers present.
 
 use super::{Refusal, Role};
-use crate::facts::{DeviceFacts, DeviceKey};
+use crate::facts::{DeviceFacts, DeviceKey, Layer};
 use crate::sysfs::DeviceNumber;
 use std::fmt;
 use std::path::PathBuf;
@@ -111,24 +111,29 @@ impl World {
     }
 
     pub(super) fn check_not_presented(&self, role: Role, device: &DeviceFacts) -> Result<(), Refusal> {
-        let ublk = |name: &str| name.starts_with("ublkb");
         let own = device.layer();
-        for layer in std::iter::once(&own).chain(&device.below) {
-            let DeviceKey::Block(number) = layer.key else { continue };
-            let known = self.presented.iter().find(|presented| presented.number == number);
-            let device = device.to_string();
-            match known.map(|presented| &presented.by) {
-                Some(PresentedBy::Us(owner)) => {
-                    let (owner, presented) = (owner.clone(), layer.name.clone());
-                    return Err(Refusal::Presented { role, device, presented, owner });
-                }
-                None if ublk(&layer.name) => {
-                    return Err(Refusal::Unattributed { role, device, presented: layer.name.clone() });
-                }
-                Some(PresentedBy::Other { .. }) | None => {}
+        let layers = || std::iter::once(&own).chain(&device.below);
+        let server = |layer: &Layer| {
+            let of = |presented: &&Presented| DeviceKey::Block(presented.number) == layer.key;
+            self.presented.iter().find(of).map(|presented| &presented.by)
+        };
+        let ours = layers().find_map(|layer| match server(layer) {
+            Some(PresentedBy::Us(owner)) => Some((layer, owner)),
+            Some(PresentedBy::Other { .. }) | None => None,
+        });
+        if let Some((layer, owner)) = ours {
+            let (presented, owner) = (layer.name.clone(), owner.clone());
+            return Err(Refusal::Presented { role, device: device.to_string(), presented, owner });
+        }
+        // A partition is served by whoever serves its disk, which is below it.
+        let is_disk = |layer: &&Layer| layer.name.starts_with("ublkb") && !layer.partition;
+        match layers().filter(is_disk).find(|layer| server(layer).is_none()) {
+            None => Ok(()),
+            Some(layer) => {
+                let presented = layer.name.clone();
+                Err(Refusal::Unattributed { role, device: device.to_string(), presented })
             }
         }
-        Ok(())
     }
 
     pub(super) fn check_not_configured(

@@ -33,7 +33,7 @@ fn on(pieces: &[(i64, &[u8])]) -> Vec<String> {
 #[test]
 fn a_device_is_empty_if_both_ends_are_zero() {
     assert_eq!(on(&[]), Vec::<String>::new());
-    assert_eq!(on(&[(3 * MIB as i64, b"in the middle")]), Vec::<String>::new());
+    assert_eq!(on(&[(3 << 20, b"in the middle")]), Vec::<String>::new());
     for size in [0, 512, 4096, MIB, 2 * MIB - 512] {
         assert_eq!(scan_bytes(&vec![0; size]), Vec::<String>::new(), "{size} bytes");
     }
@@ -155,7 +155,7 @@ fn a_zfs_member_is_named_by_its_pool() {
     let uberblock = 0x00ba_b10c_u64.to_le_bytes();
     assert_eq!(on(&[(0x4100, pair), (0x20400, &uberblock)]), ["zfs_member:12345"]);
     // 8 MiB and a bit: the last label is the last whole 256 KiB.
-    let last = 8 * MIB as i64 - (256 << 10);
+    let last = (8i64 << 20) - (256 << 10);
     assert!(on(&[(last + 0x20000, &uberblock)])[0].starts_with("zfs_member:"));
 }
 
