@@ -52,7 +52,9 @@ pub struct SuperblockFacts {
 pub enum Contents {
     /// It was read.
     Read(Box<Content>),
-    /// It was not asked for, or could not be read.
+    /// It was not asked for.
+    Unasked,
+    /// It could not be read.
     Unread {
         /// Why.
         why: String,
@@ -138,10 +140,22 @@ impl Default for Contents {
     }
 }
 
+impl Contents {
+    /// The content, or why there is none.
+    pub(crate) fn get(&self) -> Result<&Content, &str> {
+        match self {
+            Self::Read(content) => Ok(content),
+            Self::Unasked => Err("nobody looked"),
+            Self::Unread { why } => Err(why),
+        }
+    }
+}
+
 impl fmt::Display for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unread { why } => write!(f, "content not read: {why}"),
+            Self::Unasked => f.write_str("content not looked at"),
+            Self::Unread { why } => write!(f, "content cannot be read: {why}"),
             Self::Read(content) if content.signatures.is_empty() => f.write_str("empty"),
             Self::Read(content) => {
                 for (index, signature) in content.signatures.iter().enumerate() {

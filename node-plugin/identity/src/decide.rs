@@ -15,11 +15,12 @@ mod refusal;
 mod tests;
 mod world;
 
-pub use known::{Grown, Ours, WrittenOutside, locate};
+pub use known::{Grown, Ours, WrittenOutside, candidates, locate};
 pub use new::Free;
 pub use refusal::{Refusal, Wanted};
 pub use world::{Configured, Owner, OwnerKind, Presented, PresentedBy, World};
 
+use crate::content::SuperblockFacts;
 use crate::facts::DeviceFacts;
 use crate::generation::FsGeneration;
 use crate::signature::SignatureId;
@@ -103,6 +104,19 @@ pub enum Marks {
         /// This node: a session of another one must not be taken over.
         node: Id128,
     },
+}
+
+impl Marks {
+    /// What is on the shadow of the set whose superblock this is. `head_block` is the hash of the first 4 KiB of the
+    /// head on the bitmap volume, if it was read.
+    pub fn of_shadow(superblock: &SuperblockFacts, head_block: Option<u64>) -> Self {
+        let identity = &superblock.identity;
+        if superblock.head_moved {
+            Self::Label { set: identity.set, shadow: identity.shadow.uuid, head_block }
+        } else {
+            Self::Plain
+        }
+    }
 }
 
 /// A device that is on record.
@@ -206,10 +220,15 @@ pub fn decide(question: &Question<'_>) -> Verdict {
 }
 
 /// Checks that hold for either question: it is not ours to stand on, and not somebody else's part of what is
-/// configured.
-fn check_apart(question: &Question<'_>, device: &DeviceFacts, owner: &Owner) -> Result<(), Refusal> {
+/// configured. `proved`: it has shown by more than its path whose it is.
+fn check_apart(
+    question: &Question<'_>,
+    device: &DeviceFacts,
+    owner: &Owner,
+    proved: bool,
+) -> Result<(), Refusal> {
     question.world.check_not_presented(question.role, device)?;
-    question.world.check_not_configured(question.role, owner, device)
+    question.world.check_not_configured(question.role, owner, device, proved)
 }
 
 /// It can be written, and carries what it has to.

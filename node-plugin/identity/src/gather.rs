@@ -203,9 +203,11 @@ impl Machine {
     }
 
     fn contents(&self, path: &Path, size: u64) -> Contents {
-        if !self.look.contents {
-            return Contents::Unread { why: "it was not asked for".to_owned() };
-        }
+        if self.look.contents { Self::read_contents(path, size) } else { Contents::Unasked }
+    }
+
+    /// Reads what lies on a device or file of `size` bytes. One that hangs holds up the thread.
+    pub fn read_contents(path: &Path, size: u64) -> Contents {
         let read = |file: File| Content::read(size, |at, buffer: &mut [u8]| file.read_exact_at(buffer, at));
         match open_to_read(path).and_then(read) {
             Ok(content) => Contents::Read(Box::new(content)),

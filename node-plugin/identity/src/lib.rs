@@ -16,8 +16,8 @@
 //! - [`signature`] and [`content`] read the first and the last MiB: file systems, volume managers, partition
 //!   tables, and Umbra's own label and superblock.
 //! - [`decide()`] is pure: facts in, verdict out. Commands (`attach`, `enable`), a start after a reboot and the
-//!   simulator, which makes facts up, ask the same function. [`locate`] finds a recorded device wherever it
-//!   went.
+//!   simulator, which makes facts up, ask the same function. [`candidates`] and [`locate`] find a recorded device
+//!   wherever it went.
 //! - [`proof`] says whether anybody has a device open: through a partition, a loop device, a mapping.
 //! - [`FsGeneration`] notices a file system that was written while Umbra was not there.
 //!
@@ -43,7 +43,7 @@ mod testing;
 pub use content::{Content, Contents};
 pub use decide::{
     Configured, Consent, Expected, Fit, Free, Grown, Known, Marks, Ours, Owner, OwnerKind, Presented,
-    PresentedBy, Question, Refusal, Role, Verdict, Wanted, World, WrittenOutside, decide, locate,
+    PresentedBy, Question, Refusal, Role, Verdict, Wanted, World, WrittenOutside, candidates, decide, locate,
 };
 pub use edges::{EDGE_BYTES, Edges};
 pub use facts::{Blind, DeviceFacts, DeviceKey, Holder, Layer, Used};

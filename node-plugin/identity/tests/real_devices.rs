@@ -132,7 +132,7 @@ fn a_file_system_is_named_and_its_generation_moves_with_a_mount() {
     let look = Look::default().with_contents();
     let read = || match facts(&look, &disk.0).contents {
         Contents::Read(content) => *content,
-        Contents::Unread { why } => panic!("{why}"),
+        other => panic!("{other}"),
     };
     let before = read();
     assert_eq!(before.signatures.len(), 1);

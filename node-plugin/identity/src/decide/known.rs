@@ -2,7 +2,7 @@
 
 use super::{Consent, Expected};
 use super::{
-    Fit, Known, Marks, Question, Refusal, Role, Verdict, Wanted, World, check_apart, check_fit, check_unused,
+    Fit, Known, Marks, Question, Refusal, Role, Wanted, World, check_apart, check_fit, check_unused,
     decide as decide_one,
 };
 use crate::content::{Content, Contents, SuperblockFacts, UmbraSuperblock};
@@ -46,8 +46,8 @@ pub(super) fn decide(question: &Question<'_>, known: &Known) -> Result<Ours, Ref
     let wanted = Wanted::new(role, known);
     let Some(device) = question.device else { return Err(Refusal::NotThere { wanted, found: None }) };
     let strong = check_identity(&wanted, device, known)?;
-    check_apart(question, device, &known.owner)?;
     check_marks(&wanted, question.world, device, known, strong)?;
+    check_apart(question, device, &known.owner, strong || known.marks != Marks::Plain)?;
     // Before the question who uses it: with another size it is of no use to anybody.
     let found = device.capabilities.size;
     let needed = if role == Role::Master { known.size } else { question.fit.bytes };
@@ -73,12 +73,14 @@ fn check_identity(wanted: &Wanted, device: &DeviceFacts, known: &Known) -> Resul
         (Some(recorded), Some(found)) if *recorded == found => Ok(true),
         (Some(_), Some(_)) => swapped("it has another identity".to_owned()),
         (Some(_), None) => swapped("it has no unique identity".to_owned()),
-        (None, Some(found)) => swapped(format!("that had no unique identity, and this is {found}")),
-        // Nothing but Umbra's own marks, or the path, can tell.
+        // Nothing but Umbra's own marks, or the path, can tell. A name may be new: kernels learn to show them.
+        (None, Some(found)) if known.marks == Marks::Plain => {
+            swapped(format!("that had no unique identity, and this is {found}"))
+        }
         (None, None) if known.marks == Marks::Plain && device.path != known.path => {
             swapped("it is at another path, and nothing else tells them apart".to_owned())
         }
-        (None, None) => Ok(false),
+        (None, Some(_) | None) => Ok(false),
     }
 }
 
@@ -89,11 +91,11 @@ fn check_marks(
     known: &Known,
     strong: bool,
 ) -> Result<(), Refusal> {
-    let content = match (&device.contents, &known.marks, strong) {
-        (Contents::Read(content), ..) => content,
+    let content = match device.contents.get() {
+        Ok(content) => content,
         // The hardware's word is enough where Umbra left nothing.
-        (Contents::Unread { .. }, Marks::Plain, true) => return Ok(()),
-        (Contents::Unread { why }, ..) => {
+        Err(_) if strong && known.marks == Marks::Plain => return Ok(()),
+        Err(why) => {
             let difference = format!("what lies on it cannot be read ({why})");
             return Err(Refusal::Swapped { wanted: wanted.clone(), device: device.to_string(), difference });
         }
@@ -185,14 +187,29 @@ fn check_session(
 }
 
 fn written_outside(device: &DeviceFacts, known: &Known) -> Option<WrittenOutside> {
-    let (Some(recorded), Contents::Read(content)) = (&known.generation, &device.contents) else {
-        return None;
-    };
+    let (Some(recorded), Ok(content)) = (&known.generation, device.contents.get()) else { return None };
     let found = content.generation.clone();
     (found.as_ref() != Some(recorded)).then(|| WrittenOutside { recorded: recorded.clone(), found })
 }
 
-/// Finds a device on record among all devices of the machine, whatever they are called now, and decides on it.
+/// The devices of a machine that may be the one on record, whatever they are called now: those with its identity, or,
+/// where nothing is unique, with Umbra's marks. Whose content was not looked at yet may have them: it is to be
+/// read ([`Machine::read_contents`](crate::gather::Machine::read_contents)), and the question asked again.
+pub fn candidates<'a>(known: &Known, machine: &'a [DeviceFacts]) -> Vec<&'a DeviceFacts> {
+    let mut found: Vec<&DeviceFacts> = Vec::new();
+    for device in machine.iter().filter(|device| may_be(device, known)) {
+        // One device under two paths: the recorded one is told.
+        match found.iter_mut().find(|other| other.key == device.key) {
+            Some(other) if device.path == known.path => *other = device,
+            Some(_) => {}
+            None => found.push(device),
+        }
+    }
+    found
+}
+
+/// Finds a device on record among all devices of the machine, and decides on it. `machine` has the device at the
+/// recorded path under that path, too, which may be a link.
 ///
 /// # Errors
 /// What it is waited for.
@@ -206,7 +223,7 @@ pub fn locate(
     let consent = Consent::default();
     let wanted = || Wanted::new(role, known);
     let ask = |device: &DeviceFacts| {
-        let question = Question {
+        decide_one(&Question {
             role,
             expected: Expected::Known(known),
             path: &known.path,
@@ -214,14 +231,10 @@ pub fn locate(
             fit,
             consent: &consent,
             world,
-        };
-        match decide_one(&question) {
-            Verdict::Ours(ours) => Ok(ours),
-            Verdict::Wait(refusal) | Verdict::Refused(refusal) => Err(refusal),
-            Verdict::Free(_) => unreachable!("a device on record is never free"),
-        }
+        })
+        .ours()
     };
-    let candidates: Vec<&DeviceFacts> = machine.iter().filter(|device| may_be(device, known)).collect();
+    let candidates = candidates(known, machine);
     match candidates.as_slice() {
         [] => {
             let at_path = machine.iter().find(|device| device.path == known.path);
@@ -249,21 +262,22 @@ fn may_be(device: &DeviceFacts, known: &Known) -> bool {
         return false;
     }
     let id = device.identity.stable_id();
-    if known.identity.is_some() || id.is_some() {
+    if known.identity.is_some() || id.is_some() && known.marks == Marks::Plain {
         return id == known.identity;
     }
     let content = match &device.contents {
-        Contents::Read(content) => Some(content),
-        Contents::Unread { .. } => None,
+        Contents::Read(content) => content,
+        Contents::Unasked => return known.marks != Marks::Plain || device.path == known.path,
+        Contents::Unread { .. } => return device.path == known.path,
     };
     match &known.marks {
         Marks::Plain => device.path == known.path,
-        Marks::Label { set, shadow, .. } => content
-            .and_then(|content| content.label)
-            .is_some_and(|label| label.set == *set && label.shadow == *shadow),
-        Marks::Superblock { set, .. } => content.is_some_and(|content| match &content.superblock {
+        Marks::Label { set, shadow, .. } => {
+            content.label.is_some_and(|label| label.set == *set && label.shadow == *shadow)
+        }
+        Marks::Superblock { set, .. } => match &content.superblock {
             Some(UmbraSuperblock::Readable(facts)) => facts.identity.set == *set,
             Some(UmbraSuperblock::Unusable(_)) | None => false,
-        }),
+        },
     }
 }

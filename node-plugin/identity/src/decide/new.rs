@@ -2,7 +2,7 @@
 
 use super::world::Owner;
 use super::{Question, Refusal, Role, check_apart, check_fit, check_unused};
-use crate::content::{Content, Contents, UmbraSuperblock};
+use crate::content::{Content, UmbraSuperblock};
 use crate::edges::EDGE_BYTES;
 use crate::facts::DeviceFacts;
 use crate::signature::{Signature, SignatureId};
@@ -22,16 +22,12 @@ pub(super) fn decide(question: &Question<'_>, owner: &Owner) -> Result<Free, Ref
     let Some(device) = question.device else {
         return Err(Refusal::Absent { role, path: question.path.to_owned() });
     };
-    check_apart(question, device, owner)?;
+    check_apart(question, device, owner, false)?;
     question.world.check_name(owner)?;
     check_unused(question, device)?;
     check_fit(question, device)?;
-    let content = match &device.contents {
-        Contents::Read(content) => content,
-        Contents::Unread { why } => {
-            return Err(Refusal::Unread { role, device: device.path.clone(), why: why.clone() });
-        }
-    };
+    let unread = |why: &str| Refusal::Unread { role, device: device.path.clone(), why: why.to_owned() };
+    let content = device.contents.get().map_err(unread)?;
     check_not_live(question, device, content)?;
     let identity = device.identity.stable_id();
     let wipe = match role {

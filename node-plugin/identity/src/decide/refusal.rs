@@ -66,7 +66,7 @@ pub enum Refusal {
         found: Option<String>,
     },
     /// Several devices have the identity of the one on record.
-    #[error("{wanted}, cannot be told from its copies: {} all have that identity; take the copies away: it is waited for", devices.join(" and "))]
+    #[error("{wanted}, cannot be told from its copies: {} all have that identity; take the copies away, or use the multipath device if these are paths of one disk: it is waited for", devices.join(" and "))]
     Ambiguous {
         /// What is waited for.
         wanted: Wanted,

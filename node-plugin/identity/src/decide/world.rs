@@ -48,20 +48,23 @@ pub struct Configured {
     pub path: PathBuf,
     /// What it is recognised by; none: weak.
     pub identity: Option<String>,
-    /// Where it is now, if it was found.
+    /// Where it is now, if it was found: decided on, or served. What merely lies at its path is not it.
     pub device: Option<DeviceFacts>,
 }
 
 impl Configured {
-    fn is(&self, device: &DeviceFacts) -> bool {
+    /// Whether the device is this volume, or overlaps with it. That both have no unique name and the same path
+    /// counts unless the device is `proved` to be something else.
+    fn is(&self, device: &DeviceFacts, proved: bool) -> bool {
         if let Some(found) = &self.device {
             return found.overlaps(device);
         }
-        // Not found under its record: then only the unique names can tell.
-        let strong = self.identity.as_ref().is_some_and(|id| {
-            Some(id) == device.identity.stable_id().as_ref() || Some(id) == device.identity.disk_id().as_ref()
-        });
-        strong || self.identity.is_none() && self.path == device.path
+        // Not found under its record: then only names can tell.
+        let found = device.identity.stable_id();
+        match &self.identity {
+            Some(id) => Some(id) == found.as_ref() || Some(id) == device.identity.disk_id().as_ref(),
+            None => !proved && found.is_none() && self.path == device.path,
+        }
     }
 }
 
@@ -102,7 +105,7 @@ pub struct World {
 impl World {
     /// The volume on record that this device is, or overlaps with.
     pub fn recognise(&self, device: &DeviceFacts) -> Option<&Configured> {
-        self.configured.iter().find(|configured| configured.is(device))
+        self.configured.iter().find(|configured| configured.is(device, false))
     }
 
     /// The set or master on record with this UUID.
@@ -141,9 +144,10 @@ impl World {
         role: Role,
         owner: &Owner,
         device: &DeviceFacts,
+        proved: bool,
     ) -> Result<(), Refusal> {
         let other = |configured: &&Configured| {
-            (configured.role != role || configured.owner.id != owner.id) && configured.is(device)
+            (configured.role != role || configured.owner.id != owner.id) && configured.is(device, proved)
         };
         match self.configured.iter().find(other) {
             None => Ok(()),

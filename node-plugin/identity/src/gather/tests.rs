@@ -3,6 +3,7 @@
 use super::*;
 use crate::hardware::DeviceKind;
 use crate::proof::{NotFree, prove_free};
+use proptest::prelude::*;
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
@@ -290,4 +291,27 @@ fn a_file_stands_on_the_device_of_its_file_system_and_its_loop_device_on_both() 
     );
     let upper = host.facts("loop3");
     assert!(upper.overlaps(&file) && upper.stands_on(host.facts("vda").key));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Names of mount points and processes are what somebody chose.
+    #[test]
+    fn no_text_confuses_the_look(
+        lines in prop::collection::vec("[ -~\\\\0-9:/éß-]{0,60}", 0..6),
+        good in 0usize..6,
+    ) {
+        let host = Host::new();
+        let mut text = lines.clone();
+        text.insert(good.min(lines.len()), "30 1 8:17 / /seen rw - xfs /dev/sdb1 rw".to_owned());
+        host.process(80, "odd", "4026532001", &text.join("\n"));
+        host.write("proc/80/maps", &lines.join("\n"));
+        host.write("proc/80/comm", &lines.join("\n"));
+        host.write("proc/swaps", &text.join("\n"));
+        host.write("proc/locks", &lines.join("\n"));
+        let facts = host.facts("sdb1");
+        let seen = |used: &Used| matches!(&used.by, Holder::Mounted { at, .. } if at == Path::new("/seen"));
+        prop_assert!(facts.used.iter().any(seen), "{:?}", facts.used);
+    }
 }
