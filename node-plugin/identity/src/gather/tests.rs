@@ -161,6 +161,18 @@ fn an_open_partition_is_found_from_its_disk_and_the_disk_from_its_partition_but_
     assert!(host.used("sdb2").contains(&format!("sdb is {open}")));
 }
 
+#[test]
+fn a_use_is_seen_from_every_layer_below_it() {
+    let host = Host::new();
+    host.process(1, "init", "4026531841", "30 1 253:0 / /srv rw - ext4 /dev/mapper/vg-lv rw\n");
+    for lower in ["sdb", "sdb2"] {
+        let used = host.used(lower);
+        assert!(used.contains(&"vg-lv is mounted at /srv; unmount it".to_owned()), "{lower}: {used:?}");
+    }
+    assert_eq!(host.used("dm-0"), ["it is mounted at /srv; unmount it"]);
+    assert_eq!(host.used("sdb1"), Vec::<String>::new());
+}
+
 /// Missed before: loop devices have no link in `holders`.
 #[test]
 fn a_mount_through_a_loop_device_on_top_is_found() {
