@@ -83,6 +83,11 @@ impl BlockDir {
         Self { dir, disk, partition }
     }
 
+    /// The attributes of its queue: those of its disk, if it is a partition.
+    pub fn queue(&self) -> PathBuf {
+        self.disk.join("queue")
+    }
+
     /// Whether the kernel refuses writes to it.
     pub fn is_read_only(&self) -> bool {
         text(&self.dir, "ro").as_deref() == Some("1")
@@ -91,7 +96,7 @@ impl BlockDir {
     /// Capabilities of a device of `size` bytes. What sysfs does not say is taken from the careful side:
     /// a volatile cache, no FUA, no offloads.
     pub fn capabilities(&self, size: u64, read_only: bool) -> Capabilities {
-        let queue = self.disk.join("queue");
+        let queue = self.queue();
         let number = |name| text(&queue, name).and_then(|text| text.parse::<u64>().ok());
         let block =
             |name| number(name).and_then(|bytes| u32::try_from(bytes).ok()).filter(|b| b.is_power_of_two());
