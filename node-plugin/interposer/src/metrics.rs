@@ -24,10 +24,11 @@ use umbra_engine::Counters;
 use umbra_platform::status::{MasterStatus, SetStatus};
 
 /// States of a set, as [`SetState::word`](umbra_platform::status::SetState::word) says them.
-const SET_STATES: [&str; 7] =
-    ["idle", "copying", "copy-aborted", "restoring", "restore-aborted", "offline", "given-up"];
+const SET_STATES: [&str; 8] =
+    ["idle", "copying", "copy-aborted", "restoring", "restore-aborted", "offline", "given-up", "blocked"];
 /// States of a master, as [`MasterState::word`](umbra_platform::status::MasterState::word) says them.
-const MASTER_STATES: [&str; 3] = ["serving", "blocked", "offline"];
+const MASTER_STATES: [&str; 7] =
+    ["serving", "claiming", "recovering", "blocked", "failed", "detaching", "quarantined"];
 
 /// Why there is no answer to a scrape.
 #[derive(Debug, Error)]
@@ -254,6 +255,9 @@ fn sets(page: &Page, seen: &[Seen]) -> Result<(), prometheus::Error> {
     })?;
     one("umbra_set_shadow_written", "1 if the image was written to since the cut.", |set| {
         Some(flag(set.flags.shadow_written))
+    })?;
+    one("umbra_set_stalled", "1 if the running copy does not get on.", |set| {
+        Some(flag(set.stalled.is_some()))
     })?;
     one("umbra_set_copy_chunks", "Chunks of the running or aborted copy.", |set| {
         Some(number(set.state.progress()?.total()))

@@ -205,12 +205,14 @@ pub(crate) fn claim_presented(id: DeviceId) -> Result<std::fs::File, PlatformErr
     use std::os::unix::fs::OpenOptionsExt;
     let path = block_path(id);
     let device: DevicePath = crate::volumes::device_path(&path);
+    let presents = umbra_platform::value::Detail::from(format!("ublk device {}", id.get()));
     let openers = umbra_uring::openers(&path).unwrap_or_default();
     if !openers.is_empty() {
         let openers = openers.iter().map(|pid| format!("process {pid}")).collect::<Vec<_>>().join(", ");
-        return Err(PlatformError::HasOpeners { device, openers: openers.into() });
+        return Err(PlatformError::HasOpeners { device, presents, openers: openers.into() });
     }
     let exclusive = i32::try_from(rustix::fs::OFlags::EXCL.bits()).expect("a small flag");
     let opened = std::fs::OpenOptions::new().read(true).custom_flags(exclusive).open(&path);
-    opened.map_err(|error| PlatformError::HasOpeners { device, openers: error.to_string().into() })
+    let open = |error: std::io::Error| error.to_string().into();
+    opened.map_err(|error| PlatformError::HasOpeners { device, presents, openers: open(error) })
 }

@@ -122,6 +122,7 @@ fn set_status(directory: &Path, attached: &Attached, snapshot: &Snapshot, set: &
         },
         waits: Waits::default(),
         flags,
+        stalled: None,
     }
 }
 

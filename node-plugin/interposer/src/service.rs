@@ -23,9 +23,9 @@ use tokio_stream::wrappers::IntervalStream;
 use umbra_engine::{Command, Done, Refusal, SETS_MAX, SetIndex, Side};
 use umbra_format::{Layout, SetIdentity, VolumeIdentity};
 use umbra_platform::call::{
-    Abort, AttachMaster, AttachedMaster, Cadence, Copied, CopyKind, CopySets, DetachMaster, Direction,
-    DisableSet, EnableSet, EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, SetTarget, Wait,
-    Watch,
+    Abort, AcceptMaster, AttachMaster, AttachedMaster, Cadence, Copied, CopyKind, CopySets, DetachMaster,
+    Direction, DisableSet, EnableSet, EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits,
+    SetTarget, Wait, Watch,
 };
 use umbra_platform::id::{CutId, DeviceIdentity, Epoch, IdentityKind, MasterId, MasterRef, SetId, SetRef};
 use umbra_platform::map::ChunkMap;
@@ -38,8 +38,6 @@ use uuid::Uuid;
 
 type Result<T> = std::result::Result<T, PlatformError>;
 
-/// Most requests that a presented device may have in flight: with 256 KiB each they bound the locked memory.
-const QUEUE_DEPTH_MAX: u16 = 128;
 /// How often a wait looks.
 const WAIT_PERIOD: Duration = Duration::from_millis(50);
 
@@ -270,7 +268,7 @@ impl Service {
                 logical_block: capabilities.logical_block,
                 physical_block: capabilities.physical_block,
                 ublk_id: call.ublk.map_or(u32::MAX, umbra_platform::value::UblkId::get),
-                queue_depth: call.queue_depth.get().min(QUEUE_DEPTH_MAX),
+                queue_depth: call.queue_depth.get(),
                 fingerprint: None,
                 clean: false,
                 sets: Vec::new(),
@@ -315,7 +313,7 @@ impl Service {
         let limit = PlatformError::LimitReached { limit: "sets of one master".into(), most: SETS_MAX as u64 };
         let index = SetIndex(free.ok_or(limit)?);
         let id = Uuid::new_v4();
-        let record = set_record(&call, id, index);
+        let record = set_record(&call, id, index, attached.geometry.chunk_bytes());
         let shape =
             MasterShape { geometry: attached.geometry, logical_block: attached.capabilities.logical_block };
         let master = attached.record.clone();
@@ -366,11 +364,9 @@ impl Service {
         if call.bitmap.as_path() == master {
             return same(&call.bitmap, Role::Master, Role::Bitmap);
         }
-        if attached.geometry.chunk_bytes() != call.chunk.bytes() {
-            let has = umbra_platform::value::ByteCount(attached.geometry.chunk_bytes());
-            let problem =
-                format!("the sets of one master share one chunk size; that of this master is {has}");
-            return Err(PlatformError::BadArgument { argument: "chunk".into(), problem: problem.into() });
+        let has = umbra_platform::value::ChunkSize::new(attached.geometry.chunk_bytes()).unwrap_or_default();
+        if let Some(asked) = call.chunk.filter(|asked| *asked != has) {
+            return Err(PlatformError::ChunkSizeFixed { master: call.master.clone(), asked, has });
         }
         for other in self.look() {
             for set in &other.record.sets {
@@ -484,7 +480,7 @@ fn check_untouched(record: &MasterRecord, master: &umbra_uring::Device) -> Resul
     Err(PlatformError::MasterWrittenOutside { master: MasterRef::Id(MasterId(record.id)) })
 }
 
-fn set_record(call: &EnableSet, id: Uuid, index: SetIndex) -> SetRecord {
+fn set_record(call: &EnableSet, id: Uuid, index: SetIndex, chunk_bytes: u64) -> SetRecord {
     let text = |label: &Option<umbra_platform::value::Label>| {
         label.as_ref().map(|label| label.as_str().to_owned()).unwrap_or_default()
     };
@@ -497,7 +493,7 @@ fn set_record(call: &EnableSet, id: Uuid, index: SetIndex) -> SetRecord {
         independent: call.mode == Mode::Independent,
         shadow: PathBuf::from(call.shadow.as_str()),
         bitmap: PathBuf::from(call.bitmap.as_str()),
-        chunk_bytes: call.chunk.bytes(),
+        chunk_bytes,
         shadow_ublk_id: u32::MAX,
         shadow_deadline_ms: call.deadlines.shadow.get().0,
         bitmap_deadline_ms: call.deadlines.bitmap.get().0,
@@ -561,6 +557,14 @@ impl Platform for Service {
     async fn attach_master(&self, call: AttachMaster) -> Result<AttachedMaster> {
         let _one_at_a_time = self.changes.lock().await;
         once(&self.host.state, call.request, format!("{call:?}"), self.attach(call)).await
+    }
+
+    async fn accept_master(&self, call: AcceptMaster) -> Result<()> {
+        let _one_at_a_time = self.changes.lock().await;
+        // What was written outside is not served, and so not among these.
+        self.master(&call.master)?;
+        let problem = format!("{} is served: nothing was written past it", call.master).into();
+        Err(PlatformError::BadArgument { argument: "master".into(), problem })
     }
 
     async fn detach_master(&self, call: DetachMaster) -> Result<()> {

@@ -41,7 +41,7 @@ pub(crate) fn open_refusal(path: &Path, role: VolumeRole, error: &OpenError) -> 
                     };
                 }
             }
-            PlatformError::VolumeInUse { device, holder: error.to_string().into() }
+            PlatformError::VolumeInUse { device, holder: holder_text(holders) }
         }
         OpenError::NotABlockDeviceOrFile { found, .. } => {
             PlatformError::NotAVolume { device, found: Detail::from(*found) }
@@ -53,6 +53,14 @@ pub(crate) fn open_refusal(path: &Path, role: VolumeRole, error: &OpenError) -> 
         },
         other => PlatformError::Io { device, operation: "open".into(), detail: other.to_string().into() },
     }
+}
+
+/// Who has a device, without its name: the refusal says that.
+fn holder_text(holders: &[Holder]) -> Detail {
+    if holders.is_empty() {
+        return "another process has claimed it, or it is mounted in another mount namespace".into();
+    }
+    holders.iter().map(Holder::to_string).collect::<Vec<_>>().join("; ").into()
 }
 
 /// Opens and claims a volume.

@@ -1,8 +1,8 @@
 //! A client with a deadline on every call and errors that say who failed.
 
 use crate::call::{
-    Abort, AttachMaster, AttachedMaster, Copied, CopySets, DetachMaster, DisableSet, EnableSet, EnabledSet,
-    MapQuery, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
+    Abort, AcceptMaster, AttachMaster, AttachedMaster, Copied, CopySets, DetachMaster, DisableSet, EnableSet,
+    EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
 };
 use crate::error::PlatformError;
 use crate::map::ChunkMap;
@@ -155,6 +155,15 @@ impl Client {
     pub async fn attach_master(&self, call: AttachMaster) -> Result<AttachedMaster, ClientError> {
         let request = Ask::new("AttachMaster", self.deadlines.change);
         request.run(self, call, async |mut rpc, wire| rpc.attach_master(wire).await).await
+    }
+
+    /// [`crate::Platform::accept_master`].
+    ///
+    /// # Errors
+    /// [`ClientError`], as every call.
+    pub async fn accept_master(&self, call: AcceptMaster) -> Result<(), ClientError> {
+        let request = Ask::new("AcceptMaster", self.deadlines.change);
+        request.run(self, call, async |mut rpc, wire| rpc.accept_master(wire).await).await
     }
 
     /// [`crate::Platform::detach_master`].
@@ -363,7 +372,13 @@ macro_rules! empty_answer {
     };
 }
 
-empty_answer!(DetachMasterResponse, DisableSetResponse, AbortResponse, SetCopyLimitsResponse);
+empty_answer!(
+    AcceptMasterResponse,
+    DetachMasterResponse,
+    DisableSetResponse,
+    AbortResponse,
+    SetCopyLimitsResponse
+);
 
 impl TryFrom<pb::WaitResponse> for SetStatus {
     type Error = BadField;

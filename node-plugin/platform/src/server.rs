@@ -167,7 +167,13 @@ macro_rules! empty_answer {
     };
 }
 
-empty_answer!(DetachMasterResponse, DisableSetResponse, AbortResponse, SetCopyLimitsResponse);
+empty_answer!(
+    AcceptMasterResponse,
+    DetachMasterResponse,
+    DisableSetResponse,
+    AbortResponse,
+    SetCopyLimitsResponse
+);
 
 impl From<crate::status::SetStatus> for pb::WaitResponse {
     fn from(set: crate::status::SetStatus) -> Self {
@@ -223,6 +229,13 @@ impl<P: Platform> Rpc for Service<P> {
         request: Request<pb::AttachMasterRequest>,
     ) -> Result<Response<pb::AttachMasterResponse>, Status> {
         self.change("AttachMaster", request, |p, call| async move { p.attach_master(call).await }).await
+    }
+
+    async fn accept_master(
+        &self,
+        request: Request<pb::AcceptMasterRequest>,
+    ) -> Result<Response<pb::AcceptMasterResponse>, Status> {
+        self.change("AcceptMaster", request, |p, call| async move { p.accept_master(call).await }).await
     }
 
     async fn detach_master(

@@ -67,6 +67,7 @@ pub(crate) fn message(set: &SetStatus) -> String {
         | SetState::CopyAborted(_)
         | SetState::RestoreAborted(_)
         | SetState::Offline { .. }
-        | SetState::GivenUp { .. } => set.state.word().to_owned(),
+        | SetState::GivenUp { .. }
+        | SetState::Blocked(_) => set.state.word().to_owned(),
     }
 }

@@ -114,6 +114,24 @@ fn references_are_uuids_or_names() {
     }
 }
 
+#[test]
+fn signatures_can_be_repeated_in_a_shell() {
+    for good in ["ext4:1b4e28ba-2fa1", "dos:0x1234", "LVM2_member:a:b"] {
+        assert_eq!(good.parse::<Signature>().expect(good).to_string(), good);
+    }
+    for bad in ["", "ext4", "ext4:", ":x", "a b:c", "a:$(reboot)", "a:'"] {
+        bad.parse::<Signature>().expect_err(bad);
+    }
+    assert_eq!(Signature::new("ext4", "ab cd;ef").as_str(), "ext4:ab_cd_ef");
+    let odd = Signature::new("", &"ä".repeat(500));
+    assert_eq!(odd.as_str().parse(), Ok(odd.clone()));
+    assert_eq!(
+        "b:1 a:1 b:1".parse::<Signatures>().expect("two").flags(),
+        "--wipe-signature a:1 --wipe-signature b:1"
+    );
+    "".parse::<Signatures>().expect_err("none");
+}
+
 proptest! {
     #[test]
     fn every_size_is_read_back_from_its_text(size: u64) {

@@ -62,6 +62,9 @@ pub(crate) fn text_error(error: &CtlError) -> String {
 pub(crate) fn text(output: &Output) -> String {
     match output {
         Output::Attached(master) => format!("master {}\ndevice {}\n", master.id, master.device),
+        Output::Accepted { accepted, images } => {
+            format!("master {accepted} is accepted as it is, its images {images}\n")
+        }
         Output::Detached { detached } => format!("master {detached} is detached\n"),
         Output::Enabled(set) => {
             let (id, device, cut, epoch) = (set.id, &set.shadow_device, set.cut, set.epoch);
