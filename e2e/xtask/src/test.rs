@@ -28,13 +28,6 @@ enum Tier {
     Kernel,
 }
 
-impl Options {
-    /// All tiers, as a change must pass them.
-    pub(crate) fn all(seeds: u64) -> Self {
-        Self { tier: Vec::new(), seeds }
-    }
-}
-
 pub(crate) fn run(options: &Options) -> Result<Tally> {
     tools::ensure_build_tools()?;
     let tiers = if options.tier.is_empty() { Tier::value_variants() } else { &options.tier };

@@ -6,6 +6,7 @@
 pub mod by_id;
 mod ctl;
 mod cuts;
+mod failure;
 mod front;
 pub mod heartbeat;
 pub mod logging;
@@ -42,7 +43,7 @@ enum Command {
     Check(offline::Check),
     Inspect(offline::Inspect),
     Size(offline::Size),
-    /// Be the interposer: serve masters and their sets until told to stop.
+    /// Be the interposer: serve masters and their sets until told to stop. What is served is opened by it alone.
     Run(run::Run),
     /// Start the interposer, watch it, and start it again when it dies or hangs.
     Supervise(supervise::Supervise),

@@ -10,6 +10,7 @@ mod tests;
 
 pub(crate) use http::{listen, serve};
 
+use crate::logging;
 use crate::masters::Attached;
 use crate::reactor::{Call, ReactorGone, Snapshot};
 use crate::report;
@@ -64,7 +65,7 @@ pub(crate) async fn scrape(by_id: &Path, masters: &Mutex<Vec<Attached>>) -> Resu
         let (master, sets) = report::statuses(by_id, &attached, &snapshot);
         seen.push(Seen { master, sets, snapshot });
     }
-    render(&seen, locked_bytes()?)
+    render(&seen, locked_bytes()?, logging::lost_lines())
 }
 
 #[derive(Clone, Copy)]
@@ -108,12 +109,15 @@ impl Page {
     }
 }
 
-fn render(seen: &[Seen], locked_bytes: u64) -> Result<String, ScrapeError> {
+fn render(seen: &[Seen], locked_bytes: u64, lost_lines: u64) -> Result<String, ScrapeError> {
     let page = Page(Registry::new());
     let version = [env!("CARGO_PKG_VERSION").to_owned()];
     page.family(("umbra_build_info", Kind::Gauge, "The program."), ["version"], [(version, 1.0)])?;
     let family = ("umbra_locked_memory_bytes", Kind::Gauge, "Memory that is locked.");
     page.family(family, [], [([], number(locked_bytes))])?;
+    let help = "Lines of the log that nobody read in time, or that could not be written.";
+    let family = ("umbra_log_lines_lost_total", Kind::Counter, help);
+    page.family(family, [], [([], number(lost_lines))])?;
     masters(&page, seen)?;
     engines(&page, seen)?;
     sets(&page, seen)?;

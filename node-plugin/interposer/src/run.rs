@@ -48,7 +48,7 @@ pub(crate) fn main(run: &Run) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            eprintln!("umbra-io: {error:#}");
+            crate::logging::flush();
             ExitCode::FAILURE
         }
     }
@@ -70,11 +70,13 @@ fn start(run: &Run) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(serve_all(run, supervision))?;
+    crate::logging::flush();
     // Threads that serve devices end with the process; what is parked in the kernel waits for the next one.
     std::process::exit(0)
 }
 
 async fn serve_all(run: &Run, supervision: Supervision) -> anyhow::Result<()> {
+    tokio::spawn(ignore_hangups());
     let state = Arc::new(StateDir::open(&run.state_dir)?);
     if let Some(parent) = run.socket.parent() {
         std::fs::create_dir_all(parent)?;
@@ -107,6 +109,15 @@ fn serve_metrics(address: SocketAddr, by_id: &Path, masters: &Arc<Mutex<Vec<Atta
         async move { metrics::scrape(&by_id, &masters).await }
     };
     tokio::spawn(async move { metrics::serve(metrics::listen(address).await, scrape).await });
+}
+
+/// A terminal that goes away ends nothing.
+async fn ignore_hangups() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        tracing::info!("a hangup ends nothing");
+    }
 }
 
 async fn stop_signal() {

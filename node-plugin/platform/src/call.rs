@@ -1,6 +1,7 @@
 //! What can be asked: one type per call, and its answer where there is one.
 
 use crate::id::{CutId, DeviceIdentity, Epoch, MasterId, MasterRef, RequestId, SetId, SetName, SetRef};
+pub use crate::status::Direction;
 use crate::status::{CopyLimits, Deadlines, Mode, Unrecordable};
 use crate::time::Millis;
 use crate::value::{
@@ -212,16 +213,6 @@ pub struct DisableSet {
     pub request: RequestId,
     /// The set.
     pub target: SetTarget,
-}
-
-words! {
-    /// Which way data goes.
-    Direction, "direction" {
-        /// Master to shadow: a new point in time.
-        ToShadow = "to-shadow",
-        /// Shadow to master: a restore.
-        ToMaster = "to-master",
-    }
 }
 
 words! {

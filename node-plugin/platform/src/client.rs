@@ -67,6 +67,12 @@ pub enum ClientError {
         /// The time that it had.
         after: Millis,
     },
+    /// The socket is another user's.
+    #[error("{problem}")]
+    NotAllowed {
+        /// Who asked, and who may.
+        problem: String,
+    },
     /// The connection broke before the answer. A change may yet happen.
     #[error("{call}: the connection broke: {problem}")]
     ConnectionLost {
@@ -92,6 +98,7 @@ impl ClientError {
             Self::NotRunning { .. } => "NOT_RUNNING",
             Self::Refused(error) => error.reason(),
             Self::NoAnswer { .. } => "NO_ANSWER",
+            Self::NotAllowed { .. } => "NOT_ALLOWED",
             Self::ConnectionLost { .. } => "CONNECTION_LOST",
             Self::BadAnswer { .. } => "BAD_ANSWER",
         }
@@ -107,6 +114,7 @@ impl ClientError {
             Self::NoAnswer { .. } | Self::ConnectionLost { .. } => {
                 "look at the status, then try again with the same request id".into()
             }
+            Self::NotAllowed { .. } => "ask as root".into(),
             Self::BadAnswer { .. } => "use the client that came with this interposer".into(),
         }
     }
@@ -342,6 +350,7 @@ impl Ask {
             Code::Unavailable if problem.contains("refused") || problem.contains("No such file") => {
                 ClientError::NotRunning { socket: client.socket.clone(), problem }
             }
+            Code::PermissionDenied => ClientError::NotAllowed { problem },
             Code::Cancelled | Code::DeadlineExceeded => ClientError::NoAnswer { call, after: self.limit },
             Code::Unavailable | Code::Unknown | Code::Aborted => {
                 ClientError::ConnectionLost { call, problem }

@@ -1,6 +1,5 @@
 //! What an interposer says about its masters and sets.
 
-use crate::call::Direction;
 use crate::id::{CutId, DeviceIdentity, Epoch, MasterId, SetId, SetName};
 use crate::time::{IoDeadline, Millis, WallTime};
 use crate::value::{
@@ -28,6 +27,16 @@ words! {
         Shadow = "shadow",
         /// The volume with the set's durable state.
         Bitmap = "bitmap",
+    }
+}
+
+words! {
+    /// Which way data goes.
+    Direction, "direction" {
+        /// Master to shadow: a new point in time.
+        ToShadow = "to-shadow",
+        /// Shadow to master: a restore.
+        ToMaster = "to-master",
     }
 }
 

@@ -91,7 +91,7 @@ fn snapshot() -> Snapshot {
 }
 
 fn rendered(sets: Vec<SetStatus>) -> String {
-    render(&[Seen { master: master(), sets, snapshot: snapshot() }], 24 << 20).unwrap()
+    render(&[Seen { master: master(), sets, snapshot: snapshot() }], 24 << 20, 7).unwrap()
 }
 
 fn wait() -> WaitingFor {
@@ -121,9 +121,9 @@ fn a_status_as_prometheus_reads_it() {
 
 #[test]
 fn an_idle_interposer_says_what_it_is() {
-    let text = render(&[], 1).unwrap();
+    let text = render(&[], 1, 2).unwrap();
     assert!(text.contains(concat!("umbra_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n")));
-    assert_eq!(text.lines().count(), 6, "{text}");
+    assert_eq!(text.lines().count(), 9, "{text}");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn each_state_is_shown_as_one_of_those_known() {
     ] {
         let line = format!("umbra_master_state{{master=\"pg-data\",state=\"{}\"}} 1\n", state.word());
         let master = MasterStatus { state, ..master() };
-        let text = render(&[Seen { master, sets: vec![], snapshot: snapshot() }], 1).unwrap();
+        let text = render(&[Seen { master, sets: vec![], snapshot: snapshot() }], 1, 2).unwrap();
         assert!(text.contains(&line), "{text}");
     }
 }

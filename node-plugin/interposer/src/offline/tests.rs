@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
-use super::check::{CheckError, CheckReport, judge};
+use super::check::{CheckError, judge};
+use super::findings::CheckReport;
 use super::image::{Image, ImageError, Volume};
 use super::repair::apply;
 use super::{inspect, json, size};

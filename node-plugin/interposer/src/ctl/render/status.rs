@@ -1,7 +1,7 @@
 //! Statuses: tables of everything, or one set in full.
 
 use super::table::Table;
-use super::{human_bytes, percent};
+use crate::ctl::figures::{human_bytes, percent};
 use std::fmt::Write;
 use umbra_platform::call::Direction;
 use umbra_platform::status::{

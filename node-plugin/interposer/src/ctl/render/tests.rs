@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ctl::command::{LimitsOutcome, ResetOutcome, WaitOutcome};
+use crate::ctl::figures::{human_bytes, human_time, percent};
 use crate::ctl::progress;
 use insta::assert_snapshot;
 use umbra_platform::PlatformError;
@@ -14,7 +15,7 @@ use umbra_platform::status::{
     WaitingFor, Waits,
 };
 use umbra_platform::time::{Millis, WallTime};
-use umbra_platform::value::{ByteRate, ChunkSize, InFlight, QueueDepth, UblkId};
+use umbra_platform::value::{ByteCount, ByteRate, ChunkSize, InFlight, QueueDepth, UblkId};
 
 fn master_id() -> MasterId {
     "11111111-1111-4111-8111-111111111111".parse().expect("a UUID")
@@ -267,7 +268,8 @@ fn errors() {
         failed("offline", Some("write timed out")),
         CtlError::Declined,
     ];
-    let shown: Vec<String> = all.iter().map(|error| text_error(error) + &json_error(error)).collect();
+    let shown: Vec<String> =
+        all.iter().map(failure).map(|failure| failure.text() + &failure.json()).collect();
     assert_snapshot!(shown.join("--\n"));
 }
 
