@@ -50,6 +50,10 @@ enum Command {
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
+    // Not for people, so it is not among the commands: this program once more, as the hands of another.
+    if let Some(code) = umbra_ublk::serve_helper() {
+        return code;
+    }
     match Cli::parse().command {
         Command::Ctl(ctl) => ctl::main(&ctl),
         Command::Check(check) => offline::check(&check),

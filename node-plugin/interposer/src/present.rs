@@ -117,6 +117,7 @@ fn take_device(control: &Control, what: &Presentation) -> Result<(DeviceId, bool
         queues: 1,
         depth: what.depth,
         max_io_bytes: MAX_IO_BYTES,
+        owner_tag: None,
     };
     let info = control.add_device(&spec)?;
     if let Err(error) = control.set_params(info.id, &parameters(what)) {

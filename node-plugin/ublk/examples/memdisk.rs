@@ -34,7 +34,7 @@ use io_uring::{IoUring, cqueue, squeue};
 use umbra_ublk::{
     CharDevice, Control, DeviceId, DeviceInfo, DeviceParams, DeviceSpec, DiscardParams, Errno, Host, Op,
     Queue, QueueConfig, QueueEvent, RecoveryWait, Request, RingFile, RingSlot, SECTOR_BYTES,
-    become_io_flusher, is_io_flusher, lock_memory, wait_for_block_node,
+    become_io_flusher, is_io_flusher, lock_memory, serve_helper, wait_for_block_node,
 };
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -44,6 +44,9 @@ const MAX_IO_BYTES: u32 = 512 << 10;
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 fn main() -> ExitCode {
+    if let Some(code) = serve_helper() {
+        return code;
+    }
     let Err(error) = run() else { return ExitCode::SUCCESS };
     eprint!("memdisk: {error}");
     let mut cause = error.source();
@@ -208,7 +211,13 @@ fn serve(options: &Options) -> Outcome {
 }
 
 fn make(control: &Control, options: &Options) -> Outcome<DeviceInfo> {
-    let spec = DeviceSpec { id: options.id, depth: options.depth, max_io_bytes: MAX_IO_BYTES, queues: 1 };
+    let spec = DeviceSpec {
+        id: options.id,
+        depth: options.depth,
+        max_io_bytes: MAX_IO_BYTES,
+        queues: 1,
+        owner_tag: None,
+    };
     let info = control.add_device(&spec)?;
     control.set_params(info.id, &options.params())?;
     println!("made device {}: {} x {}, {}", info.id, info.queues, info.depth, info.features);
@@ -227,13 +236,7 @@ fn miss_the_deadline(control: &Control, id: DeviceId) -> Outcome {
     let (took, outcome) = timed(|| control.start(id));
     println!("start: {} after {took:?}", outcome.err().ok_or("START_DEV did not hang")?);
     let (took, outcome) = timed(|| control.info(id));
-    println!("info: {} after {took:?}", outcome.err().ok_or("the control thread is not wedged")?);
-    let (took, ()) = timed(|| {
-        while control.wedge().is_some() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    });
-    println!("the wedge went after {took:?}; the device is {:?}", control.info(id)?.state);
+    println!("info: {:?} after {took:?}", outcome?.state);
     Ok(())
 }
 

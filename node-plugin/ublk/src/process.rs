@@ -72,6 +72,13 @@ pub fn lock_memory() -> Result<(), ProcessError> {
     if status == 0 { Ok(()) } else { Err(ProcessError::LockMemory(io::Error::last_os_error())) }
 }
 
+/// Locks what this process touches, and when it does.
+pub(crate) fn lock_touched_memory() -> Result<(), ProcessError> {
+    // SAFETY: as in `lock_memory`.
+    let status = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    if status == 0 { Ok(()) } else { Err(ProcessError::LockMemory(io::Error::last_os_error())) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
