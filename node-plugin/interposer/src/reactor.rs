@@ -26,7 +26,7 @@ use umbra_engine::{
 };
 use umbra_store::{DeviceSlot, Finished, IoCounts, Machine, SetConfig, SetDevices};
 use umbra_ublk::{RingFile, RingSlot};
-use umbra_uring::{Device, Owner, Ring, RingConfig, SharedRing, StoreLimits, UringStore};
+use umbra_uring::{Device, Owner, Ring, RingCompletion, RingConfig, SharedRing, StoreLimits, UringStore};
 
 /// Time between ticks, in milliseconds: the precision of deadlines and rate limits.
 const TICK_MS: u64 = 100;
@@ -215,7 +215,7 @@ struct Loop {
     started: Instant,
     last_tick: Now,
     depth: u16,
-    cqes: Vec<(u64, i32)>,
+    cqes: Vec<RingCompletion>,
     finished: Vec<Finished>,
     stopped: bool,
 }
@@ -311,11 +311,12 @@ impl Loop {
         for (ring, is_master) in [(&self.ring_master, true), (&self.ring_sides, false)] {
             ring.borrow_mut().submit_and_wait(0, None).expect("a ring of this thread works");
             ring.borrow_mut().drain_completions(&mut self.cqes);
-            for (user_data, result) in self.cqes.drain(..) {
+            for completion in self.cqes.drain(..) {
                 moved = true;
+                let (user_data, result) = (completion.user_data(), completion.result());
                 let Some(slot) = RingSlot::of(user_data) else {
                     let store = if is_master { self.machine.master_store() } else { self.machine.sides() };
-                    store.on_completion(user_data, result);
+                    store.on_completion(completion);
                     continue;
                 };
                 let on_slot = |front: &&mut Front| front.slot() == slot;

@@ -22,9 +22,9 @@
 //! loop {
 //!     ring.borrow_mut().submit_and_wait(1, None)?;
 //!     ring.borrow_mut().drain_completions(&mut cqes);
-//!     for (user_data, result) in cqes.drain(..) {
-//!         match Owner::of(user_data).tag() {
-//!             1 => store.on_completion(user_data, result),
+//!     for completion in cqes.drain(..) {
+//!         match completion.owner().tag() {
+//!             1 => store.on_completion(completion),
 //!             tag => unreachable!("nobody has the tag {tag}"),
 //!         }
 //!     }
