@@ -41,6 +41,8 @@ const COPIER_RUN_BYTES: u64 = 1 << 20;
 const COPIER_BUFFERS: u16 = 3;
 /// Stack of the thread, all of which is locked.
 const STACK_BYTES: usize = 512 << 10;
+/// Volumes of the sets that a master can have: each has a shadow and a bitmap volume.
+const SIDE_DEVICES: u16 = 32;
 /// A cut whose drain takes longer is void, in milliseconds.
 const DRAIN_DEADLINE_MS: u64 = 10_000;
 
@@ -227,7 +229,7 @@ impl Loop {
         let one = StoreLimits { devices: 1, ..StoreLimits::default() };
         let mut master_store = UringStore::new(ring_master.clone(), Owner::new(1), one);
         let slot = master_store.add_device(setup.master).map_err(|error| error.to_string())?;
-        let many = StoreLimits { devices: 8, transfers_per_device: 64, ..StoreLimits::default() };
+        let many = StoreLimits { devices: SIDE_DEVICES, transfers_per_device: 64, ..StoreLimits::default() };
         let mut sides = UringStore::new(ring_sides.clone(), Owner::new(1), many);
         let mut ready = Vec::new();
         for set in setup.sets {
@@ -482,4 +484,5 @@ fn add_volumes(sides: &mut UringStore, volumes: SetVolumes) -> Result<SetDevices
     Ok(SetDevices { shadow: add(volumes.shadow)?, bitmap: add(volumes.bitmap)? })
 }
 
+const _: () = assert!(SIDE_DEVICES as usize == 2 * SETS_MAX, "every set that may be enabled can be served");
 const _: () = assert!(MAX_IO_BYTES as u64 <= 1 << 20, "a request fits the executor's bounds");

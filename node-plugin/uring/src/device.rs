@@ -11,6 +11,7 @@ use crate::holders::{Holder, holders_of_device, holders_of_file};
 use crate::identity::Identity;
 use crate::limits::CLAIM_RETRY;
 use crate::sysfs::{BlockDir, DeviceNumber};
+use crate::write_cache::WriteCacheWatch;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::Errno;
 use std::fmt;
@@ -198,6 +199,14 @@ impl Device {
     pub fn refresh(&mut self) {
         if let Ok(capabilities) = read_capabilities(&self.path, &self.file, self.role, self.backing) {
             self.capabilities = capabilities;
+        }
+    }
+
+    /// Tells later whether it has a volatile write cache; to be asked elsewhere than on the thread that has the device.
+    pub fn write_cache_watch(&self) -> WriteCacheWatch {
+        match self.backing {
+            Backing::Block(number) => WriteCacheWatch::of_device(number),
+            Backing::File => WriteCacheWatch::of_file(),
         }
     }
 

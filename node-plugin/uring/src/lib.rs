@@ -55,6 +55,7 @@ mod ring;
 mod slab;
 mod store;
 mod sysfs;
+mod write_cache;
 
 pub use cache::drop_page_cache;
 pub use device::{Device, OpenError, Role};
@@ -67,3 +68,4 @@ pub use owner::Owner;
 pub use ring::{FixedFile, Ring, RingCompletion, RingError, RingFull, RingStats, SharedRing};
 pub use store::{DeviceSlotError, StoreStats, UringStore};
 pub use sysfs::DeviceNumber;
+pub use write_cache::WriteCacheWatch;
