@@ -26,21 +26,33 @@ pub fn static_binary(package: &str) -> Result<PathBuf> {
 /// # Errors
 /// Where it does not build.
 pub fn static_program(package: &str, program: &str) -> Result<PathBuf> {
+    built_once(package, "--bin", program)
+}
+
+/// Like [`static_binary`], for an example of a package.
+///
+/// # Errors
+/// Where it does not build.
+pub fn static_example(package: &str, example: &str) -> Result<PathBuf> {
+    built_once(package, "--example", example)
+}
+
+fn built_once(package: &str, kind: &str, program: &str) -> Result<PathBuf> {
     static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(path) = built.get(program) {
         return Ok(path.clone());
     }
-    let path = build(package, program).with_context(|| format!("building {program} statically"))?;
+    let path = build(package, kind, program).with_context(|| format!("building {program} statically"))?;
     built.insert(program.to_owned(), path.clone());
     Ok(path)
 }
 
-fn build(package: &str, program: &str) -> Result<PathBuf> {
+fn build(package: &str, kind: &str, program: &str) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--release", "--target", TARGET]);
-    command.args(["--package", package, "--bin", program, "--message-format", "json-render-diagnostics"]);
+    command.args(["--package", package, kind, program, "--message-format", "json-render-diagnostics"]);
     // Flags of the caller come before those of the environment in cargo's eyes; here only ours may count.
     command.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "-C target-feature=+crt-static");
     command.current_dir(workspace()).stdin(Stdio::null()).stdout(Stdio::piped());

@@ -14,6 +14,7 @@ mod metrics;
 pub mod notes;
 mod offline;
 mod once;
+mod panics;
 mod present;
 mod reactor;
 mod recovery;

@@ -174,13 +174,19 @@ pub(crate) async fn start(setup: Setup) -> Result<Reactor, String> {
     std::thread::Builder::new()
         .name(setup.name.clone())
         .stack_size(STACK_BYTES)
-        .spawn(move || match Loop::new(setup, inbox, wake) {
-            Ok(mut reactor) => {
-                let _ = ready.send(Ok(()));
-                reactor.run();
-            }
-            Err(error) => {
-                let _ = ready.send(Err(error));
+        .spawn(move || {
+            let served = crate::panics::contain(|| match Loop::new(setup, inbox, wake) {
+                Ok(mut reactor) => {
+                    let _ = ready.send(Ok(()));
+                    reactor.run();
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            });
+            // Nobody takes the master over within this process yet.
+            if served.is_err() {
+                std::process::abort();
             }
         })
         .map_err(|error| error.to_string())?;

@@ -44,6 +44,7 @@ pub(crate) struct Run {
 /// Runs until it is told to stop. Presented devices stay: their requests wait for the next start.
 pub(crate) fn main(run: &Run) -> ExitCode {
     crate::logging::init(run.log_format);
+    crate::panics::end_the_process_unless_contained();
     match start(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -5,6 +5,8 @@
 //! memdisk probe                        can this host serve devices, and what can its driver do
 //! memdisk list                         devices and their states
 //! memdisk serve [OPTIONS]              make a device, or recover one, and serve it until it is stopped
+//! memdisk twins FOLDER [OPTIONS]       serve two devices by two threads, one of which panics when told to: see below
+//! memdisk reread ID                    have the kernel read the partition table again
 //! memdisk remove ID                    stop a device and delete it
 //!
 //! --dev-id N        number of the device (default: the first free one)
@@ -15,26 +17,33 @@
 //! --discard         offer discard and write-zeroes
 //! --depth N         requests in flight (default 64)
 //! --write-us N      time that each write takes (default 0)
+//! --read-ms N       time that each read takes (default 0)
 //! --deadline-ms N   for each control command (default 10000)
 //! --patience-ms N   with --recover: how long to wait for the old server's end (default 30000)
 //! --late-ms N       offer no tag to the kernel for so long, to see START_DEV miss its deadline
+//! --tag N           the owner's tag of the device
 //! ```
+//!
+//! Twins: device 0's thread panics at its next request once there is `FOLDER/panic`, and is started again, on the
+//! same data, once there is `FOLDER/recover`. What happened is told on the output.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, cqueue, squeue};
 use umbra_ublk::{
     CharDevice, Control, DeviceId, DeviceInfo, DeviceParams, DeviceSpec, DiscardParams, Errno, Host, Op,
-    Queue, QueueConfig, QueueEvent, RecoveryWait, Request, RingFile, RingSlot, SECTOR_BYTES,
-    become_io_flusher, is_io_flusher, lock_memory, serve_helper, wait_for_block_node,
+    OwnerTag, Queue, QueueConfig, QueueEvent, RecoveryWait, Request, RingFile, RingSlot, SECTOR_BYTES,
+    become_io_flusher, is_io_flusher, lock_memory, reread_partitions, serve_helper, wait_for_block_node,
 };
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -67,6 +76,8 @@ fn run() -> Outcome {
         "list" => list(),
         "serve" => serve(&Options::parse(&rest)?),
         "remove" => remove(&rest),
+        "reread" => reread(&rest),
+        "twins" => twins(&rest),
         _ => Err("memdisk probe | list | serve [OPTIONS] | remove ID; see the example's source".into()),
     }
 }
@@ -83,8 +94,9 @@ fn probe() -> Outcome {
 
 fn list() -> Outcome {
     for info in Control::open(NODE_PATIENCE)?.devices()? {
-        let DeviceInfo { id, state, server_pid, queues, depth, features, .. } = info;
-        println!("device {id}: {state:?}, server {server_pid:?}, {queues} x {depth}, {features}");
+        let DeviceInfo { id, state, server_pid, queues, depth, features, owner_tag, .. } = info;
+        let tag = owner_tag.map_or_else(|| "none".to_owned(), |tag| tag.to_string());
+        println!("device {id}: {state:?}, server {server_pid:?}, tag {tag}, {queues} x {depth}, {features}");
     }
     Ok(())
 }
@@ -100,10 +112,78 @@ fn remove(words: &[String]) -> Outcome {
     Ok(())
 }
 
+fn reread(words: &[String]) -> Outcome {
+    let id = DeviceId::new(words.first().ok_or("which device?")?.parse()?);
+    println!("{:?}", reread_partitions(id, NODE_PATIENCE)?);
+    Ok(())
+}
+
+/// A device of the twins, its data, and the thread that serves it.
+struct Twin {
+    id: DeviceId,
+    disk: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<Outcome>,
+}
+
+fn twins(words: &[String]) -> Outcome {
+    let (folder, rest) = words.split_first().ok_or("twins in which folder?")?;
+    let (folder, options) = (PathBuf::from(folder), Options::parse(rest)?);
+    let control = Control::open(options.deadline)?;
+    let mut twins = Vec::new();
+    for _ in 0..2 {
+        let info = make(&control, &options)?;
+        let disk = Arc::new(Mutex::new(vec![0; usize::try_from(options.size_bytes)?]));
+        let trigger = twins.is_empty().then(|| folder.join("panic"));
+        let thread = serve_twin(&control, info.id, &disk, trigger)?;
+        control.start(info.id)?;
+        twins.push(Twin { id: info.id, disk, thread });
+        println!("serving {}", wait_for_block_node(info.id, NODE_PATIENCE)?.path.display());
+    }
+    while twins.iter().any(|twin| !twin.thread.is_finished()) {
+        std::thread::sleep(Duration::from_millis(1));
+        let first = &mut twins[0];
+        if !first.thread.is_finished() || !folder.join("recover").exists() {
+            continue;
+        }
+        std::fs::remove_file(folder.join("recover"))?;
+        let waited = control.start_recovery(first.id, RecoveryWait::AtMost(options.patience))?;
+        let thread = serve_twin(&control, first.id, &first.disk, None)?;
+        control.end_recovery(first.id)?;
+        println!("recovered device {}, which was free after {waited:?}", first.id);
+        let panicked = std::mem::replace(&mut first.thread, thread).join().is_err();
+        println!("its thread {}", if panicked { "had panicked" } else { "had left" });
+    }
+    Ok(())
+}
+
+fn serve_twin(
+    control: &Control,
+    id: DeviceId,
+    disk: &Arc<Mutex<Vec<u8>>>,
+    trigger: Option<PathBuf>,
+) -> Outcome<JoinHandle<Outcome>> {
+    let (info, params) = (control.info(id)?, control.params(id)?);
+    let device = Arc::new(CharDevice::open(id, NODE_PATIENCE)?);
+    let disk = Disk::Shared(Arc::clone(disk), trigger);
+    let (ready, is_ready) = mpsc::channel();
+    // The thread alone holds the device: what it owns is dropped when it panics, and that is all there is.
+    let thread =
+        std::thread::spawn(move || Server::new(device, &info, &params, disk, Delays::default())?.run(&ready));
+    is_ready.recv()?;
+    Ok(thread)
+}
+
 fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let start = Instant::now();
     let outcome = work();
     (start.elapsed(), outcome)
+}
+
+/// Time that requests take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Delays {
+    read: Duration,
+    write: Duration,
 }
 
 struct Options {
@@ -114,10 +194,11 @@ struct Options {
     cache: String,
     discard: bool,
     depth: u16,
-    write_time: Duration,
+    delays: Delays,
     deadline: Duration,
     patience: Duration,
     late: Option<Duration>,
+    tag: Option<OwnerTag>,
 }
 
 impl Options {
@@ -142,13 +223,17 @@ impl Options {
             cache: values.get("--cache").map_or("volatile", |text| text).to_owned(),
             discard: values.contains_key("--discard"),
             depth: number("--depth", 64)?.try_into()?,
-            write_time: Duration::from_micros(number("--write-us", 0)?),
+            delays: Delays {
+                write: Duration::from_micros(number("--write-us", 0)?),
+                read: Duration::from_millis(number("--read-ms", 0)?),
+            },
             deadline: Duration::from_millis(number("--deadline-ms", 10_000)?),
             patience: Duration::from_millis(number("--patience-ms", 30_000)?),
             late: values
                 .contains_key("--late-ms")
                 .then_some(number("--late-ms", 0)?)
                 .map(Duration::from_millis),
+            tag: OwnerTag::new(number("--tag", 0)?),
         })
     }
 
@@ -185,10 +270,10 @@ fn serve(options: &Options) -> Outcome {
     let device = Arc::new(CharDevice::open(info.id, NODE_PATIENCE)?);
     let (ready, is_ready) = mpsc::channel();
     let late = options.late;
-    let write_time = options.write_time;
+    let delays = options.delays;
     let queue = std::thread::spawn(move || {
         std::thread::sleep(late.unwrap_or_default());
-        Server::new(device, &info, &params, disk, write_time)?.run(&ready)
+        Server::new(device, &info, &params, disk, delays)?.run(&ready)
     });
     match options.late {
         Some(_) => miss_the_deadline(&control, info.id)?,
@@ -216,7 +301,7 @@ fn make(control: &Control, options: &Options) -> Outcome<DeviceInfo> {
         depth: options.depth,
         max_io_bytes: MAX_IO_BYTES,
         queues: 1,
-        owner_tag: None,
+        owner_tag: options.tag,
     };
     let info = control.add_device(&spec)?;
     control.set_params(info.id, &options.params())?;
@@ -243,6 +328,8 @@ fn miss_the_deadline(control: &Control, id: DeviceId) -> Outcome {
 /// Where the data is.
 enum Disk {
     Memory(Vec<u8>),
+    /// Survives the thread that serves it, which panics at its next write when there is such a file.
+    Shared(Arc<Mutex<Vec<u8>>>, Option<PathBuf>),
     /// Locked, as a claim: a successor gets the lock when the last I/O of this process has landed.
     File(File),
 }
@@ -261,6 +348,7 @@ impl Disk {
     fn read(&self, position: u64, into: &mut [u8]) -> std::io::Result<()> {
         match self {
             Disk::Memory(bytes) => into.copy_from_slice(&bytes[range(position, into.len())]),
+            Disk::Shared(bytes, _) => into.copy_from_slice(&lock(bytes)[range(position, into.len())]),
             Disk::File(file) => file.read_exact_at(into, position)?,
         }
         Ok(())
@@ -269,6 +357,10 @@ impl Disk {
     fn write(&mut self, position: u64, from: &[u8]) -> std::io::Result<()> {
         match self {
             Disk::Memory(bytes) => bytes[range(position, from.len())].copy_from_slice(from),
+            Disk::Shared(bytes, trigger) => {
+                assert!(!trigger.as_ref().is_some_and(|path| path.exists()), "told to panic");
+                lock(bytes)[range(position, from.len())].copy_from_slice(from);
+            }
             Disk::File(file) => file.write_all_at(from, position)?,
         }
         Ok(())
@@ -283,6 +375,10 @@ impl Disk {
         }
         Ok(())
     }
+}
+
+fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn range(position: u64, length: usize) -> std::ops::Range<usize> {
@@ -307,7 +403,7 @@ struct Server {
     ring: IoUring<squeue::Entry, cqueue::Entry>,
     queue: Queue,
     disk: Disk,
-    write_time: Duration,
+    delays: Delays,
     buffer: Vec<u8>,
     counts: Counts,
 }
@@ -318,7 +414,7 @@ impl Server {
         info: &DeviceInfo,
         params: &DeviceParams,
         disk: Disk,
-        write_time: Duration,
+        delays: Delays,
     ) -> Outcome<Server> {
         assert!(is_io_flusher(), "threads inherit the mark");
         let ring = IoUring::builder()
@@ -336,7 +432,7 @@ impl Server {
         };
         let queue = Queue::new(device, &config)?;
         let buffer = vec![0; usize::try_from(info.max_io_bytes)?];
-        Ok(Server { ring, queue, disk, write_time, buffer, counts: Counts::default() })
+        Ok(Server { ring, queue, disk, delays, buffer, counts: Counts::default() })
     }
 
     fn run(mut self, ready: &Sender<()>) -> Outcome {
@@ -396,13 +492,14 @@ impl Server {
         match request.op() {
             Op::Read => {
                 self.counts.reads += 1;
+                std::thread::sleep(self.delays.read);
                 self.disk.read(position, buffer).map_err(io_error)?;
                 self.queue.write_data(request, 0, buffer).map_err(|_| Errno::EIO)
             }
             Op::Write => {
                 self.counts.writes += 1;
                 self.queue.read_data(request, 0, buffer).map_err(|_| Errno::EIO)?;
-                std::thread::sleep(self.write_time);
+                std::thread::sleep(self.delays.write);
                 self.disk.write(position, buffer).map_err(io_error)
             }
             Op::Flush => {

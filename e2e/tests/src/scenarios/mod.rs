@@ -1,8 +1,11 @@
 //! The scenarios of the kernel tier. Each boots what it needs and tells what it saw.
 
+mod driver;
 mod flaky;
+mod fua;
 mod group;
 mod kill;
+mod many_sets;
 mod power_cut;
 mod refusals;
 mod restore;
@@ -24,6 +27,15 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "refusals_name_the_object_and_change_nothing", run: refusals::bad_input },
     Scenario { name: "a_host_without_ublk_is_refused_clearly", run: refusals::no_ublk },
     Scenario { name: "fio_verifies_through_three_kills", run: kill::three_kills },
+    Scenario { name: "fifty_kills_under_writes_with_fua", run: fua::fifty_kills },
+    Scenario { name: "a_master_serves_five_sets", run: many_sets::five_sets },
+    Scenario { name: "a_thread_that_panics_ends_one_device", run: driver::a_panic_ends_one_device },
+    Scenario { name: "a_ublk_device_tells_whose_it_is", run: driver::a_device_tells_whose_it_is },
+    Scenario { name: "a_partition_table_is_read_again", run: driver::a_partition_table_is_read_again },
+    Scenario {
+        name: "a_kill_while_a_device_starts_costs_one_number",
+        run: driver::a_kill_while_a_device_starts,
+    },
     Scenario { name: "a_supervisor_replaces_what_dies_or_hangs", run: supervised::killed_and_hung },
     Scenario { name: "a_master_outlives_shadow_and_bitmap_volume", run: flaky::volumes_fail },
     Scenario { name: "postgres_recovers_from_two_power_cuts_on_both_sides", run: power_cut::two_power_cuts },

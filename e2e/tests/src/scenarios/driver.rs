@@ -1,0 +1,157 @@
+//! The ublk layer alone, with its example server: what the kernel lets a process, or one of its threads, survive.
+
+use anyhow::{Context, Result, ensure};
+use std::time::{Duration, Instant};
+use umbra_lab::{Job, Vm, static_example};
+
+const PROGRAM: &str = "/usr/bin/memdisk";
+const START: Duration = Duration::from_secs(60);
+/// What is not there by then does not come.
+const PROGRESS: Duration = Duration::from_secs(60);
+
+fn machine(name: &str) -> Result<Vm> {
+    let vm = Vm::builder(name).boot()?;
+    vm.put(static_example("umbra-ublk", "memdisk")?, PROGRAM)?;
+    Ok(vm)
+}
+
+/// Writes that a device has completed.
+fn writes(vm: &Vm, device: &str) -> Result<u64> {
+    let output = vm.sh(&format!("awk '{{print $5}}' /sys/block/{device}/stat")).run()?;
+    output.text().parse().with_context(|| format!("no number in {:?}", output.text()))
+}
+
+fn goes_on(vm: &Vm, device: &str, load: &Job) -> Result<()> {
+    let (before, begin) = (writes(vm, device)?, Instant::now());
+    while writes(vm, device)? <= before + 16 {
+        ensure!(!load.is_finished(), "the load on {device} has ended: {}", load.stderr());
+        ensure!(begin.elapsed() < PROGRESS, "{device} does not go on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn verify(vm: &Vm, device: &str) -> Result<Job> {
+    vm.spawn(&format!(
+        "until [ -e /tmp/enough ]; do
+             fio --name={device} --filename=/dev/{device} --direct=1 --ioengine=libaio --iodepth=8 --sync=dsync \
+                 --rw=randwrite --bs=4k --size=4m --verify=crc32c --verify_fatal=1 >/dev/null
+         done"
+    ))
+}
+
+/// A thread that panics closes its ring and its device, and that is all the kernel waits for: the same process takes
+/// the device over, and the device of another thread goes on all the time.
+pub(super) fn a_panic_ends_one_device() -> Result<()> {
+    let vm = machine("panic")?;
+    let server = vm.spawn(&format!("mkdir /tmp/twins; exec {PROGRAM} twins /tmp/twins --cache fua"))?;
+    server.wait_for("serving /dev/ublkb1", START)?;
+    let loads = [verify(&vm, "ublkb0")?, verify(&vm, "ublkb1")?];
+    goes_on(&vm, "ublkb0", &loads[0])?;
+    goes_on(&vm, "ublkb1", &loads[1])?;
+
+    vm.sh("touch /tmp/twins/panic").run()?;
+    let begin = Instant::now();
+    while !server.stderr().contains("told to panic") {
+        ensure!(begin.elapsed() < PROGRESS, "the thread has not panicked");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Nobody serves the first device, for as long as this takes.
+    goes_on(&vm, "ublkb1", &loads[1])?;
+    let parked = writes(&vm, "ublkb0")?;
+    goes_on(&vm, "ublkb1", &loads[1])?;
+    ensure!(writes(&vm, "ublkb0")? == parked, "a device that nobody serves answers");
+
+    vm.sh("touch /tmp/twins/recover").run()?;
+    server.wait_for("its thread had panicked", START)?;
+    goes_on(&vm, "ublkb0", &loads[0])?;
+    goes_on(&vm, "ublkb1", &loads[1])?;
+    vm.sh("touch /tmp/enough").run()?;
+    for load in loads {
+        load.wait(PROGRESS)?.check()?;
+    }
+    println!("{}", server.stdout());
+    vm.sh(&format!("{PROGRAM} remove 0; {PROGRAM} remove 1")).run()?;
+    server.wait(START)?.check()?;
+    vm.finish()
+}
+
+/// The tag of a device's owner outlives the server, and a foreign device has none.
+pub(super) fn a_device_tells_whose_it_is() -> Result<()> {
+    let vm = machine("owner")?;
+    let ours = vm.spawn(&format!("exec {PROGRAM} serve --tag 1311768467463790320"))?;
+    ours.wait_for("serving", START)?;
+    let foreign = vm.spawn(&format!("exec {PROGRAM} serve"))?;
+    foreign.wait_for("serving", START)?;
+    let listed = || Ok::<_, anyhow::Error>(vm.sh(&format!("{PROGRAM} list")).run()?.text().to_owned());
+    let expected = ["tag 123456789abcdef0", "tag none"];
+    let alive = listed()?;
+    ensure!(
+        alive.lines().zip(expected).all(|(line, tag)| line.contains(tag)),
+        "the tags are not right: {alive}"
+    );
+    vm.sh(&format!("kill -9 {}", ours.pid())).run()?;
+    ours.wait(START)?;
+    let dead = listed()?;
+    ensure!(dead.contains(expected[0]), "the tag went with the server: {dead}");
+    vm.sh(&format!("{PROGRAM} remove 0; {PROGRAM} remove 1")).run()?;
+    foreign.wait(START)?.check()?;
+    vm.finish()
+}
+
+/// The kernel keeps a partition table until it is told to look again, and does not look while a partition is open.
+pub(super) fn a_partition_table_is_read_again() -> Result<()> {
+    let vm = machine("partitions")?;
+    let server = vm.spawn(&format!("exec {PROGRAM} serve"))?;
+    server.wait_for("serving", START)?;
+    // Written as a restore would write it: behind the kernel's back.
+    let table = |sectors: u32| {
+        format!("echo 'start=2048,size={sectors}' | sfdisk -q --no-reread --no-tell-kernel /dev/ublkb0")
+    };
+    let reread = || Ok::<_, anyhow::Error>(vm.sh(&format!("{PROGRAM} reread 0")).run()?.text().to_owned());
+    let size =
+        || Ok::<_, anyhow::Error>(vm.sh("cat /sys/block/ublkb0/ublkb0p1/size").output()?.text().to_owned());
+    vm.sh(&table(4096)).run()?;
+    ensure!(reread()? == "Read" && size()? == "4096", "the first table is not known");
+    vm.sh(&table(8192)).run()?;
+    let holder = vm.spawn("exec sleep 600 </dev/ublkb0p1")?;
+    let begin = Instant::now();
+    while reread()? != "PartitionOpen" {
+        ensure!(begin.elapsed() < PROGRESS, "an open partition is not told of");
+    }
+    ensure!(size()? == "4096", "the kernel has let go of a table in use");
+    vm.sh(&format!("kill {}", holder.pid())).run()?;
+    holder.wait(START)?;
+    ensure!(reread()? == "Read" && size()? == "8192", "the second table is not known");
+
+    // A server that stands still holds up the one that asked, for its deadline, and nobody else.
+    vm.sh(&format!("kill -STOP {}", server.pid())).run()?;
+    ensure!(reread()? == "Late", "a device that does not answer was read");
+    vm.sh(&format!("kill -CONT {}", server.pid())).run()?;
+    vm.sh(&format!("{PROGRAM} remove 0")).run()?;
+    server.wait(START)?.check()?;
+    vm.finish()
+}
+
+/// START_DEV waits for the partition table, and so for a server that is killed meanwhile. What sent it hangs for ever
+/// on kernels that cannot leave the table alone; the server does not, and another device can be made.
+pub(super) fn a_kill_while_a_device_starts() -> Result<()> {
+    let mut vm = Vm::builder("start-kill").allow_hung_tasks().boot()?;
+    vm.put(static_example("umbra-ublk", "memdisk")?, PROGRAM)?;
+    vm.keep_on_failure("/tmp/first.log");
+    let server = vm.spawn(&format!("exec {PROGRAM} serve --read-ms 600000 >/tmp/first.log 2>&1"))?;
+    // The node is there before the table is read.
+    vm.sh("until [ -e /sys/block/ublkb0 ]; do sleep 0.05; done").timeout(START).run()?;
+    vm.sh(&format!("kill -9 {}", server.pid())).run()?;
+    server.wait(START).context("a server that is killed while its device starts cannot die")?;
+    let stuck = vm.sh("ps -eo stat,args | grep '[u]blk-helper' || true").run()?;
+    println!("left behind: {:?}", stuck.text());
+    let second = vm.spawn(&format!("exec {PROGRAM} serve"))?;
+    second.wait_for("serving /dev/ublkb1", START)?;
+    vm.sh("dd if=/dev/ublkb1 of=/dev/null bs=1M count=8 status=none").run()?;
+    vm.sh(&format!("{PROGRAM} remove 1")).run()?;
+    second.wait(START)?.check()?;
+    // The first device is lost until the machine starts anew, which is the kernel's doing.
+    vm.discard();
+    Ok(())
+}
