@@ -10,7 +10,7 @@ use umbra_platform::value::DevicePath;
 use umbra_store::Capabilities;
 use umbra_ublk::{
     CharDevice, Control, DeviceId, DeviceParams, DeviceSpec, DeviceState, DiscardParams, RecoveryWait,
-    block_path, wait_for_block_node,
+    block_path, presentable_io_opt, wait_for_block_node,
 };
 
 /// How long a node may take to appear.
@@ -48,7 +48,7 @@ fn parameters(what: &Presentation) -> DeviceParams {
         logical_block_bytes: master.logical_block,
         physical_block_bytes: master.physical_block,
         io_min_bytes: master.physical_block,
-        io_opt_bytes: master.physical_block,
+        io_opt_bytes: presentable_io_opt(master.optimal_io, master.physical_block),
         max_io_bytes: MAX_IO_BYTES,
         read_only: false,
         rotational: master.rotational,

@@ -64,18 +64,20 @@ fn start(run: &Run) -> anyhow::Result<()> {
     umbra_uring::host_supports_io_uring()?;
     // Before any thread starts: the mark is inherited, and memory is populated before requests need it.
     umbra_ublk::become_io_flusher()?;
+    // Its helper process starts while this one prepares itself, and long before there is a device to be claimed.
+    let control = Control::open(CONTROL_DEADLINE)?;
     umbra_ublk::lock_memory()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()?;
-    runtime.block_on(serve_all(run, supervision))?;
+    runtime.block_on(serve_all(run, supervision, control))?;
     // Threads that serve devices end with the process; what is parked in the kernel waits for the next one.
     std::process::exit(0)
 }
 
-async fn serve_all(run: &Run, supervision: Supervision) -> anyhow::Result<()> {
+async fn serve_all(run: &Run, supervision: Supervision, control: Control) -> anyhow::Result<()> {
     let state = Arc::new(StateDir::open(&run.state_dir)?);
     if let Some(parent) = run.socket.parent() {
         std::fs::create_dir_all(parent)?;
@@ -84,7 +86,7 @@ async fn serve_all(run: &Run, supervision: Supervision) -> anyhow::Result<()> {
     let host = Arc::new(Host {
         node: Id128(state.node_id()),
         state,
-        control: Control::open(CONTROL_DEADLINE)?,
+        control,
         by_id: run.by_id.clone(),
         heartbeats: supervision.heartbeats,
         pass_through: supervision.pass_through,

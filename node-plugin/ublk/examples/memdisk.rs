@@ -128,6 +128,8 @@ struct Twin {
 fn twins(words: &[String]) -> Outcome {
     let (folder, rest) = words.split_first().ok_or("twins in which folder?")?;
     let (folder, options) = (PathBuf::from(folder), Options::parse(rest)?);
+    become_io_flusher()?;
+    lock_memory()?;
     let control = Control::open(options.deadline)?;
     let mut twins = Vec::new();
     for _ in 0..2 {

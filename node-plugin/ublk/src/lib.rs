@@ -105,7 +105,7 @@ pub use features::Features;
 pub use helper::serve_helper;
 pub use host::{Host, HostError};
 pub use kernel::{BadKernelRelease, KernelRelease, KernelWarning};
-pub use params::{BadParams, DeviceParams, DiscardParams};
+pub use params::{BadParams, DeviceParams, DiscardParams, presentable_io_opt};
 pub use partitions::{PartitionScan, reread_partitions};
 pub use process::{ProcessError, become_io_flusher, is_io_flusher, lock_memory};
 pub use queue::{Queue, QueueConfig, QueueEvent, Request, RingFile, RingSlot, SqePush, UblkSqe};

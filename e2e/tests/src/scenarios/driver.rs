@@ -99,21 +99,31 @@ pub(super) fn a_device_tells_whose_it_is() -> Result<()> {
     vm.finish()
 }
 
+/// Writes a partition table with one partition, from sector 2048 on, without a word to the kernel, as a restore does.
+fn write_table(vm: &Vm, device: &str, sectors: u32) -> Result<()> {
+    let mut bytes = [0_u8; 512];
+    bytes[450] = 0x83;
+    bytes[454..458].copy_from_slice(&2048_u32.to_le_bytes());
+    bytes[458..462].copy_from_slice(&sectors.to_le_bytes());
+    bytes[510..].copy_from_slice(&[0x55, 0xaa]);
+    let escaped: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    let write =
+        format!("printf '{escaped}' | dd of={device} bs=512 iflag=fullblock oflag=direct status=none");
+    vm.sh(&write).run().map(drop)
+}
+
 /// The kernel keeps a partition table until it is told to look again, and does not look while a partition is open.
 pub(super) fn a_partition_table_is_read_again() -> Result<()> {
     let vm = machine("partitions")?;
     let server = vm.spawn(&format!("exec {PROGRAM} serve"))?;
     server.wait_for("serving", START)?;
-    // Written as a restore would write it: behind the kernel's back.
-    let table = |sectors: u32| {
-        format!("echo 'start=2048,size={sectors}' | sfdisk -q --no-reread --no-tell-kernel /dev/ublkb0")
-    };
+    let table = |sectors: u32| write_table(&vm, "/dev/ublkb0", sectors);
     let reread = || Ok::<_, anyhow::Error>(vm.sh(&format!("{PROGRAM} reread 0")).run()?.text().to_owned());
     let size =
         || Ok::<_, anyhow::Error>(vm.sh("cat /sys/block/ublkb0/ublkb0p1/size").output()?.text().to_owned());
-    vm.sh(&table(4096)).run()?;
+    table(4096)?;
     ensure!(reread()? == "Read" && size()? == "4096", "the first table is not known");
-    vm.sh(&table(8192)).run()?;
+    table(8192)?;
     let holder = vm.spawn("exec sleep 600 </dev/ublkb0p1")?;
     let begin = Instant::now();
     while reread()? != "PartitionOpen" {

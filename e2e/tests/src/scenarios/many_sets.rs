@@ -20,6 +20,11 @@ pub(super) fn five_sets() -> Result<()> {
     let mut node = Node::start(&mut vm)?;
     let attached = ctl(&vm, "attach /dev/lab/master --name m")?;
     let master = find_text(&attached, "device").context("attach answers with a device")?;
+    let queue = |device: &str| {
+        let script = format!("cat /sys/block/$(basename $(readlink -f {device}))/queue/optimal_io_size");
+        Ok::<_, anyhow::Error>(vm.sh(&script).run()?.text().to_owned())
+    };
+    ensure!(queue(&master)? == queue("/dev/lab/master")?, "the master's best size of I/O is not presented");
     let mut images = Vec::new();
     for set in 0..SETS {
         vm.sh(&format!("dd if=/dev/urandom of={master} bs=1M count=16 oflag=direct status=none")).run()?;
