@@ -7,6 +7,7 @@
 //! memdisk serve [OPTIONS]              make a device, or recover one, and serve it until it is stopped
 //! memdisk twins FOLDER [OPTIONS]       serve two devices by two threads, one of which panics when told to: see below
 //! memdisk reread ID                    have the kernel read the partition table again
+//! memdisk map PATH                     map a page of a device, close it, and stay
 //! memdisk remove ID                    stop a device and delete it
 //!
 //! --dev-id N        number of the device (default: the first free one)
@@ -77,6 +78,7 @@ fn run() -> Outcome {
         "serve" => serve(&Options::parse(&rest)?),
         "remove" => remove(&rest),
         "reread" => reread(&rest),
+        "map" => map(&rest),
         "twins" => twins(&rest),
         _ => Err("memdisk probe | list | serve [OPTIONS] | remove ID; see the example's source".into()),
     }
@@ -116,6 +118,24 @@ fn reread(words: &[String]) -> Outcome {
     let id = DeviceId::new(words.first().ok_or("which device?")?.parse()?);
     println!("{:?}", reread_partitions(id, NODE_PATIENCE)?);
     Ok(())
+}
+
+/// Holds a device as no descriptor shows.
+#[expect(unsafe_code, reason = "nothing else maps a file")]
+fn map(words: &[String]) -> Outcome {
+    let file = File::open(words.first().ok_or("map which device?")?)?;
+    // SAFETY: a fresh mapping of a page that nothing here points into.
+    let page = unsafe {
+        libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
+    };
+    if page == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    drop(file);
+    println!("mapped");
+    loop {
+        std::thread::park();
+    }
 }
 
 /// A device of the twins, its data, and the thread that serves it.
