@@ -9,12 +9,14 @@ use umbra_platform::PlatformError;
 use umbra_platform::value::DevicePath;
 use umbra_store::Capabilities;
 use umbra_ublk::{
-    CharDevice, Control, DeviceId, DeviceParams, DeviceSpec, DeviceState, DiscardParams, RecoveryWait,
-    block_path, presentable_io_opt, wait_for_block_node,
+    CharDevice, Control, DeviceId, DeviceParams, DeviceSpec, DeviceState, DiscardParams, Features,
+    PartitionScan, RecoveryWait, block_path, presentable_io_opt, reread_partitions, wait_for_block_node,
 };
 
 /// How long a node may take to appear.
 const NODE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the reading of a partition table may hold up a call.
+const PARTITIONS_PATIENCE: Duration = Duration::from_secs(5);
 /// Largest write-zeroes, in sectors: first writes for all its chunks are made at once, so it is kept small.
 const WRITE_ZEROES_SECTORS: u32 = 8 << 10;
 /// Largest discard, in sectors.
@@ -90,10 +92,29 @@ pub(crate) async fn present(
     let control = control.clone();
     blocking(move || {
         if recovers { control.end_recovery(id) } else { control.start(id) }?;
-        wait_for_block_node(id, NODE_PATIENCE).map(drop)
+        wait_for_block_node(id, NODE_PATIENCE)?;
+        if !recovers && control.info(id)?.features.contains(Features::NO_AUTO_PART_SCAN) {
+            read_partitions(id);
+        }
+        Ok(())
     })
     .await?;
     Ok(id)
+}
+
+/// Makes the partitions of what is presented known: after it was started by a driver that does not look, and whenever
+/// its content has changed. Blocks the thread; what does not work out costs nobody the device.
+pub(crate) fn read_partitions(id: DeviceId) {
+    match reread_partitions(id, PARTITIONS_PATIENCE) {
+        Ok(PartitionScan::Read) => {}
+        Ok(PartitionScan::PartitionOpen) => {
+            tracing::warn!(device = %id, "a partition is open, so the kernel keeps the old partition table; close it, then run blockdev --rereadpt");
+        }
+        Ok(PartitionScan::Late) => {
+            tracing::warn!(device = %id, "the partition table could not be read in time; run blockdev --rereadpt");
+        }
+        Err(error) => tracing::warn!(device = %id, %error, "the partition table was not read"),
+    }
 }
 
 /// The device to serve: a new one, or the one that a dead server left; true if it must be recovered.

@@ -25,8 +25,8 @@
 //! --tag N           the owner's tag of the device
 //! ```
 //!
-//! Twins: device 0's thread panics at its next request once there is `FOLDER/panic`, and is started again, on the
-//! same data, once there is `FOLDER/recover`. What happened is told on the output.
+//! Twins: device 0's thread panics at its next write once there is `FOLDER/panic`, and is started again, on the same
+//! data, once there is `FOLDER/recover`, as often as that is wanted. What happened is told on the output.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -151,7 +151,7 @@ fn twins(words: &[String]) -> Outcome {
     become_io_flusher()?;
     lock_memory()?;
     let control = Control::open(options.deadline)?;
-    let mut twins = Vec::new();
+    let (mut twins, mut recoveries) = (Vec::new(), 0);
     for _ in 0..2 {
         let info = make(&control, &options)?;
         let disk = Arc::new(Mutex::new(vec![0; usize::try_from(options.size_bytes)?]));
@@ -168,12 +168,13 @@ fn twins(words: &[String]) -> Outcome {
             continue;
         }
         std::fs::remove_file(folder.join("recover"))?;
+        std::fs::remove_file(folder.join("panic"))?;
         let waited = control.start_recovery(first.id, RecoveryWait::AtMost(options.patience))?;
-        let thread = serve_twin(&control, first.id, &first.disk, None)?;
+        let thread = serve_twin(&control, first.id, &first.disk, Some(folder.join("panic")))?;
         control.end_recovery(first.id)?;
-        println!("recovered device {}, which was free after {waited:?}", first.id);
         let panicked = std::mem::replace(&mut first.thread, thread).join().is_err();
-        println!("its thread {}", if panicked { "had panicked" } else { "had left" });
+        recoveries += 1;
+        println!("recovery {recoveries}: free after {waited:?}, its thread had panicked: {panicked}");
     }
     Ok(())
 }
