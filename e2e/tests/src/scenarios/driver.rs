@@ -1,86 +1,15 @@
-//! The ublk layer alone, with its example server: what the kernel lets a process, or one of its threads, survive.
+//! The ublk layer alone, with its example server: what the kernel lets a process survive.
 
 use anyhow::{Context, Result, ensure};
-use std::time::{Duration, Instant};
-use umbra_lab::{Job, Vm, static_example};
+use std::time::Duration;
+use umbra_lab::{Vm, static_example};
 
 const PROGRAM: &str = "/usr/bin/memdisk";
 const START: Duration = Duration::from_secs(60);
-/// The kernel's way to a device that can be recovered depends on what is in flight.
-const PANICS: usize = 20;
-/// What is not there by then does not come.
-const PROGRESS: Duration = Duration::from_secs(60);
-
 fn machine(name: &str) -> Result<Vm> {
     let vm = Vm::builder(name).boot()?;
     vm.put(static_example("umbra-ublk", "memdisk")?, PROGRAM)?;
     Ok(vm)
-}
-
-/// Writes that a device has completed.
-fn writes(vm: &Vm, device: &str) -> Result<u64> {
-    let output = vm.sh(&format!("awk '{{print $5}}' /sys/block/{device}/stat")).run()?;
-    output.text().parse().with_context(|| format!("no number in {:?}", output.text()))
-}
-
-fn goes_on(vm: &Vm, device: &str, load: &Job) -> Result<()> {
-    let (before, begin) = (writes(vm, device)?, Instant::now());
-    while writes(vm, device)? <= before + 16 {
-        ensure!(!load.is_finished(), "the load on {device} has ended: {}", load.stderr());
-        ensure!(begin.elapsed() < PROGRESS, "{device} does not go on");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
-
-fn verify(vm: &Vm, device: &str) -> Result<Job> {
-    vm.spawn(&format!(
-        "until [ -e /tmp/enough ]; do
-             fio --name={device} --filename=/dev/{device} --direct=1 --ioengine=libaio --iodepth=8 --sync=dsync \
-                 --rw=randwrite --bs=4k --size=4m --verify=crc32c --verify_fatal=1 >/dev/null
-         done"
-    ))
-}
-
-/// A thread that panics closes its ring and its device, and that is all the kernel waits for: the same process takes
-/// the device over, and the device of another thread goes on all the time.
-pub(super) fn a_panic_ends_one_device() -> Result<()> {
-    let vm = machine("panic")?;
-    let server = vm.spawn(&format!("mkdir /tmp/twins; exec {PROGRAM} twins /tmp/twins --cache fua --deadline-ms 60000 --patience-ms 60000"))?;
-    server.wait_for("serving /dev/ublkb1", START)?;
-    let loads = [verify(&vm, "ublkb0")?, verify(&vm, "ublkb1")?];
-    goes_on(&vm, "ublkb0", &loads[0])?;
-    goes_on(&vm, "ublkb1", &loads[1])?;
-
-    for panic in 1..=PANICS {
-        vm.sh("touch /tmp/twins/panic").run()?;
-        let begin = Instant::now();
-        while server.stderr().matches("told to panic").count() < panic {
-            ensure!(begin.elapsed() < PROGRESS, "the thread has not panicked");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        // Nobody serves the first device, for as long as this takes.
-        goes_on(&vm, "ublkb1", &loads[1])?;
-        let parked = writes(&vm, "ublkb0")?;
-        goes_on(&vm, "ublkb1", &loads[1])?;
-        ensure!(writes(&vm, "ublkb0")? == parked, "a device that nobody serves answers");
-
-        vm.sh("touch /tmp/twins/recover").run()?;
-        if let Err(error) = server.wait_for(&format!("recovery {panic}:"), START) {
-            // Where the kernel stands, for the serial log.
-            vm.sh("echo w >/proc/sysrq-trigger; sleep 1").run()?;
-            return Err(error);
-        }
-        goes_on(&vm, "ublkb0", &loads[0])?;
-    }
-    ensure!(!server.stdout().contains("panicked: false"), "a thread left: {}", server.stdout());
-    vm.sh("touch /tmp/enough").run()?;
-    for load in loads {
-        load.wait(PROGRESS)?.check()?;
-    }
-    vm.sh(&format!("{PROGRAM} remove 0; {PROGRAM} remove 1")).run()?;
-    server.wait(START)?.check()?;
-    vm.finish()
 }
 
 /// The tag of a device's owner outlives the server, and a foreign device has none.
@@ -103,50 +32,6 @@ pub(super) fn a_device_tells_whose_it_is() -> Result<()> {
     ensure!(dead.contains(expected[0]), "the tag went with the server: {dead}");
     vm.sh(&format!("{PROGRAM} remove 0; {PROGRAM} remove 1")).run()?;
     foreign.wait(START)?.check()?;
-    vm.finish()
-}
-
-/// Writes a partition table with one partition, from sector 2048 on, without a word to the kernel, as a restore does.
-fn write_table(vm: &Vm, device: &str, sectors: u32) -> Result<()> {
-    let mut bytes = [0_u8; 512];
-    bytes[450] = 0x83;
-    bytes[454..458].copy_from_slice(&2048_u32.to_le_bytes());
-    bytes[458..462].copy_from_slice(&sectors.to_le_bytes());
-    bytes[510..].copy_from_slice(&[0x55, 0xaa]);
-    let escaped: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
-    let write =
-        format!("printf '{escaped}' | dd of={device} bs=512 iflag=fullblock oflag=direct status=none");
-    vm.sh(&write).run().map(drop)
-}
-
-/// The kernel keeps a partition table until it is told to look again, and does not look while a partition is open.
-pub(super) fn a_partition_table_is_read_again() -> Result<()> {
-    let vm = machine("partitions")?;
-    let server = vm.spawn(&format!("exec {PROGRAM} serve"))?;
-    server.wait_for("serving", START)?;
-    let table = |sectors: u32| write_table(&vm, "/dev/ublkb0", sectors);
-    let reread = || Ok::<_, anyhow::Error>(vm.sh(&format!("{PROGRAM} reread 0")).run()?.text().to_owned());
-    let size =
-        || Ok::<_, anyhow::Error>(vm.sh("cat /sys/block/ublkb0/ublkb0p1/size").output()?.text().to_owned());
-    table(4096)?;
-    ensure!(reread()? == "Read" && size()? == "4096", "the first table is not known");
-    table(8192)?;
-    let holder = vm.spawn("exec sleep 600 </dev/ublkb0p1")?;
-    let begin = Instant::now();
-    while reread()? != "PartitionOpen" {
-        ensure!(begin.elapsed() < PROGRESS, "an open partition is not told of");
-    }
-    ensure!(size()? == "4096", "the kernel has let go of a table in use");
-    vm.sh(&format!("kill {}", holder.pid())).run()?;
-    holder.wait(START)?;
-    ensure!(reread()? == "Read" && size()? == "8192", "the second table is not known");
-
-    // A server that stands still holds up the one that asked, for its deadline, and nobody else.
-    vm.sh(&format!("kill -STOP {}", server.pid())).run()?;
-    ensure!(reread()? == "Late", "a device that does not answer was read");
-    vm.sh(&format!("kill -CONT {}", server.pid())).run()?;
-    vm.sh(&format!("{PROGRAM} remove 0")).run()?;
-    server.wait(START)?.check()?;
     vm.finish()
 }
 

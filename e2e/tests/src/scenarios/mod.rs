@@ -5,7 +5,6 @@ mod flaky;
 mod fua;
 mod group;
 mod kill;
-mod many_sets;
 mod power_cut;
 mod refusals;
 mod restore;
@@ -28,10 +27,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "a_host_without_ublk_is_refused_clearly", run: refusals::no_ublk },
     Scenario { name: "fio_verifies_through_three_kills", run: kill::three_kills },
     Scenario { name: "fifty_kills_under_writes_with_fua", run: fua::fifty_kills },
-    Scenario { name: "a_master_serves_five_sets", run: many_sets::five_sets },
-    Scenario { name: "a_thread_that_panics_ends_one_device", run: driver::a_panic_ends_one_device },
     Scenario { name: "a_ublk_device_tells_whose_it_is", run: driver::a_device_tells_whose_it_is },
-    Scenario { name: "a_partition_table_is_read_again", run: driver::a_partition_table_is_read_again },
     Scenario {
         name: "a_kill_while_a_device_starts_costs_one_number",
         run: driver::a_kill_while_a_device_starts,
