@@ -3,9 +3,9 @@
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -25,12 +25,15 @@ pub struct Run {
 
 impl Run {
     pub(crate) fn new(name: &str) -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
         sweep();
-        // Short, for the path of a socket may have 107 bytes only.
-        let folder = env::temp_dir().join(format!("umbra-{}-{number}", process::id()));
-        fs::create_dir_all(folder.join("logs")).with_context(|| folder.display().to_string())?;
+        // Private, and with a name that nobody can have taken before: disks and sockets are in it, and what runs in the
+        // machine is the host's administrator. Short, for the path of a socket may have 107 bytes only.
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("umbra-{}-", process::id()))
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir();
+        let folder = folder.with_context(|| env::temp_dir().display().to_string())?.keep();
+        fs::create_dir(folder.join("logs")).with_context(|| folder.display().to_string())?;
         let transcript =
             OpenOptions::new().create(true).append(true).open(folder.join("logs/transcript.log"))?;
         Ok(Self {
@@ -81,13 +84,17 @@ impl Run {
     }
 }
 
-/// Removes what processes that were killed have left: their disks can be large.
+/// The process whose folder has this name.
+fn owner(name: &str) -> Option<u32> {
+    name.strip_prefix("umbra-")?.split_once('-')?.0.parse().ok()
+}
+
+/// Removes what processes of this user that were killed have left: their disks can be large.
 fn sweep() {
+    let user = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix("umbra-")?.split_once('-'));
-        let owner =
-            owner.and_then(|(owner, number)| number.parse::<u32>().ok().and(owner.parse::<u32>().ok()));
+        let is_ours = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == user);
+        let owner = entry.file_name().to_str().and_then(owner).filter(|_| is_ours);
         if owner.is_some_and(|owner| !Path::new("/proc").join(owner.to_string()).exists()) {
             // Another process may be sweeping too.
             fs::remove_dir_all(entry.path()).ok();
@@ -104,5 +111,22 @@ impl Drop for Run {
             }
         }
         fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_run_is_private_and_swept_by_its_name() {
+        let mut run = Run::new("test").unwrap();
+        let folder = run.folder().to_owned();
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o7777, 0o700);
+        assert_eq!(owner(folder.file_name().unwrap().to_str().unwrap()), Some(process::id()));
+        assert_eq!(owner("umbra-lab"), None);
+        run.declare_good();
+        drop(run);
+        assert!(!folder.exists());
     }
 }

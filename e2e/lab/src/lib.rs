@@ -55,7 +55,7 @@ pub mod serial;
 mod toolbox;
 pub mod vm;
 
-pub use binaries::static_binary;
+pub use binaries::{static_binary, static_binary_with_faults, static_example};
 pub use disk::{Cache, Disk};
 pub use guest::{Job, Output, Step};
 pub use rustix::process::Signal;

@@ -22,6 +22,8 @@ const PACKAGES: &[&str] = &[
     "procps",
     "iproute2",
     "strace",
+    "udev",
+    "fdisk",
     "xxd",
 ];
 /// No cluster of its own: tests make theirs on the disks under test. The folders removed are half a million inodes

@@ -39,8 +39,8 @@ fn commands_jobs_and_files() -> Result<()> {
 
     let many: Vec<u8> =
         (0..3_000_000_u32).map(|index| index.to_le_bytes()[0] ^ index.to_le_bytes()[1]).collect();
-    let folder = std::env::temp_dir().join(format!("umbra-lab-test-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
+    let private = tempfile::tempdir()?;
+    let folder = private.path();
     fs::write(folder.join("there"), &many)?;
     vm.put(folder.join("there"), "/tmp/file")?;
     assert_eq!(vm.sh("stat -c %s /tmp/file").run()?.text(), "3000000");
@@ -49,7 +49,6 @@ fn commands_jobs_and_files() -> Result<()> {
     assert_eq!(vm.sh("cat /tmp/file").run()?.stdout.len(), String::from_utf8_lossy(&many).len());
     assert!(vm.get("/no/such/file", folder.join("none")).is_err());
     assert!(vm.put(folder.join("there"), "/no/such/folder/file").is_err());
-    fs::remove_dir_all(folder)?;
     vm.finish()
 }
 

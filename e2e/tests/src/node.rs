@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use umbra_lab::{Job, Vm, static_binary};
+use umbra_lab::{Job, Vm, static_binary_with_faults};
 
 /// Where the program is put.
 const PROGRAM: &str = "/usr/bin/umbra-io";
@@ -15,7 +15,7 @@ const START: Duration = Duration::from_secs(30);
 const METRICS_PORT: u16 = 9750;
 const MIB: u64 = 1 << 20;
 /// What a process may lock, whatever it serves: code, stacks, and the buffers of one master.
-const LOCKED_BYTES: u64 = 32 * MIB;
+const LOCKED_BYTES: u64 = 34 * MIB;
 /// What it may lock besides, for each TiB and set.
 const LOCKED_BYTES_PER_TIB: u64 = 12 * MIB;
 
@@ -47,7 +47,7 @@ impl Node {
 
     fn start_as(vm: &mut Vm, arguments: String) -> Result<Self> {
         vm.keep_on_failure(LOG);
-        vm.put(static_binary("umbra-io")?, PROGRAM)?;
+        vm.put(static_binary_with_faults("umbra-io")?, PROGRAM)?;
         vm.sh("mkdir -p /var/lib/umbra
              blkid /dev/lab/state >/dev/null 2>&1 || mkfs.ext4 -q /dev/lab/state
              mountpoint -q /var/lib/umbra || mount /dev/lab/state /var/lib/umbra")
@@ -234,21 +234,57 @@ pub fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     }
 }
 
+/// A status, once the process answers.
+fn status(vm: &Vm, of: &str, deadline: Instant) -> Result<Value> {
+    loop {
+        let output = vm.sh(&format!("{PROGRAM} ctl --json status {of}")).output()?;
+        if output.success() {
+            return Ok(serde_json::from_str(output.text())?);
+        }
+        if Instant::now() > deadline {
+            let log = vm.sh(&format!("tail -n 30 {LOG}")).output()?;
+            bail!("there is no status of {of}: {}\n{}", output.text(), log.text());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The state of the first of `kind`, in one word.
+fn state_of(status: &Value, kind: &str) -> Result<String> {
+    let first = status.get(kind).and_then(|of| of.as_array()?.first());
+    let state = first.and_then(|first| find(first, "state")).context("a status has a state")?;
+    find_text(state, "kind").with_context(|| format!("no state in {status}"))
+}
+
 /// The state of a set, in one word. After a start the master's claim and recovery take a moment.
 ///
 /// # Errors
 /// If there is no such set in time.
 pub fn set_state(vm: &Vm, set: &str) -> Result<String> {
     let deadline = Instant::now() + START;
-    while !vm.sh(&format!("{PROGRAM} ctl --json status {set}")).output()?.success() {
-        if Instant::now() > deadline {
-            let log = vm.sh(&format!("tail -n 30 {LOG}")).output()?;
-            bail!("set {set} is not served again:\n{}", log.text());
+    loop {
+        let state = state_of(&status(vm, set, deadline)?, "sets")?;
+        // While its master starts nothing is known of it.
+        if state != "blocked" || Instant::now() > deadline {
+            return Ok(state);
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    let status = ctl(vm, &format!("status {set}"))?;
-    let sets = status.get("sets").and_then(|sets| sets.as_array()?.first());
-    let state = sets.and_then(|set| find(set, "state")).context("a status has a state")?;
-    find_text(state, "kind").with_context(|| format!("no state in {status}"))
+}
+
+/// The state of a master, once it is one of these.
+///
+/// # Errors
+/// If it is not in time.
+pub fn master_state(vm: &Vm, master: &str, wanted: &[&str]) -> Result<String> {
+    let deadline = Instant::now() + START;
+    loop {
+        let status = status(vm, &format!("--master {master}"), deadline)?;
+        let state = state_of(&status, "masters")?;
+        if wanted.contains(&state.as_str()) {
+            return Ok(state);
+        }
+        ensure!(Instant::now() < deadline, "master {master} does not become {wanted:?}: {status}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }

@@ -70,11 +70,9 @@ fn follow(job: &umbra_lab::Job) -> Result<String> {
 /// At the step that failed, or if the host lacks ublk or PostgreSQL.
 pub fn on_this_host() -> Result<()> {
     let program = static_binary("umbra-io")?;
-    let script = std::env::temp_dir().join("umbra-story.sh");
-    std::fs::write(&script, STORY)?;
+    // Handed over as it is: a file in a folder for all could be anybody's by the time it is read.
     let status = Command::new("sh")
-        .arg(&script)
-        .arg("--host")
+        .args(["-c", STORY, "umbra-story", "--host"])
         .arg(&program)
         .status()
         .context("the story's shell does not start")?;

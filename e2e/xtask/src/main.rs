@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask quickstart`, `cargo xtask test`, `cargo xtask ci`, `cargo xtask lab`,
+//! The project's tasks: `cargo xtask quickstart`, `cargo xtask test`, `cargo xtask lint`, `cargo xtask lab`,
 //! `cargo xtask bench`.
 //!
 //! A task installs what it needs and the machine lacks, streams what its programs say, and where it counts anything
@@ -6,10 +6,13 @@
 
 mod bench;
 mod cargo;
-mod ci;
+#[cfg(test)]
+mod circles;
 mod lab;
 #[cfg(test)]
 mod layering;
+mod lint;
+mod model;
 mod quickstart;
 mod tally;
 mod test;
@@ -35,8 +38,8 @@ enum Task {
     Quickstart(quickstart::Options),
     /// Runs the tests: unit, simulation, and on a real kernel in a virtual machine.
     Test(test::Options),
-    /// Runs everything that a change must pass.
-    Ci(ci::Options),
+    /// Checks what needs no test: format, lints, and what the workspace may be built from.
+    Lint,
     /// Boots a virtual machine and runs commands in it.
     Lab(lab::Options),
     /// Measures against the device alone, dm-snapshot and dm-thin.
@@ -48,7 +51,7 @@ fn main() -> ExitCode {
     let result = match arguments.task {
         Task::Quickstart(options) => quickstart::run(&options),
         Task::Test(options) => counted(test::run(&options)),
-        Task::Ci(options) => counted(ci::run(&options)),
+        Task::Lint => counted(lint::run()),
         Task::Lab(options) => lab::run(&options),
         Task::Bench(options) => bench::run(&options),
     };

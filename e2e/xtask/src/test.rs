@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::tally::Tally;
-use crate::{cargo, tally, tools};
+use crate::{cargo, model, tally, tools};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -22,17 +22,12 @@ pub(crate) struct Options {
 enum Tier {
     /// Unit and property tests of every crate.
     Unit,
+    /// Every order of what threads do to shared bits.
+    Model,
     /// The simulator: seeds, and one run for each rule switched off.
     Sim,
     /// Scenarios on a real kernel in virtual machines.
     Kernel,
-}
-
-impl Options {
-    /// All tiers, as a change must pass them.
-    pub(crate) fn all(seeds: u64) -> Self {
-        Self { tier: Vec::new(), seeds }
-    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<Tally> {
@@ -44,6 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
         let begin = Instant::now();
         let (name, result) = match tier {
             Tier::Unit => ("unit", unit()),
+            Tier::Model => ("model", model::run()),
             Tier::Sim => ("sim", sim(options.seeds)),
             Tier::Kernel => ("kernel", kernel()),
         };
@@ -66,7 +62,7 @@ fn unit() -> Result<Tally> {
     Ok(tally.closed("tier unit", success))
 }
 
-/// A simulation counts as one check, each mutant as one.
+/// A simulation counts as one check, the sweep of the node as one, each mutant as one.
 fn sim(seeds: u64) -> Result<Tally> {
     let run = ["run", "--release", "--quiet", "--package", "umbra-sim", "--"];
     let seeds = seeds.to_string();
@@ -78,11 +74,20 @@ fn sim(seeds: u64) -> Result<Tally> {
         eprintln!("xtask: the simulator did not say how many violations it saw");
     }
     let mut tally = Tally::one(success && clean);
-    let mut mutants = Tally::default();
-    let mut command = cargo::command(&run);
-    command.arg("mutants");
-    let success = cargo::follow(&mut command, |line| mutants += mutant(line).unwrap_or_default())?;
-    tally += mutants.closed("the run of mutants", success);
+    for node in [&["node", "run", "--seeds", "300"][..], &["node", "sweep", "--stride", "13"]] {
+        let mut clean = false;
+        let mut command = cargo::command(&run);
+        command.args(node);
+        let success = cargo::follow(&mut command, |line| clean |= no_violation(line))?;
+        tally += Tally::one(success && clean);
+    }
+    for hunt in [&["mutants"][..], &["node", "mutants"]] {
+        let mut mutants = Tally::default();
+        let mut command = cargo::command(&run);
+        command.args(hunt);
+        let success = cargo::follow(&mut command, |line| mutants += mutant(line).unwrap_or_default())?;
+        tally += mutants.closed("the run of mutants", success);
+    }
     Ok(tally)
 }
 

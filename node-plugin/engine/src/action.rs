@@ -1,8 +1,9 @@
-//! What goes into the engine (requests, completions, commands) and what comes out (actions).
+//! What goes into the engine (requests, completions, commands) and what comes out (actions). Commands are in
+//! `command.rs`.
 
+use crate::command::{Command, CommandId, Done, InDoubt, Refusal};
 use crate::record::{JournalBlock, Mode, OfflineCause, PlaneId, SetHeader};
-use crate::units::{ByteRange, Epoch, Id128, Sequence, SuperblockGeneration};
-use std::sync::Arc;
+use crate::units::{ByteRange, Epoch, Sequence, SuperblockGeneration};
 use thiserror::Error;
 
 /// Place of a set among the sets of one master.
@@ -21,6 +22,9 @@ pub enum Device {
     Shadow(SetIndex),
     /// A set's bitmap volume.
     Bitmap(SetIndex),
+    /// The copy of a shadow's head in memory ([`HeadMove::Keep`]), at the offsets of the shadow. It is only read, needs
+    /// no device, and never fails.
+    Head(SetIndex),
 }
 
 impl Device {
@@ -28,7 +32,7 @@ impl Device {
     pub const fn set(self) -> Option<SetIndex> {
         match self {
             Self::Master => None,
-            Self::Shadow(set) | Self::Bitmap(set) => Some(set),
+            Self::Shadow(set) | Self::Bitmap(set) | Self::Head(set) => Some(set),
         }
     }
 }
@@ -119,7 +123,22 @@ impl Place {
     }
 }
 
-/// Names an operation; every name is used once, so a completion that comes late finds nothing to do.
+/// A set as it was added, once: its index is used again when another set takes its place, and what hangs at the
+/// volumes of the one before must not be taken for the other's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetKey {
+    /// Its place.
+    pub index: SetIndex,
+    /// Counts the sets of the master.
+    pub serial: u64,
+}
+
+/// Names a flush; never used twice, whatever it was issued for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlushTicket(pub(crate) u64);
+
+/// Names an operation; every name is used once, so a completion that comes late finds nothing to do. A request's
+/// operations end before the request does, so they are named by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OpId {
     /// Part of a request. `attempt` tells a re-issued read from its first try (E3).
@@ -140,15 +159,15 @@ pub enum OpId {
     /// The shadow's data to the master.
     RestoreWrite(CopyId),
     /// A flush of the master that restored chunks wait for.
-    RestoreFlush(u64),
+    RestoreFlush(FlushTicket),
     /// A journal block.
-    Journal(SetIndex, Sequence),
+    Journal(SetKey, Sequence),
     /// A flush by ticket.
-    Flush(Device, u64),
+    Flush(Device, FlushTicket),
     /// A bitmap page; the number counts page writes of the set.
-    Page(SetIndex, u64),
+    Page(SetKey, u64),
     /// A superblock slot.
-    Superblock(SetIndex, SuperblockGeneration, Place),
+    Superblock(SetKey, SuperblockGeneration, Place),
 }
 
 /// Which memory an operation uses.
@@ -191,6 +210,9 @@ pub enum HeadMove {
     Out,
     /// From the bitmap volume to the shadow, over the label.
     Back,
+    /// From the bitmap volume into memory, beside it: a restore reads it there ([`Device::Head`]), whatever becomes of the
+    /// bitmap volume, until [`Action::ForgetHead`].
+    Keep,
 }
 
 /// What the engine asks its shell to do.
@@ -294,6 +316,11 @@ pub enum Action {
         /// Which way.
         to: HeadMove,
     },
+    /// The copy of the head in memory is not needed any more. Nothing answers.
+    ForgetHead {
+        /// Whose.
+        set: SetIndex,
+    },
     /// A command has ended.
     Answer {
         /// Which.
@@ -302,65 +329,6 @@ pub enum Action {
         result: Result<Done, Refusal>,
     },
 }
-
-/// Names a command to whoever gave it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CommandId(pub u64);
-
-/// How a cut treats the chunks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CopyKind {
-    /// Every chunk is copied again.
-    Full,
-    /// Only chunks that may differ.
-    Update,
-}
-
-/// Which way the data of a cut goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// A new point in time.
-    ToShadow,
-    /// A restore: the master is from now on what the shadow is.
-    ToMaster,
-}
-
-/// What a cut does with one set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CutMember {
-    /// The set.
-    pub set: SetIndex,
-    /// Which way.
-    pub direction: Direction,
-    /// All chunks, or those that may differ.
-    pub kind: CopyKind,
-    /// Also from offline: forget what was lost.
-    pub reset: bool,
-}
-
-impl CutMember {
-    /// A new point in time of `set`.
-    pub const fn to_shadow(set: SetIndex, kind: CopyKind) -> Self {
-        Self { set, direction: Direction::ToShadow, kind, reset: false }
-    }
-
-    /// A restore from `set`.
-    pub const fn to_master(set: SetIndex, kind: CopyKind) -> Self {
-        Self { set, direction: Direction::ToMaster, kind, reset: false }
-    }
-}
-
-/// A cut over several sets, as every member's superblock names it while it is not decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InDoubt {
-    /// UUIDs of all members, on this master and others.
-    pub members: Arc<[Id128]>,
-    /// What the member becomes if the cut is committed; its cut is the name of the decision.
-    pub then: SetHeader,
-}
-
-/// Most members of a cut over several sets: their names have to fit into each superblock.
-pub const CUT_MEMBERS_MAX: usize = 16;
 
 /// What a set was told to be when it was enabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -405,145 +373,29 @@ pub enum Unrecordable {
     FailWrite(u64),
 }
 
-/// Limits of the background copier.
+/// Why a restore stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CopyLimits {
-    /// Bytes per second; none: as fast as the devices.
-    pub bytes_per_second: Option<u64>,
-    /// Runs in flight, at least 1.
-    pub in_flight: u16,
+pub enum RestoreStop {
+    /// Somebody stopped it.
+    Aborted,
+    /// The master did not take what was restored.
+    Master,
+    /// The shadow that it restores from has failed.
+    Shadow,
+    /// What is left cannot be read from the shadow; the rest is restored.
+    Unreadable,
 }
 
-/// What the owner can be told to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Take the first point in time of a prepared set, a new one of a set that has one, or a reset.
-    Cut {
-        /// The set, and what the cut does with it.
-        member: CutMember,
-        /// Name of the cut; asked again with the same name, the answer is the same.
-        cut: Id128,
-        /// When, for people.
-        unix_ms: u64,
-    },
-    /// First step of a cut over several sets, of this master and perhaps of others: gate, drain, flush. Answered
-    /// by [`Done::Gated`]; nothing durable has changed then.
-    Prepare {
-        /// The sets of this master.
-        members: Vec<CutMember>,
-        /// Name of the cut.
-        cut: Id128,
-        /// When, for people.
-        unix_ms: u64,
-        /// UUIDs of all members, at most [`CUT_MEMBERS_MAX`].
-        all: Arc<[Id128]>,
-    },
-    /// Second step: every superblock says, durably, that the cut is in doubt. Answered by [`Done::InDoubt`]; the
-    /// gate stays closed.
-    Flip {
-        /// Name of the cut.
-        cut: Id128,
-    },
-    /// Last step, or the end of the attempt at any time before: the members become what the cut makes them, or
-    /// stay what they are, durably; then the gate opens.
-    Decide {
-        /// Name of the cut.
-        cut: Id128,
-        /// The decision.
-        commit: bool,
-    },
-    /// Stop the copier; the shadow goes on leaning on the master, or in a restore the master on the shadow.
-    Abort {
-        /// The set.
-        set: SetIndex,
-    },
-    /// Let the copier go on after an abort or a restart.
-    Resume {
-        /// The set.
-        set: SetIndex,
-    },
-    /// Change the copier's limits.
-    SetCopyLimits {
-        /// The set.
-        set: SetIndex,
-        /// The limits.
-        limits: CopyLimits,
-    },
-    /// End the set: nothing leans on it any more.
-    Disable {
-        /// The set.
-        set: SetIndex,
-        /// Also while a copy is incomplete.
-        force: bool,
-    },
-    /// Close everything in order: drained, flushed, pages complete, superblocks clean. Final.
-    Detach,
-}
-
-/// How a command ended well.
+/// How a restore goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
-    /// The point in time exists.
-    Cut {
-        /// Its epoch.
-        epoch: Epoch,
-    },
-    /// The gate is closed and nothing is in flight.
-    Gated,
-    /// Every member's superblock says so.
-    InDoubt,
-    /// Nothing more to say.
-    Ok,
-}
-
-/// Why a command was refused or failed. Nothing has changed unless the variant says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// No such set.
-    #[error("there is no such set")]
-    NoSuchSet,
-    /// The set is offline.
-    #[error("the set is offline ({0:?} failed); reset it to start a new image")]
-    Offline(OfflineCause),
-    /// Another command changes this master now.
-    #[error("another cut, enable, disable or detach is in progress on this master; try again")]
-    Busy,
-    /// The copy this refers to does not exist.
-    #[error("no copy is in progress or aborted")]
-    NoCopy,
-    /// A device of the set still has I/O that was given up.
-    #[error("I/O that was given up has not come back from {0:?}; replace the device or wait")]
-    AbandonedIo(Device),
-    /// The source could not be flushed: the cut is void (E5).
-    #[error("the master could not be flushed; the cut is void and the previous image stands")]
-    SourceFlush,
-    /// The drain took longer than its deadline: the cut is void.
-    #[error("in-flight writes did not drain in time; the cut is void and the previous image stands")]
-    DrainTimeout,
-    /// The set went offline during the command.
-    #[error("the set went offline during the command ({0:?} failed)")]
-    Failed(OfflineCause),
-    /// A restore has chunks left: its master is read from two places.
-    #[error("a restore of this master is not complete; wait for it, or resume it")]
-    Restoring,
-    /// A restore would bring back what is not there.
-    #[error("{0} chunks of the shadow are lost: it cannot be restored from")]
-    LostChunks(u64),
-    /// The set has no image that a restore could start from.
-    #[error("the set has no complete image to restore from")]
-    NoImage,
-    /// A cut can do one thing with a set, and restore from one.
-    #[error("a cut can name a set once, and restore a master from one set")]
-    Twice,
-    /// The gate that the command means is not closed (any more).
-    #[error("the cut is void: its gate is not closed")]
-    NoGate,
-    /// More sets than a superblock can name.
-    #[error("a cut can have at most {CUT_MEMBERS_MAX} members")]
-    TooManyMembers,
-    /// The set's image is still leaning on the master.
-    #[error("the copy is not complete and the shadow leans on the master; wait for it, or force")]
-    Dependent,
+pub struct RestoreStatus {
+    /// Why it stands still, if it does.
+    pub stands: Option<RestoreStop>,
+    /// Chunks that the shadow could not give, as far as is known.
+    pub unreadable: u64,
+    /// The bitmap volume has failed: the restore goes on from memory, and the master is refused after a crash before
+    /// its end.
+    pub from_memory: bool,
 }
 
 /// What the shell tells the engine.

@@ -3,16 +3,31 @@
 //! [`AtomicBits`] is what ports and owner share: the only shared memory of the engine. [`Plane`] is the
 //! owner's exact copy of a plane that also lives on the bitmap volume; it knows which of its pages differ
 //! from the disk and counts its bits, so that status costs no scan.
+//!
+//! A plane's bits are a `bitvec`. The shared ones are not: `bitvec` has atomic storage, but reads and changes
+//! it with relaxed order, and a port that sees a bit must also see what was done before the bit was published
+//! (F1); nor does it let a test put loom's atomics in their place.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod sync;
+
+use bitvec::order::Lsb0;
+use bitvec::vec::BitVec;
+use bitvec::view::BitView;
+pub(crate) use sync::{AtomicBool, AtomicU64, acquire, acquire_release, release};
+#[cfg(all(test, loom))]
+pub(crate) use sync::{Weak, point, weaken};
 
 /// Bits of one page of a plane on disk: 4,032 bytes of payload behind a 64-byte header.
 pub const PAGE_BITS: u64 = 4032 * 8;
 /// 64-bit words of one page.
 pub const PAGE_WORDS: usize = 4032 / 8;
 
+fn index(bit: u64) -> usize {
+    usize::try_from(bit).expect("planes fit in memory")
+}
+
 fn word_of(bit: u64) -> usize {
-    usize::try_from(bit / 64).expect("planes fit in memory")
+    index(bit / 64)
 }
 
 fn mask_of(bit: u64) -> u64 {
@@ -40,7 +55,7 @@ impl AtomicBits {
     /// The bit at `bit`.
     pub fn get(&self, bit: u64) -> bool {
         debug_assert!(bit < self.len);
-        self.words[word_of(bit)].load(Ordering::Acquire) & mask_of(bit) != 0
+        self.words[word_of(bit)].load(acquire()) & mask_of(bit) != 0
     }
 
     /// Sets the bit at `bit` to 1.
@@ -48,33 +63,33 @@ impl AtomicBits {
         debug_assert!(bit < self.len);
         let word = &self.words[word_of(bit)];
         // A plain load first: most writes hit chunks that are marked already, and a shared cache line stays shared.
-        if word.load(Ordering::Acquire) & mask_of(bit) == 0 {
-            word.fetch_or(mask_of(bit), Ordering::AcqRel);
+        if word.load(acquire()) & mask_of(bit) == 0 {
+            word.fetch_or(mask_of(bit), acquire_release());
         }
     }
 
     /// Sets the bit at `bit` to 0. Only while every port is closed, where the bit lets requests pass (F1).
     pub fn clear(&self, bit: u64) {
         debug_assert!(bit < self.len);
-        self.words[word_of(bit)].fetch_and(!mask_of(bit), Ordering::AcqRel);
+        self.words[word_of(bit)].fetch_and(!mask_of(bit), acquire_release());
     }
 
     /// Sets every bit to `value`. Only while every port is closed, where `value` is 0 (F1).
     pub fn fill(&self, value: bool) {
         let fill = if value { u64::MAX } else { 0 };
         for word in &self.words {
-            word.store(fill, Ordering::Release);
+            word.store(fill, release());
         }
     }
 
     /// The `index`-th group of 64 bits.
     pub fn word(&self, index: usize) -> u64 {
-        self.words[index].load(Ordering::Acquire)
+        self.words[index].load(acquire())
     }
 
     /// Sets the `index`-th group of 64 bits. Bits may go from 1 to 0 only while every port is closed (F1).
     pub fn set_word(&self, index: usize, word: u64) {
-        self.words[index].store(word, Ordering::Release);
+        self.words[index].store(word, release());
     }
 
     /// Number of groups of 64 bits.
@@ -94,22 +109,34 @@ impl AtomicBits {
 }
 
 /// A plane as the owner holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Plane {
-    words: Vec<u64>,
+    /// Whole pages, in the words that they have on disk; from `len` on all bits are 0.
+    bits: BitVec<u64, Lsb0>,
     len: u64,
     ones: u64,
-    dirty: Vec<bool>,
+    /// One bit per page.
+    dirty: BitVec<u64, Lsb0>,
+}
+
+impl Clone for Plane {
+    /// Word by word: a `bitvec` clones itself bit range by bit range, ten times as slow, and a restore clones under
+    /// the closed gate.
+    fn clone(&self) -> Self {
+        let bits = BitVec::from_vec(self.bits.as_raw_slice().to_vec());
+        Self { bits, len: self.len, ones: self.ones, dirty: self.dirty.clone() }
+    }
 }
 
 impl Plane {
     /// `len` bits, all equal to `value`, no page dirty.
     pub fn new(len: u64, value: bool) -> Self {
-        let pages = usize::try_from(len.div_ceil(PAGE_BITS)).expect("planes fit in memory");
-        let mut plane = Self { words: vec![0; pages * PAGE_WORDS], len, ones: 0, dirty: vec![false; pages] };
+        let pages = index(len.div_ceil(PAGE_BITS));
+        let bits = BitVec::repeat(false, pages * PAGE_WORDS * 64);
+        let mut plane = Self { bits, len, ones: 0, dirty: BitVec::repeat(false, pages) };
         if value {
             plane.fill(true);
-            plane.dirty.fill(false);
+            plane.mark_all(false);
         }
         plane
     }
@@ -137,7 +164,7 @@ impl Plane {
     /// The bit at `bit`.
     pub fn get(&self, bit: u64) -> bool {
         assert!(bit < self.len, "bit {bit} of a plane of {}", self.len);
-        self.words[word_of(bit)] & mask_of(bit) != 0
+        self.bits[index(bit)]
     }
 
     /// Changes one bit and marks its page dirty if that was a change.
@@ -145,24 +172,17 @@ impl Plane {
         if self.get(bit) == value {
             return;
         }
-        self.words[word_of(bit)] ^= mask_of(bit);
+        self.bits.set(index(bit), value);
         self.ones = if value { self.ones + 1 } else { self.ones - 1 };
-        self.dirty[usize::try_from(bit / PAGE_BITS).expect("planes fit in memory")] = true;
+        self.mark_dirty(index(bit / PAGE_BITS));
     }
 
     /// Sets every bit to `value`; every page is dirty.
     pub fn fill(&mut self, value: bool) {
-        self.words.fill(0);
-        self.ones = 0;
-        if value {
-            let whole = word_of(self.len);
-            self.words[..whole].fill(u64::MAX);
-            if !self.len.is_multiple_of(64) {
-                self.words[whole] = mask_of(self.len) - 1;
-            }
-            self.ones = self.len;
-        }
-        self.dirty.fill(true);
+        let len = index(self.len);
+        self.bits[..len].fill(value);
+        self.ones = if value { self.len } else { 0 };
+        self.mark_all(true);
     }
 
     /// Says that what is on disk reads as this plane: after a fill that the superblock records (plane epoch).
@@ -172,107 +192,79 @@ impl Plane {
 
     /// The first bit at or after `from` that is `value`.
     pub fn find(&self, from: u64, value: bool) -> Option<u64> {
-        let mut bit = from;
-        while bit < self.len {
-            let word = self.words[word_of(bit)];
-            let candidates = (if value { word } else { !word }) & (u64::MAX << (bit % 64));
-            if candidates != 0 {
-                let found = bit / 64 * 64 + u64::from(candidates.trailing_zeros());
-                return (found < self.len).then_some(found);
-            }
-            bit = (bit / 64 + 1) * 64;
+        if from >= self.len {
+            return None;
         }
-        None
+        let bits = &self.bits[index(from)..index(self.len)];
+        let ahead = if value { bits.first_one() } else { bits.first_zero() };
+        ahead.map(|ahead| from + ahead as u64)
     }
 
     /// Number of 1 bits in `from..to`.
     pub fn count(&self, from: u64, to: u64) -> u64 {
-        let mut total = 0;
-        let mut bit = from;
-        while bit < to {
-            let end = ((bit / 64 + 1) * 64).min(to);
-            let mask = (u64::MAX << (bit % 64)) & (u64::MAX >> ((64 - end % 64) % 64));
-            total += u64::from((self.words[word_of(bit)] & mask).count_ones());
-            bit = end;
+        if from >= to {
+            return 0;
         }
-        total
+        self.bits[index(from)..index(to)].count_ones() as u64
     }
 
     /// The `index`-th group of 64 bits.
     pub fn word(&self, index: usize) -> u64 {
-        self.words[index]
+        self.bits.as_raw_slice()[index]
     }
 
     /// The words of page `page`.
     pub fn page_words(&self, page: usize) -> &[u64] {
-        &self.words[page * PAGE_WORDS..(page + 1) * PAGE_WORDS]
+        &self.bits.as_raw_slice()[page * PAGE_WORDS..(page + 1) * PAGE_WORDS]
     }
 
     /// Replaces page `page` by what was read from disk; bits behind the end are dropped.
     pub fn load_page(&mut self, page: usize, words: &[u64]) {
         let first = page as u64 * PAGE_BITS;
-        for bit in 0..PAGE_BITS.min(self.len - first) {
-            let value = words[word_of(bit)] & mask_of(bit) != 0;
-            self.put(first + bit, value);
-        }
-        self.dirty[page] = false;
+        let end = (first + PAGE_BITS).min(self.len);
+        let old = self.count(first, end);
+        let bits = &mut self.bits[index(first)..index(end)];
+        bits.copy_from_bitslice(&words.view_bits()[..bits.len()]);
+        self.ones = self.ones - old + self.count(first, end);
+        self.dirty.set(page, false);
     }
 
     /// Takes the next dirty page at or after `from` off the dirty list.
     pub fn take_dirty(&mut self, from: usize) -> Option<usize> {
-        let page = (from..self.dirty.len()).find(|&page| self.dirty[page])?;
-        self.dirty[page] = false;
+        let page = from + self.dirty.get(from..)?.first_one()?;
+        self.dirty.set(page, false);
         Some(page)
     }
 
     /// Marks one page dirty.
     pub fn mark_dirty(&mut self, page: usize) {
-        self.dirty[page] = true;
+        self.dirty.set(page, true);
     }
 
     /// Whether any page is dirty.
     pub fn is_dirty(&self) -> bool {
-        self.dirty.iter().any(|&dirty| dirty)
+        self.dirty.any()
     }
 
     /// ORs shared bits of the same length into this plane.
     pub fn or_shared(&mut self, shared: &AtomicBits) {
         assert_eq!(self.len, shared.len(), "planes of one master have one length");
-        for index in 0..word_of(self.len.div_ceil(64) * 64) {
-            let mut new = shared.word(index) & !self.words[index];
-            while new != 0 {
-                let bit = index as u64 * 64 + u64::from(new.trailing_zeros());
-                if bit < self.len {
-                    self.put(bit, true);
-                }
-                new &= new - 1;
+        for (index, (word, shared)) in self.bits.as_raw_mut_slice().iter_mut().zip(&shared.words).enumerate()
+        {
+            let new = shared.load(acquire()) & !*word;
+            if new == 0 {
+                continue;
+            }
+            let left = self.len - index as u64 * 64;
+            let new = if left < 64 { new & (mask_of(left) - 1) } else { new };
+            *word |= new;
+            self.ones += u64::from(new.count_ones());
+            if new != 0 {
+                self.dirty.set(index / PAGE_WORDS, true);
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn plane_equals_a_vector_of_bools(len in 1u64..70_000, ops in prop::collection::vec((0u64..70_000, any::<bool>()), 0..200), from in 0u64..70_000, to in 0u64..70_000, start in any::<bool>()) {
-            let mut plane = Plane::new(len, start);
-            let mut naive = vec![start; usize::try_from(len).unwrap()];
-            for (bit, value) in ops {
-                plane.put(bit % len, value);
-                naive[usize::try_from(bit % len).unwrap()] = value;
-            }
-            let (from, to) = (from % len, to % len);
-            prop_assert_eq!(plane.ones(), naive.iter().filter(|b| **b).count() as u64);
-            for value in [false, true] {
-                let expect = (from..len).find(|&b| naive[usize::try_from(b).unwrap()] == value);
-                prop_assert_eq!(plane.find(from, value), expect);
-            }
-            let expect = (from..to.max(from)).filter(|&b| naive[usize::try_from(b).unwrap()]).count() as u64;
-            prop_assert_eq!(plane.count(from, to.max(from)), expect);
-        }
-    }
-}
+mod tests;

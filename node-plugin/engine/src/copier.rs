@@ -4,14 +4,119 @@
 //! share one journal block and one flush of each device. Until the record is durable the run stays locked and
 //! is read from the master; a write that waits for it makes the batch go out at once.
 
-use crate::action::{Action, CommandId, CopyLimits, Done, Now, Refusal, SetIndex};
+use crate::action::{Action, CopyId, Now, SetIndex};
+use crate::command::{CommandId, CopyLimits, Done, Refusal};
+use crate::copy::Job;
+use crate::ending::Ending;
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{PlaneId, SetState};
-use crate::set::{Commit, Ending};
+use crate::superblock::Commit;
 use crate::units::{Chunk, ChunkRun};
 
 /// Copies whose records share a block: 16 of 1 MiB cost one record write and two flushes (performance plan, 2.7).
 const BATCH: usize = 16;
+
+/// Background copies in flight where nothing else is asked: 4 x 1 MiB keep a device busy (performance plan, 2.7).
+pub const COPIES_IN_FLIGHT_DEFAULT: u16 = 4;
+
+/// The background copier of a set, whichever way it copies: where it is, what it may do, what waits for company.
+#[derive(Debug)]
+pub(crate) struct Copier {
+    limits: CopyLimits,
+    cursor: u64,
+    in_flight: u16,
+    /// Copies to the shadow whose data is written and whose records wait for company.
+    batch: Vec<CopyId>,
+    /// Bytes that may be copied now, by the rate limit.
+    allowance: u64,
+    refilled: Now,
+    /// Bytes copied since the epoch began.
+    copied_bytes: u64,
+}
+
+impl Copier {
+    /// One that has copied nothing yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            limits: CopyLimits { bytes_per_second: None, in_flight: COPIES_IN_FLIGHT_DEFAULT },
+            cursor: 0,
+            in_flight: 0,
+            batch: Vec::new(),
+            allowance: 0,
+            refilled: Now(0),
+            copied_bytes: 0,
+        }
+    }
+
+    /// A new epoch begins.
+    pub(crate) fn restart(&mut self) {
+        (self.cursor, self.copied_bytes) = (0, 0);
+    }
+
+    /// The chunk that it looks at next.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Runs that are on their way.
+    pub(crate) fn in_flight(&self) -> usize {
+        usize::from(self.in_flight)
+    }
+
+    /// Bytes copied since the epoch began.
+    pub(crate) fn copied_bytes(&self) -> u64 {
+        self.copied_bytes
+    }
+
+    /// Whether limits admit another run. Those that wait for company do not count as work in flight.
+    pub(crate) fn admits(&self, waiting: usize, chunk_bytes: u64) -> bool {
+        let limit = usize::from(self.limits.in_flight);
+        let in_time = self.limits.bytes_per_second.is_none() || self.allowance >= chunk_bytes;
+        self.in_flight() - waiting < limit && self.in_flight() < BATCH + limit && in_time
+    }
+
+    /// Bytes of a run through a buffer of this size: no more than the rate allows now.
+    fn run_bytes(&self, buffer: u64) -> u64 {
+        self.limits.bytes_per_second.map_or(buffer, |_| buffer.min(self.allowance))
+    }
+
+    /// A run has begun.
+    pub(crate) fn begun(&mut self, end: Chunk, bytes: u64) {
+        self.allowance = self.allowance.saturating_sub(bytes);
+        self.in_flight += 1;
+        self.cursor = end.0;
+    }
+
+    /// A run goes on as so many.
+    pub(crate) fn split(&mut self, runs: u32) {
+        self.in_flight += u16::try_from(runs - 1).expect("a buffer has few chunks");
+    }
+
+    /// A run is over.
+    pub(crate) fn over(&mut self, bytes: u64) {
+        self.in_flight -= 1;
+        self.copied_bytes += bytes;
+    }
+
+    /// The data of a copy to the shadow is written; its record waits for company.
+    pub(crate) fn await_company(&mut self, copy: CopyId) {
+        self.batch.push(copy);
+    }
+
+    /// What waits for company goes out, or concerns nobody any more.
+    pub(crate) fn take_batch(&mut self) -> Vec<CopyId> {
+        std::mem::take(&mut self.batch)
+    }
+
+    /// Refills what the rate limit allows; at most a second's worth is saved up.
+    fn refill(&mut self, now: Now, chunk_bytes: u64) {
+        if let Some(rate) = self.limits.bytes_per_second {
+            let earned = rate.saturating_mul(now.0.saturating_sub(self.refilled.0)) / 1000;
+            self.allowance = self.allowance.saturating_add(earned).min(rate.max(chunk_bytes));
+        }
+        self.refilled = now;
+    }
+}
 
 impl Owner {
     /// Starts background copies as far as limits and buffers allow; asks for completion when there is nothing left.
@@ -36,25 +141,15 @@ impl Owner {
 
     fn start_background_copies(&mut self, index: SetIndex, out: &mut OwnerOutput) {
         loop {
-            let set = self.set(index);
-            let copier = &set.copier;
-            // Copies in the batch wait for company: they do not count as work in flight.
-            let working = usize::from(copier.in_flight) - copier.batch.len();
-            let room = usize::from(copier.in_flight) < BATCH + usize::from(copier.limits.in_flight);
-            if working >= usize::from(copier.limits.in_flight) || !room || self.free_copier_buffers.is_empty()
-            {
-                return;
-            }
-            if copier.limits.bytes_per_second.is_some() && copier.allowance < self.geometry.chunk_bytes() {
+            let copier = &self.set(index).copier;
+            let admitted = copier.admits(copier.batch.len(), self.geometry.chunk_bytes());
+            if !admitted || !self.buffers.has_free_copier() {
                 return;
             }
             let Some(run) = self.next_background_run(index) else { return };
             let bytes = self.geometry.bytes_of(run).len;
-            let copier = &mut self.set_mut(index).copier;
-            copier.allowance = copier.allowance.saturating_sub(bytes);
-            copier.in_flight += 1;
-            copier.cursor = run.end().0;
-            self.start_copy(run, Some(index), Some(index), None, out);
+            self.set_mut(index).copier.begun(run.end(), bytes);
+            self.start_copy(run, Some(index), Job::Background(index), out);
         }
     }
 
@@ -62,7 +157,7 @@ impl Owner {
     fn next_background_run(&self, index: SetIndex) -> Option<ChunkRun> {
         let set = self.set(index);
         let held = set.plane(PlaneId::Held);
-        let free = |chunk: u64| !set.is_satisfied(Chunk(chunk)) && !self.locks.contains_key(&Chunk(chunk));
+        let free = |chunk: u64| !set.is_satisfied(Chunk(chunk)) && self.copies.lock(Chunk(chunk)).is_none();
         let from = |start: u64, end: u64| {
             let mut at = held.find(start, false);
             while let Some(chunk) = at.filter(|chunk| *chunk < end) {
@@ -85,10 +180,7 @@ impl Owner {
 
     /// Most chunks of one background run: a buffer's worth, and no more than the rate allows now.
     pub(crate) fn background_chunks(&self, index: SetIndex) -> u64 {
-        let copier = &self.set(index).copier;
-        let buffer = self.limits.copier_buffer_bytes;
-        let bytes = copier.limits.bytes_per_second.map_or(buffer, |_| buffer.min(copier.allowance));
-        bytes / self.geometry.chunk_bytes()
+        self.set(index).copier.run_bytes(self.limits.copier_buffer_bytes) / self.geometry.chunk_bytes()
     }
 
     fn maybe_seal_batch(&mut self, index: SetIndex) {
@@ -96,8 +188,8 @@ impl Owner {
         if copier.batch.is_empty() {
             return;
         }
-        let all_written = usize::from(copier.in_flight) == copier.batch.len();
-        let awaited = || copier.batch.iter().any(|id| !self.copies[id].waiters.is_empty());
+        let all_written = copier.in_flight() == copier.batch.len();
+        let awaited = || copier.batch.iter().any(|id| self.copies.of(*id).is_awaited());
         if copier.batch.len() >= BATCH || all_written || self.gate.is_some() || awaited() {
             self.seal_batch(index);
         }
@@ -132,7 +224,7 @@ impl Owner {
             Ok(to) => {
                 let set = self.set_mut(index);
                 set.state_command = Some(id);
-                set.commits.push_back(Commit::State(to));
+                set.superblock.commit(Commit::State(to));
             }
         }
     }
@@ -149,18 +241,9 @@ impl Owner {
         out.actions.push(Action::Answer { command: id, result: Ok(Done::Ok) });
     }
 
-    /// Refills what the rate limits allow; at most a second's worth is saved up.
+    /// Refills what the rate limits allow.
     pub(crate) fn refill_allowances(&mut self) {
-        let now = self.now;
-        let chunk = self.geometry.chunk_bytes();
-        for set in self.sets.iter_mut().flatten() {
-            let copier = &mut set.copier;
-            if let Some(rate) = copier.limits.bytes_per_second {
-                let Now(ms) = now;
-                let earned = rate.saturating_mul(ms.saturating_sub(copier.refilled.0)) / 1000;
-                copier.allowance = copier.allowance.saturating_add(earned).min(rate.max(chunk));
-            }
-            copier.refilled = now;
-        }
+        let (now, chunk) = (self.now, self.geometry.chunk_bytes());
+        self.sets.iter_mut().flatten().for_each(|set| set.copier.refill(now, chunk));
     }
 }

@@ -6,11 +6,13 @@
 //! come back (E6).
 
 use crate::action::Now;
-use crate::action::{Action, Refusal, SetIndex, Unrecordable};
+use crate::action::{Action, SetIndex, Unrecordable};
+use crate::command::Refusal;
+use crate::ending::Ending;
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{OfflineCause, SetState};
-use crate::set::{Checkpoint, Commit, Committing, Ending};
+use crate::superblock::Commit;
 
 /// A record of an end that could not be written is tried again after this long, in milliseconds.
 const GIVE_UP_RETRY_MS: u64 = 1000;
@@ -48,7 +50,7 @@ impl Owner {
         }
         let set = self.set_mut(index);
         set.ending = Ending::Superblock(OfflineCause::Shadow);
-        set.commits.push_back(Commit::State(SetState::Offline(OfflineCause::Shadow)));
+        set.superblock.commit(Commit::State(SetState::Offline(OfflineCause::Shadow)));
         self.legs_await_end(index);
     }
 
@@ -62,24 +64,16 @@ impl Owner {
         set.maps.set_failing(true);
         self.reclaim_buffers(index, out);
         let set = self.set_mut(index);
-        set.pages_in_flight = 0;
-        set.checkpoint = Checkpoint::Idle;
-        let gate_was_waiting = set.commits.iter().any(|commit| commit.is_of_gate());
-        set.commits.clear();
-        let committing = std::mem::replace(&mut set.committing, Committing::Idle);
-        let gate_was_committing = doubtful.is_some()
-            || matches!(committing, Committing::Slot { commit, .. } if commit.is_of_gate());
-        let epoch = match (doubtful, gate_was_committing) {
-            (Some(epoch), _) => epoch,
-            (None, true) => set.pending_header.epoch,
-            (None, false) => set.header.epoch,
-        };
+        set.checkpoint.fail();
+        let dropped = set.superblock.fail();
+        let begun = doubtful.or(dropped.gate_epoch);
+        let epoch = begun.unwrap_or(set.header.epoch);
         // An image that has ended already needs no second record, unless a new one may have begun.
-        if matches!(set.ending, Ending::Elsewhere { .. })
-            || (set.ending == Ending::Recorded || !set.header.state.is_online()) && !gate_was_committing
+        if set.ending.is_elsewhere()
+            || (set.ending == Ending::Recorded || !set.header.state.is_online()) && begun.is_none()
         {
             // A gate whose superblock was not even begun has nothing to wait for any more.
-            if gate_was_waiting && !matches!(set.ending, Ending::Elsewhere { .. }) {
+            if dropped.gate_waited && !set.ending.is_elsewhere() {
                 self.gate_set_ended(index, OfflineCause::Bitmap, out);
             }
             self.head_failed(index);
@@ -133,27 +127,12 @@ impl Owner {
         self.legs_ended(index);
         // Bits only go from 0 to 1 here: one set less wants something.
         self.publish_pass();
-        self.recount_activations();
+        self.recount_regions();
         self.wake_confirmed(index);
         if self.restores_from(index) {
             self.restore_unrecorded(out);
         }
         self.gate_set_ended(index, cause, out);
-    }
-
-    /// Regions that only waited for sets that track no more are active.
-    fn recount_activations(&mut self) {
-        let mut regions: Vec<u64> = self.activations.keys().copied().collect();
-        regions.sort_unstable();
-        for region in regions {
-            let tracks = |set: &&crate::set::VolumeSet| {
-                set.is_tracking() && !set.plane(set.region_plane()).get(region)
-            };
-            let wanting = self.sets.iter().flatten().filter(tracks).count();
-            let activation = self.activations.get_mut(&region).expect("listed");
-            activation.outstanding = u32::try_from(wanting).expect("at most 16 sets") + 1;
-            self.region_settled(region);
-        }
     }
 
     /// Time has passed: deadlines, retries, rate limits.
@@ -173,6 +152,7 @@ impl Owner {
                 self.bitmap_failed(index, out);
             }
             self.retry_give_up(index, out);
+            self.confirm_quiet(index);
         }
         self.gate_tick(out);
     }

@@ -3,11 +3,23 @@
 //! No timer and no waiting for a group: an item that needs a flush gets the next one issued, and at most
 //! [`IN_FLIGHT_MAX`] are in flight per device, so that everything that arrives meanwhile shares the next.
 
-use crate::action::Durability;
+use crate::action::{Durability, FlushTicket};
 use std::collections::VecDeque;
 
 /// Flushes in flight per device. Two: one working, one collecting; more was no faster in the model (performance plan, 2.1).
 pub(crate) const IN_FLIGHT_MAX: usize = 2;
+
+/// Where all flushes of a master get their tickets.
+#[derive(Debug, Default)]
+pub(crate) struct Tickets(u64);
+
+impl Tickets {
+    /// One that nobody has had.
+    pub(crate) fn take(&mut self) -> FlushTicket {
+        self.0 += 1;
+        FlushTicket(self.0)
+    }
+}
 
 /// The tickets of one device; `T` is what waits for durability.
 #[derive(Debug)]
@@ -16,8 +28,7 @@ pub(crate) struct Flusher<T> {
     /// Counts completed writes that asked for durability.
     clock: u64,
     issued: u64,
-    next_ticket: u64,
-    in_flight: Vec<(u64, u64)>,
+    in_flight: Vec<(FlushTicket, u64)>,
     waiting: VecDeque<(u64, T)>,
     ready: Vec<T>,
 }
@@ -28,7 +39,6 @@ impl<T> Flusher<T> {
             durability,
             clock: 0,
             issued: 0,
-            next_ticket: 0,
             in_flight: Vec::with_capacity(IN_FLIGHT_MAX),
             waiting: VecDeque::with_capacity(64),
             ready: Vec::with_capacity(64),
@@ -62,20 +72,19 @@ impl<T> Flusher<T> {
     }
 
     /// The next flush to issue, if one is needed and may be issued now.
-    pub(crate) fn issue(&mut self) -> Option<u64> {
+    pub(crate) fn issue(&mut self, tickets: &mut Tickets) -> Option<FlushTicket> {
         let needed = self.waiting.back().is_some_and(|(at, _)| *at > self.issued);
         if !needed || self.in_flight.len() >= IN_FLIGHT_MAX {
             return None;
         }
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+        let ticket = tickets.take();
         self.issued = self.clock;
         self.in_flight.push((ticket, self.clock));
         Some(ticket)
     }
 
     /// A flush has succeeded.
-    pub(crate) fn flushed(&mut self, ticket: u64) {
+    pub(crate) fn flushed(&mut self, ticket: FlushTicket) {
         let Some(index) = self.in_flight.iter().position(|(number, _)| *number == ticket) else { return };
         let (_, covers) = self.in_flight.swap_remove(index);
         while let Some((at, _)) = self.waiting.front()
@@ -93,6 +102,12 @@ impl<T> Flusher<T> {
     /// Whether nothing waits and nothing is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.in_flight.is_empty() && self.ready.is_empty()
+    }
+
+    /// Begins anew with another way to durability: a flush that was issued before proves nothing from here on.
+    pub(crate) fn restart(&mut self, durability: Durability) {
+        self.fail();
+        self.durability = durability;
     }
 
     /// The device has failed: nothing that waits will ever be durable.

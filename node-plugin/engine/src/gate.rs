@@ -23,19 +23,20 @@
 //! through, and either decision is right for it as long as all members get the same
 //! (the store's `decide` has the rule).
 
+mod admission;
 mod flip;
 mod steps;
 mod together;
 
-use crate::action::{
-    Action, CUT_MEMBERS_MAX, Command, CommandId, CopyKind, CutMember, Device, Direction, Done, Now, Refusal,
-    SetIndex,
-};
+use crate::action::{Action, FlushTicket, HeadMove, Now, SetIndex};
+use crate::command::{CommandId, CutMember, Direction, Done, Refusal};
+use crate::ending::Ending;
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::port::ToPort;
-use crate::record::{OfflineCause, PlaneId, SetHeader, SetState};
-use crate::set::{Checkpoint, Commit, Committing, Ending, VolumeSet};
+use crate::record::{OfflineCause, PlaneId, SetHeader};
+use crate::set::{FlushRound, VolumeSet};
+use crate::superblock::Commit;
 use crate::units::Id128;
 use std::sync::Arc;
 
@@ -87,8 +88,8 @@ enum Phase {
     Closing,
     Draining,
     SourceFlush,
-    /// Flushes of this many shadows and bitmap volumes are awaited.
-    ShadowFlush(u32),
+    /// So many flushes of this round, of shadows and bitmap volumes, are awaited.
+    ShadowFlush(FlushRound, u32),
     Checkpointing,
     Head,
     /// Several sets: somebody has to say that it goes on.
@@ -114,7 +115,7 @@ pub(crate) struct Gate {
     phase_since: Now,
     closed_at: Option<Now>,
     drained_at: Option<Now>,
-    flush_ticket: Option<u64>,
+    flush_ticket: Option<FlushTicket>,
     /// Sets whose superblock or head is awaited.
     awaited: Vec<SetIndex>,
 }
@@ -153,7 +154,7 @@ impl Owner {
                 false
             }
             Phase::SourceFlush
-            | Phase::ShadowFlush(_)
+            | Phase::ShadowFlush(..)
             | Phase::Head
             | Phase::Gated
             | Phase::Doubting
@@ -183,102 +184,9 @@ impl Owner {
         }
     }
 
-    /// What a command needs the gate for; or its answer, if that is known already.
-    fn gate_purpose(&self, command: Command) -> Result<Result<Done, Purpose>, Refusal> {
-        let known = |set: SetIndex| self.sets[usize::from(set.0)].as_ref().ok_or(Refusal::NoSuchSet);
-        match command {
-            Command::Cut { member, cut, unix_ms } => {
-                let set = known(member.set)?;
-                if set.header.cut == cut && set.header.state.is_online() {
-                    return Ok(Ok(Done::Cut { epoch: set.header.epoch }));
-                }
-                let members = vec![self.checked(member)?];
-                Ok(Err(Purpose::Cut { members, cut, unix_ms, all: None }))
-            }
-            Command::Prepare { members, cut, unix_ms, all } => {
-                let done = |member: &CutMember| {
-                    known(member.set).map(|set| set.header.cut == cut && set.header.state.is_online())
-                };
-                if members.iter().map(done).collect::<Result<Vec<_>, _>>()?.into_iter().all(|done| done) {
-                    return Ok(Ok(Done::Ok));
-                }
-                if all.len() > CUT_MEMBERS_MAX {
-                    return Err(Refusal::TooManyMembers);
-                }
-                let twice = |at: usize| members[..at].iter().any(|other| other.set == members[at].set);
-                let restores =
-                    members.iter().filter(|member| member.direction == Direction::ToMaster).count();
-                if (0..members.len()).any(twice) || restores > 1 {
-                    return Err(Refusal::Twice);
-                }
-                let members = members.into_iter().map(|member| self.checked(member));
-                let members = members.collect::<Result<Vec<_>, _>>()?;
-                Ok(Err(Purpose::Cut { members, cut, unix_ms, all: Some(all) }))
-            }
-            Command::Disable { set: index, force } => {
-                let set = known(index)?;
-                if self.restore.is_some() {
-                    return Err(Refusal::Restoring);
-                }
-                if set.header.state.is_copying() && !force {
-                    return Err(Refusal::Dependent);
-                }
-                Ok(Err(Purpose::Disable { set: index }))
-            }
-            Command::Detach if self.restore.is_some() => Err(Refusal::Restoring),
-            Command::Detach => Ok(Err(Purpose::Detach)),
-            Command::Abort { .. }
-            | Command::Resume { .. }
-            | Command::SetCopyLimits { .. }
-            | Command::Flip { .. }
-            | Command::Decide { .. } => {
-                unreachable!("these open no gate")
-            }
-        }
-    }
-
-    /// Whether a set can be a member of a cut now.
-    fn checked(&self, member: CutMember) -> Result<CutMember, Refusal> {
-        let index = member.set;
-        let set = self.sets[usize::from(index.0)].as_ref().ok_or(Refusal::NoSuchSet)?;
-        if self.restore.is_some() {
-            return Err(Refusal::Restoring);
-        }
-        match (set.header.state, set.ending) {
-            (SetState::Offline(cause), _) if !member.reset => return Err(Refusal::Offline(cause)),
-            (_, Ending::Superblock(cause) | Ending::Elsewhere { cause, .. }) => {
-                return Err(Refusal::Offline(cause));
-            }
-            _ => {}
-        }
-        for (device, watch) in
-            [(Device::Shadow(index), &set.shadow_watch), (Device::Bitmap(index), &set.bitmap_watch)]
-        {
-            if watch.has_abandoned() {
-                return Err(Refusal::AbandonedIo(device));
-            }
-        }
-        if set.head_moving {
-            // Given up, but when it comes back its next step writes over the head of whatever is there (E6).
-            return Err(Refusal::AbandonedIo(Device::Shadow(index)));
-        }
-        match member.direction {
-            Direction::ToShadow => {
-                let update = member.kind == CopyKind::Update && set.header.state.is_online();
-                let kind = if update { CopyKind::Update } else { CopyKind::Full };
-                Ok(CutMember { kind, ..member })
-            }
-            Direction::ToMaster if set.header.state != set.parameters.mode.at_rest() => Err(Refusal::NoImage),
-            Direction::ToMaster => match set.plane(PlaneId::Lost).ones() {
-                0 => Ok(member),
-                lost => Err(Refusal::LostChunks(lost)),
-            },
-        }
-    }
-
     fn gate_step(&mut self, out: &mut OwnerOutput) {
         let Some(gate) = &self.gate else { return };
-        let ending = |set: &VolumeSet| matches!(set.ending, Ending::Superblock(_) | Ending::Elsewhere { .. });
+        let ending = |set: &VolumeSet| set.ending.cause().is_some();
         if self.sets.iter().flatten().any(|set| ending(set) && gate.purpose.concerns(set.index)) {
             // The end is being recorded; the gate goes on, or opens, when it is.
             return;
@@ -292,8 +200,9 @@ impl Owner {
             }
             Phase::Settling => {
                 let settled = |set: &VolumeSet| {
-                    set.checkpoint == Checkpoint::Idle && !set.checkpoint_wanted && !set.header.merging
-                        || !set.header.state.is_online()
+                    set.checkpoint.is_idle()
+                        && (!set.checkpoint.is_wanted() && !set.header.merging
+                            || !set.header.state.is_online())
                 };
                 let mut concerned = self.sets.iter().flatten().filter(|set| gate.purpose.concerns(set.index));
                 if concerned.all(settled) {
@@ -313,7 +222,7 @@ impl Owner {
             Phase::Checkpointing => self.finish_checkpoint(out),
             Phase::Closing if is_off(Rule::DrainBeforeFlip) => self.gate_to(Phase::Draining),
             Phase::Closing
-            | Phase::ShadowFlush(_)
+            | Phase::ShadowFlush(..)
             | Phase::Head
             | Phase::Gated
             | Phase::Doubting
@@ -345,14 +254,17 @@ impl Owner {
 
     fn may_commit(&self, index: SetIndex) -> bool {
         let set = self.set(index);
-        set.committing == Committing::Idle && set.commits.is_empty()
+        set.superblock.is_settled()
     }
 
     /// Whether nothing is on its way to any device but what the workload may still read.
     fn is_drained(&self) -> bool {
-        self.copies.is_empty()
-            && self.activations.is_empty()
-            && self.sets.iter().flatten().all(|set| !set.is_serving() || set.is_drained())
+        let concerns = |index| self.gate.as_ref().is_some_and(|gate| gate.purpose.concerns(index));
+        let drained = |set: &VolumeSet| match set.is_serving() {
+            true => set.is_drained(),
+            false => !concerns(set.index) || set.is_settled(),
+        };
+        self.copies.is_empty() && self.regions.is_idle() && self.sets.iter().flatten().all(drained)
     }
 
     /// The port holds everything back and has nothing in flight.
@@ -400,7 +312,7 @@ impl Owner {
         self.gate_to(phase);
         for index in &sets {
             let header = self.gate_header(*index, &purpose);
-            self.set_mut(*index).commits.push_back(commit(header));
+            self.set_mut(*index).superblock.commit(commit(header));
         }
         self.gate.as_mut().expect("a gate in progress").awaited = sets;
     }
@@ -447,6 +359,7 @@ impl Owner {
                 self.gate_done(out);
             }
             (_, Purpose::Disable { set }) => {
+                self.set_mut(set).has_ended();
                 self.set_mut(set).publish_maps();
                 out.messages.push(ToPort::Maps(set, None));
                 self.gate_done(out);
@@ -506,6 +419,7 @@ impl Owner {
         for member in gate.purpose.restored() {
             clear_plane(self.set_mut(member.set), PlaneId::Pending);
             self.maps.set_source_failed(false);
+            out.actions.push(Action::ForgetHead { set: member.set });
         }
         if !matches!(gate.phase, Phase::Preflush | Phase::Settling) {
             out.messages.push(ToPort::Open);
@@ -525,11 +439,11 @@ impl Owner {
         let is_detach = gate.purpose == Purpose::Detach;
         if let Some(set) = self.sets[usize::from(index.0)].as_mut() {
             // Its superblock, if it still waits for its turn, would come after the gate is open again.
-            set.commits.retain(|commit| !commit.is_of_gate());
+            set.superblock.drop_gate();
         }
         match phase {
             // Detach goes on with the other sets.
-            Phase::ShadowFlush(_) if is_detach => self.gate_to(Phase::SourceFlush),
+            Phase::ShadowFlush(..) if is_detach => self.gate_to(Phase::SourceFlush),
             Phase::Committing if is_detach => {
                 if self.no_longer_awaited(index) {
                     self.awaited_done(out);
@@ -572,7 +486,10 @@ impl Owner {
                 |index: &SetIndex| self.now.0 >= since + self.set(*index).parameters.shadow_deadline_ms;
             let late: Vec<SetIndex> = gate.awaited.iter().copied().filter(late).collect();
             for index in late {
-                self.shadow_failed(index, out);
+                match self.set(index).head_moving {
+                    Some(HeadMove::Keep) => self.bitmap_failed(index, out),
+                    Some(HeadMove::Out | HeadMove::Back) | None => self.shadow_failed(index, out),
+                }
             }
             return;
         }

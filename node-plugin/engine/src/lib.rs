@@ -34,9 +34,13 @@
 
 mod action;
 mod bits;
+mod buffers;
+mod checkpoint;
+mod command;
 mod copier;
 mod copy;
 mod durable;
+mod ending;
 mod failure;
 mod flush;
 mod gate;
@@ -47,18 +51,26 @@ pub mod mutation;
 mod owner;
 mod port;
 mod record;
+mod regions;
+mod requests;
 mod restore;
 mod set;
 mod shared;
+mod superblock;
 mod units;
+mod watch;
+mod writes;
 
 pub use action::{
-    Action, CUT_MEMBERS_MAX, Command, CommandId, CopyBuf, CopyId, CopyKind, CopyLimits, CutMember, Device,
-    Direction, Done, Durability, Event, HeadMove, InDoubt, IoKind, Memory, Now, OpId, Place, Refusal,
-    Request, RequestError, RequestId, RequestKind, Route, SETS_MAX, SetIndex, SetParameters, Side,
-    Unrecordable,
+    Action, CopyBuf, CopyId, Device, Durability, Event, FlushTicket, HeadMove, IoKind, Memory, Now, OpId,
+    Place, Request, RequestError, RequestId, RequestKind, RestoreStatus, RestoreStop, Route, SETS_MAX,
+    SetIndex, SetKey, SetParameters, Side, Unrecordable,
 };
 pub use bits::{AtomicBits, PAGE_BITS, PAGE_WORDS, Plane};
+pub use command::{
+    CUT_MEMBERS_MAX, Command, CommandId, CopyKind, CopyLimits, CutMember, Direction, Done, InDoubt, Refusal,
+};
+pub use copier::COPIES_IN_FLIGHT_DEFAULT;
 pub use geometry::{
     CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Geometry, GeometryError, REGION_BYTES,
 };
@@ -68,7 +80,7 @@ pub use record::{
     JournalBlock, Mode, OfflineCause, PLANES, PlaneHeader, PlaneId, RECORDS_PER_BLOCK, Record, SetHeader,
     SetState, TrackingPair,
 };
-pub use set::{COPIES_IN_FLIGHT_DEFAULT, SetImage};
+pub use set::SetImage;
 pub use units::{
     ByteRange, Chunk, ChunkRun, Epoch, Id128, RingGeneration, SECTOR, Sequence, SuperblockGeneration,
 };

@@ -4,7 +4,7 @@
 //! comes out is executed in order. One port on the owner's thread is what there is now; the two only talk by
 //! messages and shared bits, so more ports on other threads change nothing inside either.
 
-use crate::action::{Action, Event, Now, OpId, SetIndex, SetParameters};
+use crate::action::{Action, Event, Now, OpId, RestoreStatus, SetIndex, SetParameters};
 use crate::geometry::Geometry;
 use crate::owner::{Counters, Limits, Owner, OwnerOutput};
 use crate::port::{Port, PortOutput, ToPort};
@@ -36,6 +36,8 @@ pub struct SetStatus {
     pub copied_bytes: u64,
     /// Operations that were given up and have not come back.
     pub abandoned: bool,
+    /// The restore from the set, from its flip until nothing is pending.
+    pub restore: Option<RestoreStatus>,
 }
 
 /// Chunks of a run, by kind.
@@ -175,8 +177,9 @@ impl Master {
             },
             differs: self.owner.differing(set),
             chunks: self.geometry.chunk_count(),
-            copied_bytes: set.copier.copied_bytes,
+            copied_bytes: set.copier.copied_bytes(),
             abandoned: set.shadow_watch.has_abandoned() || set.bitmap_watch.has_abandoned(),
+            restore: self.owner.restore_status(set),
         })
     }
 

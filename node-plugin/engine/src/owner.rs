@@ -4,31 +4,40 @@
 //! copies, records, regions, checkpoints, cuts. Nothing here blocks, reads a clock or allocates per pass-through
 //! request; the workload's own buffers are never touched.
 //!
-//! | file | what |
+//! Each life cycle has a type of its own, with its states drawn at the top of its file and its fields closed; the owner
+//! holds them and carries events from one to the other:
+//!
+//! | file | life cycle |
 //! |---|---|
-//! | `owner.rs` | requests that need something, completions |
-//! | `copy.rs` | a run of chunks from the master to the shadows that need it |
-//! | `copier.rs` | the background copier of independent sets |
-//! | `durable.rs` | journal blocks, flush tickets, superblock commits, checkpoints |
-//! | `gate.rs` | cut, completion, disable, detach: everything done under the closed gate |
-//! | `restore.rs` | runs of chunks from a shadow back to the master |
-//! | `failure.rs` | deadlines, offline, giving up |
+//! | `requests.rs` | a request that the owner keeps; tickets, which are never used twice |
+//! | `writes.rs` | what a write needs before it may go |
+//! | `copy/` | a run of chunks from the master to the shadows that need it; its legs, one per set |
+//! | `restore/` | a restore; runs from the shadow to the master; chunks that are overwritten instead |
+//! | `buffers.rs`, `regions.rs` | copy buffers, and regions of the write-intent log that become active |
+//! | `copier.rs` | the background copier of a set, and its limits |
+//! | `journal.rs`, `flush.rs`, `durable.rs` | records and flushes, and what they make durable |
+//! | `superblock.rs`, `checkpoint.rs` | commits of a superblock; pages, and then such a commit |
+//! | `gate.rs`, `gate/` | cut, completion, disable, detach: everything done under the closed gate |
+//! | `watch.rs`, `failure.rs`, `ending.rs` | deadlines, devices that fail, the end of an image |
 
 use crate::action::{
-    Action, Command, CommandId, CopyBuf, CopyId, CutMember, Device, Event, Now, OpId, Refusal, Request,
-    RequestError, RequestId, RequestKind, SETS_MAX, SetIndex, SetParameters, Side,
+    Action, CopyId, Device, Durability, Event, Now, OpId, SETS_MAX, SetIndex, SetKey, SetParameters,
 };
-use crate::copy::Copy;
+use crate::buffers::Buffers;
+use crate::command::{Command, CommandId, CutMember, Refusal};
+use crate::copy::Copies;
+use crate::flush::{Flusher, Tickets};
 use crate::gate::Gate;
 use crate::geometry::Geometry;
-use crate::mutation::{Rule, is_off};
 use crate::port::{ToOwner, ToPort};
-use crate::record::{PlaneId, Record};
+use crate::record::PlaneId;
+use crate::regions::Regions;
+use crate::requests::{Requests, Ticket};
 use crate::restore::Restore;
-use crate::set::{Commit, SetImage, VolumeSet};
+use crate::set::{FlushRound, SetImage, VolumeSet};
 use crate::shared::MasterMaps;
-use crate::units::{ByteRange, Chunk, ChunkRun, Sequence};
-use std::collections::{HashMap, HashSet, VecDeque};
+use crate::units::{Chunk, Sequence};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Fixed sizes of an owner.
@@ -85,18 +94,6 @@ pub struct Counters {
     pub last_gate_ms: u64,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    request: Request,
-    outstanding: u32,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Activation {
-    pub(crate) outstanding: u32,
-    pub(crate) waiters: Vec<RequestId>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Owner {
@@ -105,27 +102,25 @@ pub(crate) struct Owner {
     pub(crate) maps: Arc<MasterMaps>,
     pub(crate) sets: Vec<Option<VolumeSet>>,
     pub(crate) now: Now,
-    waiting: Vec<Option<Waiting>>,
-    confirm_waiters: Vec<(SetIndex, Sequence, RequestId)>,
-    pub(crate) copies: HashMap<CopyId, Copy>,
-    pub(crate) locks: HashMap<Chunk, CopyId>,
-    pub(crate) next_copy: CopyId,
-    pub(crate) free_write_buffers: Vec<CopyBuf>,
-    pub(crate) free_copier_buffers: Vec<CopyBuf>,
-    /// Operations and copies that use each buffer.
-    pub(crate) buffer_users: Vec<u16>,
-    pub(crate) buffer_queue: VecDeque<CopyId>,
-    /// The buffer of every copy's write: not free before the device is done with it, or was given up.
-    pub(crate) buffers_in_flight: Vec<(OpId, CopyBuf)>,
-    pub(crate) activations: HashMap<u64, Activation>,
+    pub(crate) requests: Requests,
+    /// Writes through a shadow that wait until a record is confirmed durably (E1).
+    pub(crate) confirm_waiters: Vec<(SetIndex, Sequence, Ticket)>,
+    pub(crate) copies: Copies,
+    pub(crate) buffers: Buffers,
+    pub(crate) regions: Regions,
     pub(crate) gate: Option<Gate>,
     pub(crate) commands: VecDeque<(CommandId, Command)>,
     pub(crate) detached: bool,
-    pub(crate) master_ticket: u64,
+    /// Sets that were ever added.
+    sets_added: u64,
+    pub(crate) tickets: Tickets,
+    /// The last round of flushes that a gate has asked for.
+    pub(crate) flush_round: FlushRound,
+    /// Restored runs that wait for a flush of the master.
+    pub(crate) restored: Flusher<CopyId>,
     pub(crate) counters: Counters,
     /// The restore of this master, from its flip until nothing is pending.
     pub(crate) restore: Option<Restore>,
-    reconsider: VecDeque<RequestId>,
 }
 
 /// Output of the owner, in order.
@@ -142,32 +137,26 @@ impl Owner {
     pub(crate) fn new(geometry: Geometry, limits: Limits, maps: Arc<MasterMaps>) -> Self {
         assert!(limits.write_buffer_bytes >= geometry.chunk_bytes(), "a copy buffer holds a chunk");
         assert!(limits.copier_buffer_bytes >= geometry.chunk_bytes(), "a copy buffer holds a chunk");
-        let write = (0..limits.write_buffers).map(CopyBuf);
-        let copier = (limits.write_buffers..limits.write_buffers + limits.copier_buffers).map(CopyBuf);
         Self {
             geometry,
             limits,
             maps,
             sets: (0..SETS_MAX).map(|_| None).collect(),
             now: Now(0),
-            waiting: (0..limits.requests).map(|_| None).collect(),
+            requests: Requests::new(limits.requests),
             confirm_waiters: Vec::with_capacity(limits.requests),
-            copies: HashMap::with_capacity(limits.requests * 2),
-            locks: HashMap::with_capacity(4096),
-            next_copy: CopyId(0),
-            free_write_buffers: write.rev().collect(),
-            free_copier_buffers: copier.rev().collect(),
-            buffer_users: vec![0; usize::from(limits.write_buffers + limits.copier_buffers)],
-            buffer_queue: VecDeque::with_capacity(limits.requests * 2),
-            buffers_in_flight: Vec::with_capacity(256),
-            activations: HashMap::with_capacity(limits.requests),
+            copies: Copies::new(limits.requests * 2),
+            buffers: Buffers::new(limits.write_buffers, limits.copier_buffers, limits.requests * 2),
+            regions: Regions::new(limits.requests),
             gate: None,
             commands: VecDeque::new(),
             detached: false,
-            master_ticket: 0,
+            sets_added: 0,
+            tickets: Tickets::default(),
+            flush_round: FlushRound::default(),
+            restored: Flusher::new(Durability::Flush),
             counters: Counters::default(),
             restore: None,
-            reconsider: VecDeque::with_capacity(limits.requests),
         }
     }
 
@@ -175,7 +164,9 @@ impl Owner {
     /// for a prepared set, whose first cut brings it to life, at any time.
     pub(crate) fn add_set(&mut self, index: SetIndex, parameters: SetParameters, image: SetImage) {
         assert!(self.sets[usize::from(index.0)].is_none(), "a set index is used once");
-        let set = VolumeSet::new(index, &self.geometry, parameters, image);
+        let key = SetKey { index, serial: self.sets_added };
+        self.sets_added += 1;
+        let set = VolumeSet::new(key, &self.geometry, parameters, image);
         let (serving, restoring) = (set.is_serving(), set.header.state.is_restoring());
         self.sets[usize::from(index.0)] = Some(set);
         if restoring {
@@ -209,9 +200,7 @@ impl Owner {
                 "invariant 5: chunk {chunk} is routed as it is recorded"
             );
         }
-        for (chunk, copy) in &self.locks {
-            assert!(self.copies[copy].run.contains(*chunk), "common rule 1: a lock belongs to its copy");
-        }
+        self.copies.self_check();
         for region in 0..self.geometry.region_count() {
             let active = self.is_region_active(region);
             assert!(!self.maps.region.get(region) || active, "invariant 6: region {region} passes too early");
@@ -281,10 +270,8 @@ impl Owner {
         match message {
             ToOwner::Need(request) => {
                 self.counters.asked += 1;
-                let slot = &mut self.waiting[request.id.0 as usize];
-                assert!(slot.is_none(), "a request asks once");
-                *slot = Some(Waiting { request, outstanding: 0 });
-                self.consider(request.id, out);
+                let ticket = self.requests.keep(request);
+                self.consider(ticket, out);
             }
             ToOwner::FlushFailed(device) => self.flush_failed(device, out),
             ToOwner::Written(id, ok) => self.overwritten(id, ok, out),
@@ -311,7 +298,7 @@ impl Owner {
             OpId::Request { .. } => unreachable!("the port's"),
             OpId::CopyRead(copy) => self.copy_read(copy, ok, hash, out),
             OpId::CopyWrite(copy, set) => self.copy_written(copy, set, ok, out),
-            OpId::Flush(Device::Master, ticket) => self.master_flushed(ticket, ok, out),
+            OpId::Flush(Device::Master | Device::Head(_), ticket) => self.master_flushed(ticket, ok, out),
             OpId::Flush(device @ (Device::Shadow(set) | Device::Bitmap(set)), ticket) => {
                 if self.ended(device, set, op) {
                     self.device_flushed(device, set, ticket, ok, out);
@@ -320,17 +307,17 @@ impl Owner {
             OpId::RestoreRead(copy, set) => self.restore_read(copy, set, ok, out),
             OpId::RestoreWrite(copy) => self.restore_written(copy, ok, out),
             OpId::RestoreFlush(ticket) => self.restore_flushed(ticket, ok, out),
-            OpId::Journal(set, sequence) => {
+            OpId::Journal(SetKey { index: set, .. }, sequence) => {
                 if self.ended(Device::Bitmap(set), set, op) {
                     self.journal_written(set, sequence, ok, out);
                 }
             }
-            OpId::Page(set, _) => {
+            OpId::Page(SetKey { index: set, .. }, _) => {
                 if self.ended(Device::Bitmap(set), set, op) {
                     self.page_written(set, ok, out);
                 }
             }
-            OpId::Superblock(set, _, place) => {
+            OpId::Superblock(SetKey { index: set, .. }, _, place) => {
                 if self.ended(Device::Bitmap(set), set, op) {
                     self.superblock_written(set, place, ok, out);
                 }
@@ -343,7 +330,7 @@ impl Owner {
         match device {
             Device::Shadow(set) if self.sets[usize::from(set.0)].is_some() => self.shadow_failed(set, out),
             Device::Bitmap(set) if self.sets[usize::from(set.0)].is_some() => self.bitmap_failed(set, out),
-            Device::Master | Device::Shadow(_) | Device::Bitmap(_) => {}
+            Device::Master | Device::Shadow(_) | Device::Bitmap(_) | Device::Head(_) => {}
         }
     }
 
@@ -357,8 +344,8 @@ impl Owner {
         self.now = now;
         loop {
             self.settle(out);
-            while let Some(id) = self.reconsider.pop_front() {
-                self.consider(id, out);
+            while let Some(ticket) = self.requests.next_ready() {
+                self.consider(ticket, out);
                 self.settle(out);
             }
             self.run_copiers(out);
@@ -366,310 +353,10 @@ impl Owner {
             self.settle(out);
             self.advance_gate(out);
             self.settle(out);
-            if self.reconsider.is_empty() {
+            if !self.requests.has_ready() {
                 return;
             }
         }
-    }
-
-    /// What a request still needs is started, or waited for; nothing missing: Go.
-    fn consider(&mut self, id: RequestId, out: &mut OwnerOutput) {
-        let Some(waiting) = &self.waiting[id.0 as usize] else { return };
-        debug_assert_eq!(waiting.outstanding, 0);
-        let request = waiting.request;
-        let outcome = match request.side {
-            Side::Master => self.prepare_master_write(&request, out),
-            Side::Shadow(set) => self.prepare_shadow_write(set, &request, out),
-        };
-        match outcome {
-            Ok(0) if self.overwrites(id) => out.messages.push(ToPort::GoAndTell(id)),
-            Ok(0) => {
-                self.waiting[id.0 as usize] = None;
-                out.messages.push(ToPort::Go(id));
-            }
-            Ok(outstanding) => {
-                let waiting = self.waiting[id.0 as usize].as_mut().expect("just looked at");
-                waiting.outstanding = outstanding;
-            }
-            Err(error) => {
-                self.waiting[id.0 as usize] = None;
-                self.forget_waiter(id);
-                out.messages.push(ToPort::Fail(id, error));
-            }
-        }
-    }
-
-    /// Common rule 3, the barrier: the number of things the write has to wait for.
-    fn prepare_master_write(
-        &mut self,
-        request: &Request,
-        out: &mut OwnerOutput,
-    ) -> Result<u32, RequestError> {
-        let run = self.geometry.chunks_of(request.range);
-        let mut outstanding = 0;
-        let mut unreadable = None;
-        if request.kind != RequestKind::Discard {
-            let mut at = run.first;
-            while at < run.end() {
-                if self.maps.wpass.get(at.0) || self.mutant_passes(at) {
-                    at = at.next();
-                    continue;
-                }
-                let rest = ChunkRun::new(at, count(at, run.end()));
-                let copy = match self.locks.get(&at) {
-                    Some(copy) if self.copies[copy].overwriter == Some(request.id) => {
-                        at = self.copies[copy].run.end();
-                        continue;
-                    }
-                    Some(copy) => *copy,
-                    None if self.maps.pending.get(at.0) && !self.is_restorable(at) => {
-                        // E9: nothing of it need be read if all of it is written.
-                        if !covers(request, self.geometry.bytes_of(ChunkRun::new(at, 1))) {
-                            return Err(RequestError::Io);
-                        }
-                        unreadable.get_or_insert(at);
-                        at = at.next();
-                        continue;
-                    }
-                    None if self.maps.pending.get(at.0) => self.start_restore(rest, out),
-                    None => self.start_write_copy(rest, None, out),
-                };
-                at = self.wait_for_copy(copy, request.id);
-                outstanding += 1;
-            }
-        }
-        outstanding += self.activate_regions(run, request.id);
-        // Locks that are kept until the request is written are taken last, and one after the other from the front: who
-        // has one waits for nobody but those behind it.
-        if outstanding == 0
-            && let Some(at) = unreadable
-        {
-            outstanding = self.start_overwrite(ChunkRun::new(at, count(at, run.end())), request.id, out);
-        }
-        Ok(outstanding)
-    }
-
-    /// Returns the chunk behind the copy's run.
-    fn wait_for_copy(&mut self, copy: CopyId, id: RequestId) -> Chunk {
-        let copy = self.copies.get_mut(&copy).expect("a locked chunk has a copy");
-        copy.waiters.push(id);
-        copy.run.end()
-    }
-
-    /// The mutant of the barrier waits for the first sibling only.
-    fn mutant_passes(&self, chunk: Chunk) -> bool {
-        is_off(Rule::SiblingBarrier)
-            && self
-                .sets
-                .iter()
-                .flatten()
-                .find(|set| set.is_serving())
-                .is_none_or(|set| set.is_satisfied(chunk))
-    }
-
-    fn prepare_shadow_write(
-        &mut self,
-        index: SetIndex,
-        request: &Request,
-        out: &mut OwnerOutput,
-    ) -> Result<u32, RequestError> {
-        let run = self.geometry.chunks_of(request.range);
-        let set = self.sets[usize::from(index.0)].as_ref().ok_or(RequestError::Io)?;
-        let lost = run.chunks().any(|chunk| set.plane(PlaneId::Lost).get(chunk.0));
-        if !set.is_serving() || set.maps.is_offline() || lost {
-            return Err(RequestError::Io);
-        }
-        if !set.header.shadow_written && !set.commits.contains(&Commit::ShadowWritten) {
-            self.set_mut(index).commits.push_back(Commit::ShadowWritten);
-        }
-        let mut outstanding = 0;
-        let mut at = run.first;
-        while at < run.end() {
-            let set = self.set(index);
-            let pending = self.restores_from(index) && self.maps.pending.get(at.0);
-            let held = set.plane(PlaneId::Held).get(at.0) && !pending;
-            let rest = ChunkRun::new(at, count(at, run.end()));
-            let copy = match self.locks.get(&at) {
-                _ if held => {
-                    outstanding += u32::from(self.await_confirmation(index, at, request.id));
-                    at = at.next();
-                    continue;
-                }
-                Some(copy) => *copy,
-                None if pending && !self.is_restorable(at) => return Err(RequestError::Io),
-                None if pending => self.start_restore(rest, out),
-                None => self.start_write_copy(rest, Some(index), out),
-            };
-            at = self.wait_for_copy(copy, request.id);
-            outstanding += 1;
-        }
-        // E13: the log of another set is not this shadow's.
-        let set = self.set(index);
-        let logged = |region| set.plane(set.region_plane()).get(region);
-        if !set.is_tracking() || self.regions_of(run).all(logged) {
-            return Ok(outstanding);
-        }
-        Ok(outstanding + self.activate_regions(run, request.id))
-    }
-
-    /// E1: a chunk is written in place only after its record is confirmed durably. True if that must be waited for.
-    fn await_confirmation(&mut self, index: SetIndex, chunk: Chunk, id: RequestId) -> bool {
-        if is_off(Rule::ConfirmBeforeInPlace) {
-            return false;
-        }
-        let set = self.set_mut(index);
-        let Some(sequence) = set.journal.unconfirmed(chunk) else { return false };
-        set.journal.want_confirmed(sequence);
-        self.confirm_waiters.push((index, sequence, id));
-        true
-    }
-
-    /// Everything that waited for a confirmation and has it now goes on.
-    pub(crate) fn wake_confirmed(&mut self, index: SetIndex) {
-        let upto = self.set(index).journal.confirmed_durably();
-        let serving = self.set(index).is_serving();
-        let mut at = 0;
-        while at < self.confirm_waiters.len() {
-            let (set, sequence, id) = self.confirm_waiters[at];
-            if set == index && (sequence <= upto || !serving) {
-                self.confirm_waiters.swap_remove(at);
-                self.wake(id);
-            } else {
-                at += 1;
-            }
-        }
-    }
-
-    /// Makes the regions of `run` active for every set that tracks; the number that must be waited for.
-    fn activate_regions(&mut self, run: ChunkRun, id: RequestId) -> u32 {
-        let mut outstanding = 0;
-        for region in self.want_regions(run) {
-            self.activations.get_mut(&region).expect("just wanted").waiters.push(id);
-            outstanding += 1;
-        }
-        outstanding
-    }
-
-    /// Whether the regions of `run` are active for every set that tracks.
-    pub(crate) fn are_regions_active(&self, run: ChunkRun) -> bool {
-        self.regions_of(run).all(|region| self.maps.region.get(region))
-    }
-
-    fn regions_of(&self, run: ChunkRun) -> std::ops::RangeInclusive<u64> {
-        self.geometry.region_of(run.first)..=self.geometry.region_of(Chunk(run.end().0 - 1))
-    }
-
-    /// Asks for the regions of `run` in the log of every set that tracks; returns those that are not there yet.
-    pub(crate) fn want_regions(&mut self, run: ChunkRun) -> Vec<u64> {
-        let missing: Vec<u64> =
-            self.regions_of(run).filter(|region| !self.maps.region.get(*region)).collect();
-        for region in missing.iter().copied() {
-            if !self.activations.contains_key(&region) {
-                let mut activation = Activation::default();
-                for set in self.sets.iter_mut().flatten() {
-                    let plane = set.region_plane();
-                    if set.is_tracking() && !set.plane(plane).get(region) {
-                        let run = ChunkRun::new(Chunk(region), 1);
-                        let record = Record { run, set: plane.mask(), clear: 0, hash: None };
-                        set.journal.push(record, crate::journal::Purpose::RegionActive(region));
-                        activation.outstanding += 1;
-                    }
-                }
-                assert!(activation.outstanding > 0, "a region that is not active has a set that tracks");
-                self.activations.insert(region, activation);
-            }
-        }
-        missing
-    }
-
-    /// One set has the region in its log, or tracks no more.
-    pub(crate) fn region_settled(&mut self, region: u64) {
-        let Some(activation) = self.activations.get_mut(&region) else { return };
-        activation.outstanding -= 1;
-        if activation.outstanding == 0 {
-            self.maps.region.set(region);
-            let activation = self.activations.remove(&region).expect("just looked at");
-            for id in activation.waiters {
-                self.wake(id);
-            }
-        }
-    }
-
-    /// One of the things that a request waits for has come.
-    pub(crate) fn wake(&mut self, id: RequestId) {
-        let Some(waiting) = &mut self.waiting[id.0 as usize] else { return };
-        waiting.outstanding -= 1;
-        if waiting.outstanding == 0 {
-            self.reconsider.push_back(id);
-        }
-    }
-
-    /// A request that the owner has kept is over.
-    pub(crate) fn finish_request(
-        &mut self,
-        id: RequestId,
-        result: Result<(), RequestError>,
-        out: &mut OwnerOutput,
-    ) {
-        if self.waiting[id.0 as usize].take().is_some() {
-            out.messages.push(ToPort::Finish(id, result));
-        }
-    }
-
-    /// Which side a request that waits is for.
-    pub(crate) fn waiting_side(&self, id: RequestId) -> Option<Side> {
-        self.waiting[id.0 as usize].as_ref().map(|waiting| waiting.request.side)
-    }
-
-    /// Fails a request that waits. What else it waited for must not wake whoever gets its number next.
-    pub(crate) fn fail_request(&mut self, id: RequestId, out: &mut OwnerOutput) {
-        if self.waiting[id.0 as usize].take().is_some() {
-            self.forget_waiter(id);
-            out.messages.push(ToPort::Fail(id, RequestError::Io));
-        }
-    }
-
-    /// The request waits for nothing any more.
-    fn forget_waiter(&mut self, id: RequestId) {
-        for copy in self.copies.values_mut() {
-            copy.waiters.retain(|waiter| *waiter != id);
-        }
-        for activation in self.activations.values_mut() {
-            activation.waiters.retain(|waiter| *waiter != id);
-        }
-        self.confirm_waiters.retain(|(_, _, waiter)| *waiter != id);
-        self.reconsider.retain(|waiter| *waiter != id);
-    }
-
-    /// Fails what waits for the end of a set to be recorded, by its policy for when nothing can be. Writes through the
-    /// shadow of another set go on waiting: it is not theirs (E13).
-    pub(crate) fn fail_waiting(&mut self, index: SetIndex, out: &mut OwnerOutput) {
-        let set = self.set(index);
-        let inactive = |region: u64| set.is_tracking() && !set.plane(set.region_plane()).get(region);
-        let activations = self.activations.iter().filter(|(region, _)| inactive(**region));
-        let waiters: HashSet<RequestId> = self
-            .waiters_on_end(index)
-            .chain(activations.flat_map(|(_, activation)| activation.waiters.iter().copied()))
-            .chain(self.confirm_waiters.iter().filter(|(set, ..)| *set == index).map(|(.., id)| *id))
-            .collect();
-        let mut failed = HashSet::new();
-        for slot in &mut self.waiting {
-            let concerned = |waiting: &mut Waiting| {
-                let Request { id, side, .. } = waiting.request;
-                waiters.contains(&id) && (side == Side::Master || side == Side::Shadow(index))
-            };
-            if let Some(waiting) = slot.take_if(concerned) {
-                failed.insert(waiting.request.id);
-                out.messages.push(ToPort::Fail(waiting.request.id, RequestError::Io));
-            }
-        }
-        for copy in self.copies.values_mut() {
-            copy.waiters.retain(|id| !failed.contains(id));
-        }
-        for activation in self.activations.values_mut() {
-            activation.waiters.retain(|id| !failed.contains(id));
-        }
-        self.confirm_waiters.retain(|(.., id)| !failed.contains(id));
     }
 
     fn command(&mut self, id: CommandId, command: Command, out: &mut OwnerOutput) {
@@ -701,13 +388,4 @@ impl Owner {
             }
         }
     }
-}
-
-/// Whether a write replaces all of these bytes.
-fn covers(request: &Request, bytes: ByteRange) -> bool {
-    request.range.intersection(bytes) == Some(bytes)
-}
-
-fn count(from: Chunk, to: Chunk) -> u32 {
-    u32::try_from(to.0 - from.0).expect("requests are bounded")
 }

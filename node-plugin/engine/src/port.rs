@@ -60,7 +60,17 @@ pub(crate) enum ToPort {
     Open,
     /// A set exists from now on, or no longer. Only while the gate is closed.
     Maps(SetIndex, Option<Arc<ShadowMaps>>),
+    /// The head of the shadow that is restored from is in memory, or no longer.
+    HeadKept(bool),
 }
+
+/// Operations that one discard may have in flight. A discard of 64 MiB can be hundreds where chunks that may pass and
+/// chunks that are kept lie side by side.
+const DISCARDS_IN_FLIGHT_MAX: usize = 8;
+
+/// Operations of all discards beyond the first of each. All requests share the places of the master's store, where a
+/// flush must find one however many discards come at a time.
+const MORE_DISCARDS_MAX: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
 struct Piece {
@@ -80,6 +90,8 @@ struct InFlight {
     submitted: bool,
     /// The owner is told before the request is answered.
     tells: bool,
+    /// What of a discard has not been looked at yet: its next operation comes when one of those in flight has ended.
+    rest: ByteRange,
 }
 
 impl InFlight {
@@ -134,6 +146,10 @@ pub(crate) struct Port {
     reported: bool,
     draining: usize,
     master_reads: usize,
+    /// The head of the shadow that is restored from is read from memory.
+    head_kept: bool,
+    /// Operations of discards in flight beyond the first of each.
+    more_discards: usize,
 }
 
 impl Port {
@@ -150,6 +166,8 @@ impl Port {
             reported: false,
             draining: 0,
             master_reads: 0,
+            head_kept: false,
+            more_discards: 0,
         }
     }
 
@@ -191,6 +209,7 @@ impl Port {
             failed: false,
             submitted: false,
             tells: false,
+            rest: request.range,
         };
         self.draining += usize::from(in_flight.drains());
         self.master_reads += usize::from(is_master_read(&request));
@@ -251,6 +270,7 @@ impl Port {
                 assert!(self.gate != Gate::Open, "sets come and go under the gate");
                 self.shadows[usize::from(set.0)] = maps;
             }
+            ToPort::HeadKept(kept) => self.head_kept = kept,
         }
         self.report_closed(out);
     }
@@ -272,12 +292,15 @@ impl Port {
         assert!(!in_flight.submitted, "a request is submitted once");
         in_flight.submitted = true;
         let request = in_flight.request;
-        let lost = self.cut_into_pieces(&request, &mut in_flight.pieces);
+        let lost = self.cut_into_pieces(&mut in_flight);
         in_flight.pending = u16::try_from(in_flight.pieces.len()).expect("requests are bounded");
         if writes_data(request.kind) {
             for chunk in self.geometry.chunks_of(request.range).chunks() {
                 self.maps.written.set(chunk.0);
             }
+        }
+        if request.kind == RequestKind::Discard {
+            self.more_discards += in_flight.pieces.len().saturating_sub(1);
         }
         let nothing_to_do = in_flight.pieces.is_empty() || lost;
         if !nothing_to_do {
@@ -291,19 +314,16 @@ impl Port {
         }
     }
 
-    /// Fills `pieces`; true if a part can not be had.
-    fn cut_into_pieces(&self, request: &Request, pieces: &mut Vec<Piece>) -> bool {
+    /// Fills the request's pieces; true if a part can not be had.
+    fn cut_into_pieces(&self, in_flight: &mut InFlight) -> bool {
+        let InFlight { request, pieces, rest, .. } = in_flight;
         pieces.clear();
         let mut push = |range, route| pieces.push(Piece { range, route, done: false });
         match (request.side, request.kind) {
             (Side::Master, RequestKind::Discard) => {
-                // E16: what a set still needs, or cannot track, is acknowledged and not done.
-                let passes = |chunk: Chunk| self.maps.wpass.get(chunk.0);
-                for (range, pass) in split_by(&self.geometry, request.range, passes) {
-                    if pass {
-                        push(range, Route::Master);
-                    }
-                }
+                let parts = std::iter::from_fn(|| self.next_discard(rest));
+                let room = 1 + MORE_DISCARDS_MAX.saturating_sub(self.more_discards);
+                parts.take(room.min(DISCARDS_IN_FLIGHT_MAX)).for_each(|range| push(range, Route::Master));
                 false
             }
             (Side::Master, RequestKind::Read) if self.maps.restored_from().is_some() => {
@@ -348,6 +368,18 @@ impl Port {
         }
     }
 
+    /// E16: what a set still needs, or cannot track, is acknowledged and not done. What passes has its region in the
+    /// log, also where the chunk was let go only after the discard was.
+    fn next_discard(&self, rest: &mut ByteRange) -> Option<ByteRange> {
+        let passes = |chunk: Chunk| {
+            self.maps.wpass.get(chunk.0) && self.maps.region.get(self.geometry.region_of(chunk))
+        };
+        let next = split_by(&self.geometry, *rest, passes).find(|(_, pass)| *pass).map(|(range, _)| range);
+        let from = next.map_or(rest.end(), ByteRange::end);
+        *rest = ByteRange::new(from, rest.end() - from);
+        next
+    }
+
     fn emit(&self, in_flight: &InFlight, index: usize, out: &mut PortOutput) {
         let request = in_flight.request;
         let piece = in_flight.pieces[index];
@@ -362,18 +394,8 @@ impl Port {
             out.actions.push(Action::Flush { op, device });
             return;
         }
-        let (device, range) = match (request.side, piece.route) {
-            (Side::Shadow(set), Route::Held) => {
-                let maps =
-                    self.shadows[usize::from(set.0)].as_ref().expect("checked when it was cut into pieces");
-                maps.locate(set, piece.range)
-            }
-            (Side::Master, Route::Held) => {
-                let (set, maps) = self.source().expect("checked when it was cut into pieces");
-                maps.locate(set, piece.range)
-            }
-            (Side::Master | Side::Shadow(_), _) => (Device::Master, piece.range),
-        };
+        let (device, range) =
+            self.place_of(&request, piece).expect("its shadow was there when it was cut into pieces");
         let memory = Memory::Request(request.id, piece.range.start - request.range.start);
         let (kind, memory) = match request.kind {
             RequestKind::Read => (IoKind::Read { hash: false }, memory),
@@ -385,13 +407,44 @@ impl Port {
         out.actions.push(Action::Io { op, device, kind, range, memory });
     }
 
+    /// Where the bytes of a piece are; none if its shadow has gone.
+    fn place_of(&self, request: &Request, piece: Piece) -> Option<(Device, ByteRange)> {
+        let (set, maps) = match (request.side, piece.route) {
+            (Side::Shadow(set), Route::Held) => (set, self.shadows[usize::from(set.0)].as_ref()?),
+            (Side::Master, Route::Held) => {
+                let (set, maps) = self.source()?;
+                if self.head_kept && piece.range.start < maps.head_bytes() {
+                    return Some((Device::Head(set), piece.range));
+                }
+                (set, maps)
+            }
+            (Side::Master | Side::Shadow(_), _) => return Some((Device::Master, piece.range)),
+        };
+        Some(maps.locate(set, piece.range))
+    }
+
+    /// The volume of a set that a piece was to flush. A write with FUA is a flush, too: where the device has no FUA
+    /// the kernel flushes after the write, and does not say which of the two has failed (E24, E8).
+    fn flushed_device(&self, in_flight: &InFlight, index: usize) -> Option<Device> {
+        let request = &in_flight.request;
+        let device = match (request.kind, request.side) {
+            (RequestKind::Flush, Side::Shadow(set)) if index == 0 => Device::Shadow(set),
+            (RequestKind::Flush, Side::Shadow(set)) => Device::Bitmap(set),
+            (RequestKind::Write { fua: true } | RequestKind::WriteZeroes { fua: true }, _) => {
+                self.place_of(request, in_flight.pieces[index])?.0
+            }
+            _ => return None,
+        };
+        matches!(device, Device::Shadow(_) | Device::Bitmap(_)).then_some(device)
+    }
+
     /// An operation of a request has ended.
     pub(crate) fn done(&mut self, id: RequestId, piece: u16, attempt: u16, ok: bool, out: &mut PortOutput) {
         let mut in_flight =
             self.slots[id.0 as usize].take().expect("completions belong to requests in flight");
         let index = usize::from(piece);
         assert!(!in_flight.pieces[index].done, "a piece completes once");
-        debug_assert!(attempt <= in_flight.attempt);
+        debug_assert!(attempt <= in_flight.attempt || in_flight.request.kind == RequestKind::Discard);
         let appended = match (in_flight.request.side, in_flight.request.kind) {
             (Side::Shadow(set), RequestKind::Read) => {
                 in_flight.failed |=
@@ -402,10 +455,18 @@ impl Port {
             (Side::Master, RequestKind::Read) if in_flight.pieces[index].route == Route::Held => {
                 self.reroute(&mut in_flight, index)
             }
+            (Side::Master, RequestKind::Discard) => {
+                in_flight.failed |= !ok;
+                self.next_discard(&mut in_flight.rest).map(|range| {
+                    in_flight.pieces[index].range = range;
+                    0..0
+                })
+            }
             (Side::Master | Side::Shadow(_), _) => None,
         };
         if let Some(appended) = appended {
-            in_flight.attempt += 1;
+            // No name is in flight twice: a piece has one operation at a time.
+            in_flight.attempt = in_flight.attempt.wrapping_add(1);
             in_flight.pending += u16::try_from(appended.len()).expect("requests are bounded");
             self.emit(&in_flight, index, out);
             for more in appended {
@@ -413,18 +474,20 @@ impl Port {
             }
         } else {
             in_flight.failed |= !ok;
+            if !ok && let Some(device) = self.flushed_device(&in_flight, index) {
+                out.messages.push(ToOwner::FlushFailed(device));
+            }
             if let (RequestKind::Flush, Side::Shadow(set)) = (in_flight.request.kind, in_flight.request.side)
             {
-                if !ok {
-                    let device = if index == 0 { Device::Shadow(set) } else { Device::Bitmap(set) };
-                    out.messages.push(ToOwner::FlushFailed(device));
-                }
                 // Once a device has failed a later flush only seems to succeed (E8).
                 let maps = self.shadows[usize::from(set.0)].as_ref();
                 in_flight.failed |= maps.is_none_or(|maps| maps.is_failing());
             }
             in_flight.pieces[index].done = true;
             in_flight.pending -= 1;
+            if in_flight.request.kind == RequestKind::Discard && in_flight.pending > 0 {
+                self.more_discards -= 1;
+            }
         }
         let (pending, failed, tells) = (in_flight.pending, in_flight.failed, in_flight.tells);
         self.slots[id.0 as usize] = Some(in_flight);
@@ -514,8 +577,12 @@ fn split_by<T: PartialEq + Copy>(
         }
         let start = at;
         let value = of(geometry.chunk_at(start));
-        while at < range.end() && of(geometry.chunk_at(at)) == value {
+        // Each chunk is looked at once: what is shared may change between two looks, and a part would be empty.
+        loop {
             at = (geometry.chunk_at(at).0 + 1) * geometry.chunk_bytes();
+            if at >= range.end() || of(geometry.chunk_at(at)) != value {
+                break;
+            }
         }
         at = at.min(range.end());
         Some((ByteRange::new(start, at - start), value))

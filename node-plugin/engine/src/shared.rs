@@ -1,10 +1,9 @@
 //! What ports and owner share: bits, and nothing else.
 
 use crate::action::{Device, Route, SetIndex};
-use crate::bits::AtomicBits;
+use crate::bits::{AtomicBits, AtomicBool, AtomicU64, acquire, release};
 use crate::geometry::Geometry;
 use crate::units::{ByteRange, Chunk};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bits of a master that its ports read.
 #[derive(Debug)]
@@ -39,23 +38,23 @@ impl MasterMaps {
 
     /// Whether what is pending can be read.
     pub(crate) fn is_source_failed(&self) -> bool {
-        self.source_failed.load(Ordering::Acquire)
+        self.source_failed.load(acquire())
     }
 
     /// The shadow that is restored from has failed, or is tried again.
     pub(crate) fn set_source_failed(&self, failed: bool) {
-        self.source_failed.store(failed, Ordering::Release);
+        self.source_failed.store(failed, release());
     }
 
     /// The set that a restore copies from.
     pub(crate) fn restored_from(&self) -> Option<SetIndex> {
-        let number = self.restored_from.load(Ordering::Acquire).checked_sub(1)?;
+        let number = self.restored_from.load(acquire()).checked_sub(1)?;
         Some(SetIndex(u8::try_from(number).expect("at most 16 sets")))
     }
 
     /// A restore begins (only under the gate), or nothing is pending any more.
     pub(crate) fn set_restored_from(&self, set: Option<SetIndex>) {
-        self.restored_from.store(set.map_or(0, |set| u64::from(set.0) + 1), Ordering::Release);
+        self.restored_from.store(set.map_or(0, |set| u64::from(set.0) + 1), release());
     }
 }
 
@@ -99,32 +98,32 @@ impl ShadowMaps {
 
     /// Whether the image has ended.
     pub(crate) fn is_offline(&self) -> bool {
-        self.offline.load(Ordering::Acquire)
+        self.offline.load(acquire())
     }
 
     /// The image has ended, or a new one begins (only under the gate).
     pub(crate) fn set_offline(&self, offline: bool) {
-        self.offline.store(offline, Ordering::Release);
+        self.offline.store(offline, release());
     }
 
     /// Whether a flush of the shadow can no longer be believed.
     pub(crate) fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Acquire)
+        self.failing.load(acquire())
     }
 
     /// A device has failed, or a new image begins.
     pub(crate) fn set_failing(&self, failing: bool) {
-        self.failing.store(failing, Ordering::Release);
+        self.failing.store(failing, release());
     }
 
     /// Bytes at the start of the shadow that live on the bitmap volume now.
     pub(crate) fn head_bytes(&self) -> u64 {
-        self.head_bytes.load(Ordering::Acquire)
+        self.head_bytes.load(acquire())
     }
 
     /// Says where the head is. Only while every port is closed.
     pub(crate) fn set_head_bytes(&self, bytes: u64) {
-        self.head_bytes.store(bytes, Ordering::Release);
+        self.head_bytes.store(bytes, release());
     }
 
     /// The device and place of bytes that the shadow side holds. The range does not cross the end of the head.
@@ -138,3 +137,6 @@ impl ShadowMaps {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod model;

@@ -1,10 +1,13 @@
 //! What a superblock says must be understood to read, to serve, or not at all.
 //!
-//! This version knows one, and sets it only while a cut over several sets is not decided. Every bit below is a
-//! number that is taken, so that no two later versions give it two meanings. `docs/format.md` says what each will stand for.
+//! This version knows two: the label, and a cut over several sets that is not decided. Every bit below is a number
+//! that is taken, so that no two later versions give it two meanings. `docs/format.md` says what each will stand for.
 
 /// Bit of [`Features::compatible`]: results of the last operations at [`crate::OPERATIONS_AT`].
 pub const COMPATIBLE_OPERATION_RESULTS: u64 = 1;
+/// Bit of [`Features::compatible`]: the shadow carried this set's label, durably, when the superblock was written.
+/// Whoever does not know it drops it, and with it only the certainty that a shadow without a label is another.
+pub const COMPATIBLE_LABELLED: u64 = 1 << 1;
 
 /// Bit of [`Features::read_only_compatible`]: hashes of used operation names at
 /// [`crate::OPERATION_NAMES_OFFSET`]. Whoever executes operations without noting them breaks the promise.
@@ -39,8 +42,11 @@ pub struct Features {
 
 impl Features {
     /// What this version knows.
-    pub const KNOWN: Self =
-        Self { compatible: 0, read_only_compatible: 0, incompatible: INCOMPATIBLE_IN_DOUBT };
+    pub const KNOWN: Self = Self {
+        compatible: COMPATIBLE_LABELLED,
+        read_only_compatible: 0,
+        incompatible: INCOMPATIBLE_IN_DOUBT,
+    };
 
     /// Those that this version does not know.
     #[must_use]

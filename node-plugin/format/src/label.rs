@@ -102,4 +102,14 @@ impl Label {
         }
         Ok(Self { set, shadow, epoch, session: r.id(), end })
     }
+    /// Whose label a block is, as set and shadow, also if it is damaged: rot elsewhere in it does not make the volume
+    /// somebody else's.
+    pub fn owner(block: &[u8; BLOCK_BYTES]) -> Option<(Id128, Id128)> {
+        let mut r = Reader::new(block);
+        if r.array::<8>() != MAGIC {
+            return None;
+        }
+        r.at(SET_AT);
+        Some((r.id(), r.id()))
+    }
 }

@@ -1,7 +1,7 @@
 //! The superblock: who the set is, what it is made of, and the engine's header. Two slots, one truth.
 
 use crate::codec::{BLOCK_BYTES, Reader, Writer};
-use crate::features::{Features, INCOMPATIBLE_IN_DOUBT};
+use crate::features::{COMPATIBLE_LABELLED, Features, INCOMPATIBLE_IN_DOUBT};
 use crate::in_doubt;
 use crate::layout::{HEAD_BYTES_MAX, RING_BLOCKS_MAX, RING_BLOCKS_MIN};
 use thiserror::Error;
@@ -144,6 +144,9 @@ pub struct Superblock {
     pub header: SetHeader,
     /// A cut over several sets that is not decided.
     pub doubt: Option<InDoubt>,
+    /// The shadow carried this set's label, durably, when this was written: a shadow without one is another. Says
+    /// nothing while the head is in place.
+    pub labelled: bool,
 }
 
 /// Why a block is not a superblock.
@@ -205,7 +208,7 @@ impl Superblock {
         w.at(GENERATION_AT);
         w.u64(self.generation.0);
         let incompatible = if self.doubt.is_some() { INCOMPATIBLE_IN_DOUBT } else { 0 };
-        w.u64(0);
+        w.u64(if self.labelled && header.head_moved { COMPATIBLE_LABELLED } else { 0 });
         w.u64(0);
         w.u64(incompatible);
         w.at(IDS_AT);
@@ -306,7 +309,7 @@ impl Superblock {
         if features.unknown().is_empty() && !reserved_is_zero(&r, in_doubt) {
             return Err(SuperblockError::Field("reserved area"));
         }
-        Ok((decode_body(&mut r, generation, in_doubt)?, features))
+        Ok((decode_body(&mut r, generation, features)?, features))
     }
 }
 
@@ -327,12 +330,14 @@ fn reserved_is_zero(r: &Reader<'_>, in_doubt: bool) -> bool {
 fn decode_body(
     r: &mut Reader<'_>,
     generation: SuperblockGeneration,
-    in_doubt: bool,
+    features: Features,
 ) -> Result<Superblock, SuperblockError> {
     let identity = decode_identity(r)?;
     let header = decode_header(r, &identity)?;
+    let in_doubt = features.incompatible & INCOMPATIBLE_IN_DOUBT != 0;
     let doubt = in_doubt.then(|| in_doubt::decode(r, identity.mode, &header)).transpose()?;
-    Ok(Superblock { generation, identity, header, doubt })
+    let labelled = features.compatible & COMPATIBLE_LABELLED != 0;
+    Ok(Superblock { generation, identity, header, doubt, labelled })
 }
 
 fn decode_identity(r: &mut Reader<'_>) -> Result<SetIdentity, SuperblockError> {

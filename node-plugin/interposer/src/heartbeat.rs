@@ -3,14 +3,15 @@
 //! A small file in memory (`/run`), made by the supervisor for each start of the I/O process:
 //!
 //! ```text
-//!  0   "UMBBEAT1", zeros up to 64
-//!  64  slot 0   master's UUID (16) | beats (u64, little-endian) | completed requests (u64, little-endian)
-//!  96  slot 1   ...
+//!  0    "UMBBEAT2", zeros up to 64
+//!  64   slot 0   master's UUID (16) | beats | completed requests | panics (u64 each, little-endian), zeros up to 64
+//!  128  slot 1   ...
 //! ```
 //!
-//! A slot belongs to one reactor, the only one that writes it; a nil UUID is a free slot. A master with 0
+//! A slot belongs to one master, and only this process writes it; a nil UUID is a free slot. A master with 0
 //! beats is known and not watched yet: it may wait for its device as long as it takes. From the first beat
-//! on, a reactor that does not beat is hung.
+//! on, a reactor that does not beat is hung. Panics are those of the master's threads since the process
+//! started: a panic costs one master and not the process, so the supervisor would not learn of it otherwise.
 //!
 //! Plain reads and writes instead of shared memory: a few per second cost nothing, and need no `unsafe`.
 
@@ -29,9 +30,9 @@ pub const SLOTS_MAX: usize = 1024;
 /// Shortest time between two writes of one slot: a quarter of what a supervisor could ask for.
 const BEAT_INTERVAL: Duration = Duration::from_millis(250);
 
-const MAGIC: &[u8; 8] = b"UMBBEAT1";
+const MAGIC: &[u8; 8] = b"UMBBEAT2";
 const HEADER_BYTES: usize = 64;
-const SLOT_BYTES: usize = 32;
+const SLOT_BYTES: usize = 64;
 const FILE_BYTES: usize = HEADER_BYTES + SLOTS_MAX * SLOT_BYTES;
 
 /// Why a heartbeat file cannot be used.
@@ -63,19 +64,27 @@ fn slot_offset(slot: usize) -> u64 {
 #[derive(Debug)]
 struct Shared {
     file: File,
-    used: Mutex<Vec<bool>>,
+    places: Mutex<Places>,
+}
+
+/// Who has which slot, and how often each master's threads have panicked.
+#[derive(Debug)]
+struct Places {
+    slots: Vec<Option<Uuid>>,
+    panics: HashMap<Uuid, u64>,
 }
 
 impl Shared {
-    fn used(&self) -> MutexGuard<'_, Vec<bool>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, slot: usize, master: Uuid, beats: u64, completed: u64) {
+    fn write(&self, slot: usize, master: Uuid, beats: u64, completed: u64, panics: u64) {
         let mut bytes = [0; SLOT_BYTES];
         bytes[..16].copy_from_slice(master.as_bytes());
         bytes[16..24].copy_from_slice(&beats.to_le_bytes());
-        bytes[24..].copy_from_slice(&completed.to_le_bytes());
+        bytes[24..32].copy_from_slice(&completed.to_le_bytes());
+        bytes[32..40].copy_from_slice(&panics.to_le_bytes());
         if let Err(error) = self.file.write_all_at(&bytes, slot_offset(slot)) {
             // The pages were there when the file was made. Once is enough: it is tried four times a second.
             if beats <= 1 {
@@ -109,24 +118,43 @@ impl Heartbeats {
         if length != slot_offset(SLOTS_MAX) || read.is_err() || magic != *MAGIC {
             return Err(HeartbeatError::Foreign(path.to_owned()));
         }
-        Ok(Self { shared: Some(Arc::new(Shared { file, used: Mutex::new(vec![false; SLOTS_MAX]) })) })
+        let places = Places { slots: vec![None; SLOTS_MAX], panics: HashMap::new() };
+        Ok(Self { shared: Some(Arc::new(Shared { file, places: Mutex::new(places) })) })
     }
 
     /// A slot for the reactor of a master, until it is dropped. The supervisor knows of the master from now
     /// on, and watches the reactor from its first [`beat`](Heartbeat::beat).
     pub fn register(&self, master: Uuid) -> Heartbeat {
-        let mut heartbeat = Heartbeat { master, slot: None, beats: 0, written: 0, last: None };
+        let mut heartbeat = Heartbeat { master, slot: None, beats: 0, written: 0, panics: 0, last: None };
         let Some(shared) = &self.shared else { return heartbeat };
-        let mut used = shared.used();
-        match used.iter().position(|used| !used) {
+        let mut places = shared.places();
+        match places.slots.iter().position(Option::is_none) {
             Some(slot) => {
-                used[slot] = true;
-                shared.write(slot, master, 0, 0);
+                places.slots[slot] = Some(master);
+                heartbeat.panics = places.panics.get(&master).copied().unwrap_or_default();
+                shared.write(slot, master, 0, 0, heartbeat.panics);
                 heartbeat.slot = Some((Arc::clone(shared), slot));
             }
             None => tracing::warn!(%master, "more than {SLOTS_MAX} reactors: this one is not watched"),
         }
         heartbeat
+    }
+
+    /// Says that a thread of this master has panicked. Called by whoever notices, as the panic hook or the one who
+    /// joins the thread; once for each panic. The master's slot tells of it from then on, also the next one that
+    /// it [`registers`](Self::register).
+    pub fn note_panic(&self, master: Uuid) {
+        let Some(shared) = &self.shared else { return };
+        let mut places = shared.places();
+        let panics = places.panics.entry(master).or_default();
+        *panics += 1;
+        let panics = *panics;
+        for slot in places.slots.iter().enumerate().filter(|(_, of)| **of == Some(master)).map(|(at, _)| at) {
+            let written = shared.file.write_all_at(&panics.to_le_bytes(), slot_offset(slot) + 32);
+            if let Err(error) = written {
+                tracing::warn!(%master, %error, "the supervisor does not learn of a panic");
+            }
+        }
     }
 }
 
@@ -138,6 +166,8 @@ pub struct Heartbeat {
     beats: u64,
     /// Completed requests, as last written.
     written: u64,
+    /// Panics before it was registered; later ones end it.
+    panics: u64,
     last: Option<Instant>,
 }
 
@@ -154,7 +184,7 @@ impl Heartbeat {
             self.beats += 1;
             self.written = completed;
             self.last = Some(now);
-            shared.write(*slot, self.master, self.beats, completed);
+            shared.write(*slot, self.master, self.beats, completed, self.panics);
         }
     }
 }
@@ -162,9 +192,9 @@ impl Heartbeat {
 impl Drop for Heartbeat {
     fn drop(&mut self) {
         if let Some((shared, slot)) = &self.slot {
-            let mut used = shared.used();
-            shared.write(*slot, Uuid::nil(), 0, 0);
-            used[*slot] = false;
+            let mut places = shared.places();
+            shared.write(*slot, Uuid::nil(), 0, 0, 0);
+            places.slots[*slot] = None;
         }
     }
 }
@@ -180,6 +210,19 @@ pub struct Pulse {
     pub beats: u64,
     /// Requests completed since the reactor started.
     pub completed: u64,
+    /// Panics of the master's threads since the process started.
+    pub panics: u64,
+}
+
+impl Pulse {
+    /// Beats, at least a quarter of a second apart, after which a reactor that does nothing counts as well.
+    const CALM: u64 = 8;
+
+    /// Whether the reactor has got past its start: it has completed a request, or gone round for some seconds. Of
+    /// what such a reactor does, a process did not die in its start.
+    pub fn has_got_on(&self) -> bool {
+        self.completed > 0 || self.beats >= Self::CALM
+    }
 }
 
 /// The supervisor's side of the file.
@@ -221,7 +264,8 @@ impl Monitor {
             slot,
             master: Uuid::from_slice(&bytes[..16]).expect("sixteen bytes"),
             beats: number(&bytes[16..24]),
-            completed: number(&bytes[24..]),
+            completed: number(&bytes[24..32]),
+            panics: number(&bytes[32..40]),
         });
         Ok(pulses.filter(|pulse| !pulse.master.is_nil()).collect())
     }
@@ -289,7 +333,13 @@ mod tests {
         assert_eq!(monitor.read().unwrap(), []);
         let (mut a, b) = (heartbeats.register(uuid(1)), heartbeats.register(uuid(2)));
         a.beat(7);
-        let pulse = |slot, master, beats, completed| Pulse { slot, master: uuid(master), beats, completed };
+        let pulse = |slot, master, beats, completed| Pulse {
+            slot,
+            master: uuid(master),
+            beats,
+            completed,
+            panics: 0,
+        };
         assert_eq!(monitor.read().unwrap(), [pulse(0, 1, 1, 7), pulse(1, 2, 0, 0)]);
         drop(a);
         assert_eq!(monitor.read().unwrap(), [pulse(1, 2, 0, 0)]);
@@ -317,6 +367,28 @@ mod tests {
     }
 
     #[test]
+    fn panics_are_told_of_and_counted_over_the_lives_of_a_reactor() {
+        let (_home, path) = file();
+        let monitor = Monitor::create(&path).unwrap();
+        let heartbeats = Heartbeats::open(&path).unwrap();
+        let panics = || monitor.read().unwrap().iter().map(|pulse| pulse.panics).collect::<Vec<_>>();
+        let (mut a, b) = (heartbeats.register(uuid(1)), heartbeats.register(uuid(2)));
+        a.beat(1);
+        heartbeats.note_panic(uuid(1));
+        assert_eq!(panics(), [1, 0], "at once: the process may be about to die of it");
+        drop(a);
+        let mut a = heartbeats.register(uuid(1));
+        a.beat(1);
+        assert_eq!(panics(), [1, 0]);
+        drop(a);
+        heartbeats.note_panic(uuid(1));
+        let _a = heartbeats.register(uuid(1));
+        assert_eq!(panics(), [2, 0], "also of what was noticed between two lives");
+        drop(b);
+        Heartbeats::unwatched().note_panic(uuid(1));
+    }
+
+    #[test]
     fn a_process_that_nobody_watches_and_one_with_too_many_reactors_go_on() {
         Heartbeats::unwatched().register(uuid(1)).beat(1);
         let (_home, path) = file();
@@ -333,7 +405,7 @@ mod tests {
     fn other_files_are_refused_and_an_old_process_does_not_disturb() {
         let (_home, path) = file();
         assert!(matches!(Heartbeats::open(&path), Err(HeartbeatError::Io { .. })));
-        for content in [vec![], b"UMBBEAT1".to_vec(), vec![b'x'; FILE_BYTES]] {
+        for content in [vec![], b"UMBBEAT2".to_vec(), vec![b'x'; FILE_BYTES]] {
             fs::write(&path, content).unwrap();
             assert!(matches!(Heartbeats::open(&path), Err(HeartbeatError::Foreign(_))));
         }
@@ -356,6 +428,7 @@ mod tests {
                     master: uuid(*master),
                     beats: *beats,
                     completed: 0,
+                    panics: 0,
                 })
                 .collect();
             last = watchdog.observe(Duration::from_secs(*seconds), &pulses);

@@ -3,26 +3,18 @@
 //!
 //! Each subcommand is a module with its arguments as a clap type and one function that runs it.
 
-pub mod by_id;
 mod ctl;
-mod cuts;
-mod front;
+mod failure;
+#[cfg(feature = "faults")]
+mod faults;
 pub mod heartbeat;
 pub mod logging;
-mod masters;
 mod metrics;
-pub mod notes;
 mod offline;
-mod once;
-mod present;
-mod reactor;
-mod recovery;
-mod report;
+mod panics;
 mod run;
-mod service;
-pub mod state_dir;
 pub mod supervise;
-mod volumes;
+mod world;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -42,7 +34,7 @@ enum Command {
     Check(offline::Check),
     Inspect(offline::Inspect),
     Size(offline::Size),
-    /// Be the interposer: serve masters and their sets until told to stop.
+    /// Be the interposer: serve masters and their sets until told to stop. What is served is opened by it alone.
     Run(run::Run),
     /// Start the interposer, watch it, and start it again when it dies or hangs.
     Supervise(supervise::Supervise),
@@ -50,6 +42,10 @@ enum Command {
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
+    // Not for people, so it is not among the commands: this program once more, as the hands of another.
+    if let Some(code) = umbra_ublk::serve_helper() {
+        return code;
+    }
     match Cli::parse().command {
         Command::Ctl(ctl) => ctl::main(&ctl),
         Command::Check(check) => offline::check(&check),

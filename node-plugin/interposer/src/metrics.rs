@@ -10,31 +10,28 @@ mod tests;
 
 pub(crate) use http::{listen, serve};
 
-use crate::masters::Attached;
-use crate::reactor::{Call, ReactorGone, Snapshot};
-use crate::report;
+use crate::logging;
+use crate::world::Linux;
 use memory::locked_bytes;
 use prometheus::core::Collector;
 use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
 use std::io;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 use umbra_engine::Counters;
+use umbra_lifecycle::Service;
+use umbra_lifecycle::world::Snapshot;
 use umbra_platform::status::{MasterStatus, SetStatus};
 
 /// States of a set, as [`SetState::word`](umbra_platform::status::SetState::word) says them.
-const SET_STATES: [&str; 7] =
-    ["idle", "copying", "copy-aborted", "restoring", "restore-aborted", "offline", "given-up"];
+const SET_STATES: [&str; 8] =
+    ["idle", "copying", "copy-aborted", "restoring", "restore-aborted", "offline", "given-up", "blocked"];
 /// States of a master, as [`MasterState::word`](umbra_platform::status::MasterState::word) says them.
-const MASTER_STATES: [&str; 3] = ["serving", "blocked", "offline"];
+const MASTER_STATES: [&str; 7] =
+    ["serving", "claiming", "recovering", "blocked", "failed", "detaching", "quarantined"];
 
 /// Why there is no answer to a scrape.
 #[derive(Debug, Error)]
 pub(crate) enum ScrapeError {
-    /// A reactor.
-    #[error(transparent)]
-    Reactor(#[from] ReactorGone),
     /// This process's own numbers.
     #[error("read /proc/self/smaps_rollup: {0}")]
     Memory(#[from] io::Error),
@@ -55,15 +52,14 @@ pub(crate) struct Seen {
 ///
 /// # Errors
 /// [`ScrapeError`].
-pub(crate) async fn scrape(by_id: &Path, masters: &Mutex<Vec<Attached>>) -> Result<String, ScrapeError> {
-    let attached = masters.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let mut seen = Vec::with_capacity(attached.len());
-    for attached in attached {
-        let snapshot = attached.reactor.ask(Call::Snapshot).await?;
-        let (master, sets) = report::statuses(by_id, &attached, &snapshot);
-        seen.push(Seen { master, sets, snapshot });
-    }
-    render(&seen, locked_bytes()?)
+pub(crate) async fn scrape(service: &Service<Linux>) -> Result<String, ScrapeError> {
+    let seen = |(master, sets, snapshot): (MasterStatus, Vec<SetStatus>, Option<Snapshot>)| Seen {
+        master,
+        sets,
+        snapshot: snapshot.unwrap_or_default(),
+    };
+    let seen: Vec<Seen> = service.look().await.into_iter().map(seen).collect();
+    render(&seen, locked_bytes()?, logging::lost_lines())
 }
 
 #[derive(Clone, Copy)]
@@ -107,12 +103,15 @@ impl Page {
     }
 }
 
-fn render(seen: &[Seen], locked_bytes: u64) -> Result<String, ScrapeError> {
+fn render(seen: &[Seen], locked_bytes: u64, lost_lines: u64) -> Result<String, ScrapeError> {
     let page = Page(Registry::new());
     let version = [env!("CARGO_PKG_VERSION").to_owned()];
     page.family(("umbra_build_info", Kind::Gauge, "The program."), ["version"], [(version, 1.0)])?;
     let family = ("umbra_locked_memory_bytes", Kind::Gauge, "Memory that is locked.");
     page.family(family, [], [([], number(locked_bytes))])?;
+    let help = "Lines of the log that nobody read in time, or that could not be written.";
+    let family = ("umbra_log_lines_lost_total", Kind::Counter, help);
+    page.family(family, [], [([], number(lost_lines))])?;
     masters(&page, seen)?;
     engines(&page, seen)?;
     sets(&page, seen)?;
@@ -254,6 +253,9 @@ fn sets(page: &Page, seen: &[Seen]) -> Result<(), prometheus::Error> {
     })?;
     one("umbra_set_shadow_written", "1 if the image was written to since the cut.", |set| {
         Some(flag(set.flags.shadow_written))
+    })?;
+    one("umbra_set_stalled", "1 if the running copy does not get on.", |set| {
+        Some(flag(set.stalled.is_some()))
     })?;
     one("umbra_set_copy_chunks", "Chunks of the running or aborted copy.", |set| {
         Some(number(set.state.progress()?.total()))

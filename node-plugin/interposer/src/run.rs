@@ -1,25 +1,32 @@
 //! `umbra-io run`: the data plane. Everything is wired here, in the order it must start.
 
-use crate::masters::{Attached, Host};
+use crate::heartbeat::Heartbeats;
 use crate::metrics;
-use crate::service::Service;
-use crate::state_dir::StateDir;
+use crate::supervise::boot_ms;
 use crate::supervise::child::Supervision;
+use crate::supervise::deaths::{Death, DeathLog, PassThrough};
+use crate::world::Linux;
+use crate::world::directory::Directory;
+use crate::world::service_time;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use umbra_engine::Id128;
+use umbra_lifecycle::{Deaths, Service};
 use umbra_platform::{Socket, serve};
 use umbra_ublk::Control;
+use uuid::Uuid;
 
 /// Longest that a control command of the driver may take. Stopping a device waits for its last writers.
 const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Threads that wait for devices go soon: their stacks are locked.
+const IDLE_THREAD: Duration = Duration::from_secs(1);
 /// Stack of a thread that serves calls or waits for devices. All of it is locked, also while the thread is idle.
-const STACK_BYTES: usize = 128 << 10;
+const STACK_BYTES: usize = 256 << 10;
 
 /// Options of the data plane.
 #[derive(Clone, Debug, Args)]
@@ -43,12 +50,15 @@ pub(crate) struct Run {
 
 /// Runs until it is told to stop. Presented devices stay: their requests wait for the next start.
 pub(crate) fn main(run: &Run) -> ExitCode {
+    // Before the first thread, that of the log.
+    umbra_ublk::return_freed_memory();
     crate::logging::init(run.log_format);
+    crate::panics::end_the_process_unless_contained();
     match start(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            eprintln!("umbra-io: {error:#}");
+            crate::logging::flush();
             ExitCode::FAILURE
         }
     }
@@ -63,50 +73,98 @@ fn start(run: &Run) -> anyhow::Result<()> {
     umbra_uring::host_supports_io_uring()?;
     // Before any thread starts: the mark is inherited, and memory is populated before requests need it.
     umbra_ublk::become_io_flusher()?;
+    // Its helper process starts while this one prepares itself, and long before there is a device to be claimed.
+    let control = Control::open(CONTROL_DEADLINE)?;
     umbra_ublk::lock_memory()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(STACK_BYTES)
+        .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build()?;
-    runtime.block_on(serve_all(run, supervision))?;
+    runtime.block_on(serve_all(run, supervision, control))?;
+    crate::logging::flush();
     // Threads that serve devices end with the process; what is parked in the kernel waits for the next one.
     std::process::exit(0)
 }
 
-async fn serve_all(run: &Run, supervision: Supervision) -> anyhow::Result<()> {
-    let state = Arc::new(StateDir::open(&run.state_dir)?);
-    if let Some(parent) = run.socket.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
+async fn serve_all(run: &Run, supervision: Supervision, control: Control) -> anyhow::Result<()> {
+    tokio::spawn(ignore_hangups());
+    let directory = Directory::open(&run.state_dir)?;
+    let run_folder = run.socket.parent().unwrap_or(Path::new("/")).to_owned();
+    std::fs::create_dir_all(&run_folder)?;
     let socket = Socket::bind(&run.socket).await?;
-    let host = Arc::new(Host {
-        node: Id128(state.node_id()),
-        state,
-        control: Control::open(CONTROL_DEADLINE)?,
-        by_id: run.by_id.clone(),
-        heartbeats: supervision.heartbeats,
+    let node = Id128(directory.node_id());
+    let deaths = Box::new(Counted {
         pass_through: supervision.pass_through,
+        heartbeats: supervision.heartbeats.clone(),
+        deaths: Mutex::new(supervision.deaths),
     });
-    let masters = Arc::new(Mutex::new(Vec::new()));
+    let world = Linux {
+        control,
+        names: run.by_id.clone(),
+        heartbeats: supervision.heartbeats,
+        served_until: service_time::served_until(&run_folder),
+    };
+    tokio::spawn(service_time::keep(run_folder));
+    let service = Service::new(world, directory, node, deaths);
+    // Before anything is waited for: whoever looks sees what is being started.
+    let masters = service.resume().await;
     if let Some(address) = run.metrics {
-        serve_metrics(address, &host.by_id, &masters);
+        serve_metrics(address, &service);
     }
-    let resumed = host.resume(&masters).await;
-    let service = Arc::new(Service::new(host, masters));
-    tokio::spawn(Arc::clone(&service).watch_restores());
-    tracing::info!(socket = %run.socket.display(), masters = resumed.len(), "serving");
-    serve(socket, service, stop_signal()).await?;
+    tracing::info!(socket = %run.socket.display(), masters, "serving");
+    #[cfg(feature = "faults")]
+    tokio::spawn(crate::faults::serve(service.clone(), run.socket.clone()));
+    serve(socket, Arc::new(service.clone()), stop_signal()).await?;
+    service.close().await;
     Ok(())
 }
 
-fn serve_metrics(address: SocketAddr, by_id: &Path, masters: &Arc<Mutex<Vec<Attached>>>) {
-    let (by_id, masters) = (Arc::<Path>::from(by_id), Arc::clone(masters));
+/// What the supervisor said of earlier deaths, and the deaths of threads since.
+#[derive(Debug)]
+struct Counted {
+    pass_through: PassThrough,
+    heartbeats: Heartbeats,
+    deaths: Mutex<DeathLog>,
+}
+
+impl Counted {
+    fn deaths(&self) -> MutexGuard<'_, DeathLog> {
+        self.deaths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Deaths for Counted {
+    fn passes_through(&self, master: Uuid) -> bool {
+        self.pass_through.includes(master) || self.deaths().decide_for(master, boot_ms()).pass_through
+    }
+
+    fn thread_died(&self, master: Uuid) -> Duration {
+        self.heartbeats.note_panic(master);
+        let now = boot_ms();
+        let mut deaths = self.deaths();
+        deaths.record(Death::panic_of(master, now));
+        deaths.decide_for(master, now).delay
+    }
+}
+
+fn serve_metrics(address: SocketAddr, service: &Service<Linux>) {
+    let service = service.clone();
     let scrape = move || {
-        let (by_id, masters) = (Arc::clone(&by_id), Arc::clone(&masters));
-        async move { metrics::scrape(&by_id, &masters).await }
+        let service = service.clone();
+        async move { metrics::scrape(&service).await }
     };
     tokio::spawn(async move { metrics::serve(metrics::listen(address).await, scrape).await });
+}
+
+/// A terminal that goes away ends nothing.
+async fn ignore_hangups() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        tracing::info!("a hangup ends nothing");
+    }
 }
 
 async fn stop_signal() {

@@ -11,36 +11,39 @@
 //! the presented devices, and the next process takes them over. It is started at once, since a kubelet's
 //! back-off is too slow for waiting I/O.
 //!
+//! A process that does not die of being killed is not waited for without end (`ending.rs`).
+//!
 //! Exit codes: that of an I/O process that ended in order or refused its arguments; 0 if it was told to end
 //! and did; 1 if the supervisor itself cannot go on.
 
 pub mod child;
 pub mod deaths;
+pub mod ending;
+mod panics;
+mod watch;
 
-use crate::heartbeat::{HeartbeatError, Monitor, Watchdog};
+use crate::heartbeat::{HeartbeatError, Monitor};
 use crate::logging::{self, LogFormat};
 use clap::Args;
-use deaths::{Cause, Death, DeathLog, PassThrough};
+use deaths::{Death, DeathLog, PassThrough};
+use ending::{KILL_LIMIT, Step, Why};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
 use tokio::signal::unix::{Signal as Arrivals, SignalKind, signal};
 use umbra_platform::time::Millis;
 use uuid::Uuid;
+use watch::{Ended, Watch};
 
-/// Looks at the heartbeat within the time that a reactor may be quiet.
-const LOOKS: u32 = 20;
-/// Longest time that an ordered end may take. Devices stay presented whether it succeeds or not.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// Time between two attempts to start a program that was there before: it may be being replaced.
 const START_RETRY: Duration = Duration::from_secs(1);
 /// What the I/O process ends with if its arguments are wrong: starting it again would change nothing.
@@ -115,30 +118,14 @@ pub(crate) fn main(args: &Supervise) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime.map_err(io_error("start the runtime of", Path::new("umbra-io supervise")));
     match outcome.and_then(|runtime| runtime.block_on(async { Supervisor::new(args)?.run().await })) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => {
+            logging::flush();
+            ExitCode::from(code)
+        }
         Err(error) => {
             tracing::error!(%error, "the supervisor cannot go on");
+            logging::flush();
             ExitCode::FAILURE
-        }
-    }
-}
-
-/// How the I/O process ended.
-struct Ended {
-    status: WaitStatus,
-    /// Reactors for which it was killed.
-    hung: BTreeSet<Uuid>,
-    /// Masters that it knew of when it was last seen.
-    masters: BTreeSet<Uuid>,
-    served: bool,
-}
-
-impl Ended {
-    fn cause(&self) -> Cause {
-        match (self.hung.is_empty(), self.status.terminating_signal()) {
-            (false, _) => Cause::Hung,
-            (true, Some(number)) => Cause::Signal(number),
-            (true, None) => Cause::Exit(self.status.exit_status().unwrap_or_default()),
         }
     }
 }
@@ -152,6 +139,8 @@ struct Supervisor {
     signals: Signals,
     /// The signal that told us to end.
     told: Option<Signal>,
+    /// Processes that were killed and have not ended, by number.
+    abandoned: HashSet<Pid>,
     /// Held, never read.
     _lock: File,
 }
@@ -168,6 +157,7 @@ struct Signals {
     child: Arrivals,
     terminate: Arrivals,
     interrupt: Arrivals,
+    hangup: Arrivals,
 }
 
 impl Signals {
@@ -176,14 +166,19 @@ impl Signals {
             child: signal(SignalKind::child())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     async fn next(&mut self) -> News {
-        tokio::select! {
-            _ = self.child.recv() => News::Child,
-            _ = self.terminate.recv() => News::End(Signal::TERM),
-            _ = self.interrupt.recv() => News::End(Signal::INT),
+        loop {
+            tokio::select! {
+                _ = self.child.recv() => return News::Child,
+                _ = self.terminate.recv() => return News::End(Signal::TERM),
+                _ = self.interrupt.recv() => return News::End(Signal::INT),
+                // The terminal that it was started from has gone, which is no reason to stop serving.
+                _ = self.hangup.recv() => tracing::info!("a hangup ends nothing"),
+            }
         }
     }
 
@@ -214,6 +209,7 @@ impl Supervisor {
             hang_after,
             signals: Signals::new().map_err(io_error("take signals for", &args.run_dir))?,
             told: None,
+            abandoned: HashSet::new(),
             _lock: lock,
         })
     }
@@ -244,26 +240,38 @@ impl Supervisor {
 
     /// Notes a death; returns how long to wait, and who then starts without dependent shadows.
     fn note(&mut self, ended: Ended) -> (Duration, PassThrough) {
-        let death = Death {
-            at_ms: boot_ms(),
-            cause: ended.cause(),
-            masters: if ended.hung.is_empty() { ended.masters } else { ended.hung },
-            served: ended.served,
-        };
+        let death = ended.death(boot_ms());
         let (cause, counts) = (death.cause, death.counts());
         let deaths::Decision { delay, pass_through } = self.log.record(death);
         tracing::error!(%cause, counts, ?delay, %pass_through, "the I/O process died; it is started again");
+        self.keep_log();
+        (delay, pass_through)
+    }
+
+    /// Notes panics that cost a master, and not the process.
+    fn note_panics(&mut self, masters: Vec<Uuid>) {
+        if masters.is_empty() {
+            return;
+        }
+        for master in masters {
+            tracing::error!(%master, "a thread of this master panicked; the I/O process starts it again by itself");
+            drop(self.log.record(Death::panic_of(master, boot_ms())));
+        }
+        self.keep_log();
+    }
+
+    fn keep_log(&self) {
         let path = self.run_dir.join("deaths.json");
         if let Err(error) = self.log.save(&path) {
             tracing::warn!(path = %path.display(), %error, "the log of deaths is kept in memory only");
         }
-        (delay, pass_through)
     }
 
     fn start(&self, pass_through: &PassThrough) -> Result<Pid, SuperviseError> {
         let started = Command::new(&self.program)
             .args(&self.command)
             .env(child::HEARTBEAT, self.run_dir.join("heartbeat"))
+            .env(child::DEATHS, self.run_dir.join("deaths.json"))
             .env(child::PASS_THROUGH, pass_through.to_string())
             .env(child::SUPERVISOR, std::process::id().to_string())
             .spawn();
@@ -276,7 +284,7 @@ impl Supervisor {
 
     /// Watches the process until it has ended and is reaped.
     async fn watch(&mut self, mut watch: Watch) -> Ended {
-        let mut looks = tokio::time::interval(self.hang_after / LOOKS);
+        let mut looks = tokio::time::interval(self.hang_after / watch::LOOKS);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -288,16 +296,54 @@ impl Supervisor {
                 }
             }
             // Before it is asked whether the process is there: what it did last is in the file for good.
-            watch.look();
-            if let Some(status) = reap(watch.child) {
-                return watch.ended(status);
+            let (step, outlived) = watch.look();
+            self.note_panics(outlived);
+            if let Some(status) = self.reap(watch.child) {
+                return watch.ended(Some(status));
+            }
+            match step {
+                Step::Wait => {}
+                Step::Kill(Why::Hung) => {
+                    tracing::error!(masters = ?watch.hung, "no progress: the I/O process is killed");
+                    send(watch.child, Signal::KILL);
+                }
+                Step::Kill(Why::TooSlow) => {
+                    tracing::error!("the I/O process did not end in time and is killed");
+                    send(watch.child, Signal::KILL);
+                }
+                Step::Abandon => {
+                    let process = watch.child.as_raw_nonzero();
+                    tracing::error!(
+                        process,
+                        after = ?KILL_LIMIT,
+                        "the I/O process does not die of being killed: the kernel keeps it, as a rule because a device \
+                         does not answer (see /proc/{process}/stack); it is not waited for, and whichever is started \
+                         next serves as soon as that one has let go of the state directory"
+                    );
+                    self.abandoned.insert(watch.child);
+                    return watch.ended(None);
+                }
             }
         }
     }
 
+    /// Takes in every child that has ended: as the first process of a container, orphans of others are ours too.
+    fn reap(&mut self, child: Pid) -> Option<WaitStatus> {
+        let mut ours = None;
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if self.abandoned.remove(&pid) {
+                let process = pid.as_raw_nonzero();
+                tracing::warn!(process, "the I/O process that did not die of being killed has ended now");
+            } else if pid == child {
+                ours = Some(status);
+            }
+        }
+        ours
+    }
+
     /// What to end with, if the process is not to be started again.
     fn last_word(&self, ended: &Ended) -> Option<u8> {
-        let status = ended.status;
+        let Some(status) = ended.status else { return self.told.map(|_| 1) };
         let by_order = self.told.map(Signal::as_raw);
         if by_order.is_some() && status.terminating_signal() == by_order {
             return Some(0);
@@ -309,84 +355,11 @@ impl Supervisor {
     }
 }
 
-/// A running I/O process, as its supervisor sees it.
-struct Watch {
-    child: Pid,
-    monitor: Monitor,
-    watchdog: Watchdog,
-    hung: BTreeSet<Uuid>,
-    masters: BTreeSet<Uuid>,
-    served: bool,
-    last_look: Instant,
-    /// When an ordered end has taken too long.
-    end_by: Option<Instant>,
-}
-
-impl Watch {
-    fn new(child: Pid, monitor: Monitor, hang_after: Duration) -> Self {
-        Self {
-            child,
-            monitor,
-            watchdog: Watchdog::new(hang_after, hang_after / LOOKS),
-            hung: BTreeSet::new(),
-            masters: BTreeSet::new(),
-            served: false,
-            last_look: Instant::now(),
-            end_by: None,
-        }
-    }
-
-    /// Passes on that it is to end.
-    fn end(&mut self, signal: Signal) {
-        self.end_by.get_or_insert_with(|| Instant::now() + STOP_LIMIT);
-        send(self.child, signal);
-    }
-
-    /// Reads the heartbeat, and kills a process that hangs or does not end.
-    fn look(&mut self) {
-        match self.monitor.read() {
-            Ok(pulses) => {
-                self.served |= pulses.iter().any(|pulse| pulse.completed > 0);
-                self.masters = pulses.iter().map(|pulse| pulse.master).collect();
-                let quiet = self.watchdog.observe(self.last_look.elapsed(), &pulses);
-                self.last_look = Instant::now();
-                // Once: a process that does not die of it is in the hands of the kernel.
-                if !quiet.is_empty() && self.hung.is_empty() {
-                    tracing::error!(masters = ?quiet, "no progress: the I/O process is killed");
-                    self.hung.extend(quiet);
-                    send(self.child, Signal::KILL);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the heartbeat cannot be read"),
-        }
-        if self.end_by.is_some_and(|end_by| Instant::now() >= end_by) {
-            tracing::error!(limit = ?STOP_LIMIT, "the I/O process did not end in time and is killed");
-            self.end_by = None;
-            send(self.child, Signal::KILL);
-        }
-    }
-
-    fn ended(self, status: WaitStatus) -> Ended {
-        Ended { status, hung: self.hung, masters: self.masters, served: self.served }
-    }
-}
-
 /// Sends a signal to a process that is not reaped yet, so that its number is still its own.
 fn send(child: Pid, signal: Signal) {
     if let Err(error) = kill_process(child, signal) {
         tracing::warn!(process = child.as_raw_nonzero(), %error, "the I/O process could not be signalled");
     }
-}
-
-/// Takes in every child that has ended: as the first process of a container, orphans of others are ours too.
-fn reap(child: Pid) -> Option<WaitStatus> {
-    let mut ours = None;
-    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-        if pid == child {
-            ours = Some(status);
-        }
-    }
-    ours
 }
 
 fn take_lock(run_dir: &Path) -> Result<File, SuperviseError> {
@@ -402,12 +375,11 @@ fn take_lock(run_dir: &Path) -> Result<File, SuperviseError> {
 
 /// Names this boot of the machine.
 fn boot() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    id.map(|text| text.trim().to_owned()).unwrap_or_default()
+    procfs::sys::kernel::random::boot_id().unwrap_or_default()
 }
 
-/// Milliseconds since the machine started: the same clock for every supervisor of this boot.
-fn boot_ms() -> u64 {
+/// Milliseconds since the machine started: the same clock for every process of this boot.
+pub fn boot_ms() -> u64 {
     let time = clock_gettime(ClockId::Boottime);
     let part = |number: i64| u64::try_from(number).unwrap_or_default();
     part(time.tv_sec) * 1000 + part(time.tv_nsec) / 1_000_000

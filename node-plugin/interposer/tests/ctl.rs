@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use umbra_platform::fake::{Fake, FakeDevice};
+use umbra_platform::fake::{Content, Fake, FakeDevice};
+use umbra_platform::status::{MasterState, WaitReason, WaitingFor};
+use umbra_platform::time::WallTime;
 use umbra_platform::value::ByteCount;
 use umbra_platform::{Socket, serve};
 
@@ -212,6 +214,66 @@ fn refusals_name_object_reason_and_remedy() {
     assert_eq!(node.refused("copy to-shadow pg-1 pg-1").0, "BAD_ARGUMENT");
 }
 
+#[test]
+fn a_volume_with_something_on_it_takes_the_flag_that_the_refusal_prints() {
+    let node = Node::start();
+    node.ok("attach /dev/master --name pg");
+    let content = Content::Foreign("xfs:77-ab".parse().expect("a signature"));
+    node.fake.add_device("/dev/used", FakeDevice { content, ..FakeDevice::disk(ByteCount(1 << 20), "used") });
+    let enable = "enable pg-1 --master pg --mode dependent --shadow /dev/used --bitmap /dev/bitmap";
+    let (reason, message) = node.refused(enable);
+    assert_eq!(reason, "HAS_SIGNATURE");
+    let flag = message.split("enable with ").nth(1).expect("a flag").split(" [").next().expect("its end");
+    assert_eq!(flag, "--wipe-signature xfs:77-ab");
+    node.ok(&format!("{enable} {flag}"));
+}
+
+#[test]
+fn a_master_in_quarantine_is_in_the_status_and_accepted_by_the_command_that_is_named() {
+    let node = Node::with_set("dependent");
+    let what = "the ext4 on /dev/master was mounted elsewhere".into();
+    let since = WallTime::from_unix_millis(0);
+    let wait = WaitingFor { reason: WaitReason::WrittenOutside, what, since };
+    let pg = "pg".parse().expect("a name");
+    node.fake.set_master_state(&pg, MasterState::Quarantined(wait)).expect("a master");
+    let status = node.ok("status");
+    assert!(
+        status.contains("! master pg is quarantined since 1970-01-01T00:00:00.000Z: the ext4"),
+        "{status}"
+    );
+    assert!(node.ok("list").contains("pg-1"));
+    let (reason, message) = node.refused("update to-shadow pg-1");
+    assert!(reason == "BLOCKED" && message.contains("umbra-io ctl accept pg --images lost"), "{message}");
+    assert_eq!(node.ok("accept pg --images changed"), "master pg is accepted as it is, its images changed\n");
+    node.ok("update to-shadow pg-1");
+}
+
+/// Of every command that changes something, and of those that look.
+#[test]
+fn help_says_what_must_be_closed() {
+    let help =
+        Command::new(env!("CARGO_BIN_EXE_umbra-io")).args(["ctl", "--help"]).output().expect("it starts");
+    let help = text(&help.stdout);
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(commands.len() > 10, "{help}");
+    for name in commands {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra-io"));
+        let output = command.args(["ctl", name, "--help"]).output().expect("it starts");
+        let about = text(&output.stdout).replace('\n', " ");
+        assert!(
+            about.to_lowercase().contains("nothing may have") || about.contains("Nothing needs to be closed"),
+            "{name}: {about}"
+        );
+    }
+}
+
 /// The same request id twice is one request.
 #[test]
 fn a_request_id_makes_a_command_repeatable() {
@@ -249,6 +311,11 @@ fn wrong_usage_is_exit_code_2() {
         "attach /dev/x --name -x",
         "enable x --master m --mode compact --shadow /dev/a --bitmap /dev/b",
         "enable x --master m --mode dependent --shadow /dev/a --bitmap /dev/b --chunk 100k",
+        "attach /dev/x --name x --queue-depth 129",
+        "accept pg --images kept",
+        "accept pg",
+        "enable x --master m --mode dependent --shadow /dev/a --bitmap /dev/b --wipe-signature ext4",
+        "enable x --master m --mode dependent --shadow /dev/a --bitmap /dev/b --expected-epoch 3",
         "limits pg-1 --rate 0",
         "wait pg-1 --timeout 5",
         "status pg-1 --interval 1s",

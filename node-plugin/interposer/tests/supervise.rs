@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use umbra_io::logging::LogFormat;
 use umbra_io::supervise::child::Supervision;
 use umbra_io::supervise::deaths::{Cause, DeathLog};
 use uuid::Uuid;
@@ -19,12 +20,14 @@ const SOON: Duration = Duration::from_secs(60);
 const HANG_AFTER: &str = "2s";
 /// What the scripts write as their master.
 const MASTER: &str = "00000000-0000-0000-0000-000000000007";
-/// Shell: `beat N DONE` writes that a reactor has beaten N times and completed DONE requests (below 64).
+/// Shell: `beat N DONE [PANICS]` writes that a reactor has beaten N times and completed DONE requests, and how often
+/// the master's threads have panicked (all below 64).
 const BEAT: &str = r#"
 zeros() { for _ in $(seq "$1"); do printf '\000'; done; }
+number() { printf "\\$(printf %03o "$1")"; zeros 7; }
 beat() {
-  { zeros 15; printf '\007'; printf "\\$(printf %03o "$1")"; zeros 7; printf "\\$(printf %03o "$2")"; zeros 7; } > "$0.slot"
-  dd if="$0.slot" of="$UMBRA_HEARTBEAT" bs=32 seek=2 conv=notrunc status=none
+  { zeros 15; printf '\007'; number "$1"; number "$2"; number "${3:-0}"; zeros 24; } > "$0.slot"
+  dd if="$0.slot" of="$UMBRA_HEARTBEAT" bs=64 seek=1 conv=notrunc status=none
 }
 "#;
 
@@ -35,6 +38,10 @@ struct Supervised {
 
 impl Supervised {
     fn start(script: &str) -> Self {
+        Self::with_stderr(script, Stdio::null())
+    }
+
+    fn with_stderr(script: &str, stderr: Stdio) -> Self {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("script");
         let log = home.path().join("log");
@@ -44,11 +51,11 @@ impl Supervised {
             log = log.display()
         );
         fs::write(&path, format!("{BEAT}{opening}{script}\n")).unwrap();
-        Self::program(home, Path::new("/bin/sh"), &[path.to_str().unwrap()])
+        Self::program(home, Path::new("/bin/sh"), &[path.to_str().unwrap()], stderr)
     }
 
-    fn program(home: TempDir, program: &Path, arguments: &[&str]) -> Self {
-        let process = supervisor(home.path(), program, arguments).spawn().unwrap();
+    fn program(home: TempDir, program: &Path, arguments: &[&str], stderr: Stdio) -> Self {
+        let process = supervisor(home.path(), program, arguments).stderr(stderr).spawn().unwrap();
         Self { home, process }
     }
 
@@ -165,6 +172,94 @@ fn a_reactor_that_hangs_is_ended_and_gives_up_its_shadows_the_fourth_time() {
     assert_eq!(supervised.deaths(), [(Cause::Hung, true); 3]);
 }
 
+/// What a reactor that had gone round for some seconds was killed of, it was not its start.
+#[test]
+fn an_idle_master_that_was_calm_is_not_to_blame() {
+    let mut supervised = Supervised::start("beat 9 0; kill -KILL $$");
+    assert_eq!(supervised.ended(), Some(0));
+    assert_eq!(supervised.log(), ["none"; 4]);
+    assert_eq!(supervised.deaths(), [(Cause::Signal(9), false); 3]);
+}
+
+#[test]
+fn a_process_that_dies_of_a_panic_blames_the_master_whose_it_was() {
+    let mut supervised = Supervised::start("beat 9 1 1; kill -ABRT $$");
+    assert_eq!(supervised.ended(), Some(0));
+    assert_eq!(supervised.log(), ["none", "none", "none", MASTER]);
+    assert_eq!(supervised.deaths(), [(Cause::Signal(6), true); 3]);
+}
+
+/// Three panics that cost only the master count as three deaths of it, also for later starts of the process.
+#[test]
+fn panics_that_the_process_outlives_are_counted() {
+    let beats = "for i in $(seq 2 50); do beat $i 1 3; sleep 0.1; done; kill -KILL $$";
+    let mut supervised = Supervised::start(&format!("beat 1 1 3; [ $starts -ge 2 ] && exit 0; {beats}"));
+    assert_eq!(supervised.ended(), Some(0));
+    assert_eq!(supervised.log(), ["none", MASTER]);
+    let panicked = (Cause::Panicked, true);
+    assert_eq!(supervised.deaths(), [panicked, panicked, panicked, (Cause::Signal(9), false)]);
+}
+
+/// A log that nobody can take: a full disk, a reader that has gone, one that stands still.
+fn bad_logs() -> [(&'static str, Stdio); 3] {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let (reader, broken) = std::io::pipe().unwrap();
+    drop(reader);
+    [("full", full.into()), ("broken", broken.into()), ("unread", unread_pipe())]
+}
+
+/// A pipe that holds as much as it can, and whose reader never reads.
+fn unread_pipe() -> Stdio {
+    use std::io::Write;
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
+    rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    while writer.write(b"x").is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, flags).unwrap();
+    // Open for as long as the tests run.
+    std::mem::forget(reader);
+    writer.into()
+}
+
+/// A supervisor that waits for its log, or dies of it, watches nobody.
+#[test]
+fn whatever_becomes_of_the_log_a_reactor_that_hangs_is_ended() {
+    for (name, stderr) in bad_logs() {
+        let mut supervised = Supervised::with_stderr("beat 1 1; exec sleep 1000", stderr);
+        assert_eq!(supervised.ended(), Some(0), "{name}");
+        assert_eq!(supervised.log(), ["none", "none", "none", MASTER], "{name}");
+        assert_eq!(supervised.deaths(), [(Cause::Hung, true); 3], "{name}");
+    }
+}
+
+/// The I/O process logs by the same means, and does not stop for it either; it logs more than a pipe holds.
+#[test]
+fn whatever_becomes_of_the_log_the_io_process_goes_on() {
+    for (name, stderr) in bad_logs() {
+        let home = tempfile::tempdir().unwrap();
+        let alive = home.path().join("run/alive");
+        let own = std::env::current_exe().unwrap();
+        let arguments = ["the_io_process_of_other_tests", "--exact", "--ignored"];
+        let mut supervised = Supervised::program(home, &own, &arguments, stderr);
+        let turns = || fs::read_to_string(&alive).ok()?.parse::<u64>().ok();
+        until("it has logged and gone on", || turns().is_some_and(|turns| turns >= 3));
+        supervised.signal(Signal::TERM);
+        assert_eq!(supervised.ended(), Some(0), "{name}");
+        assert_eq!(supervised.deaths(), [], "{name}");
+    }
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_nothing() {
+    let mut supervised = Supervised::start("trap '' HUP; echo > $0.ready; exec sleep 1000");
+    until("the script runs", || supervised.home.path().join("script.ready").exists());
+    supervised.signal(Signal::HUP);
+    supervised.signal(Signal::TERM);
+    assert_eq!(supervised.ended(), Some(0), "it ended of the second signal, in order");
+    assert_eq!(supervised.log(), ["none"]);
+}
+
 #[test]
 fn slow_starts_and_beating_reactors_are_left_alone() {
     // Without a beat for longer than the limit, then beats for longer than the limit.
@@ -222,7 +317,7 @@ fn the_io_process_does_not_outlive_its_supervisor() {
     let own = std::env::current_exe().unwrap();
     let pid_file = home.path().join("run/pid");
     let arguments = ["the_io_process_of_other_tests", "--exact", "--ignored"];
-    let mut supervised = Supervised::program(home, &own, &arguments);
+    let mut supervised = Supervised::program(home, &own, &arguments, Stdio::null());
     let read_pid = || fs::read_to_string(&pid_file).ok().and_then(|text| text.parse().ok());
     until("the I/O process runs", || read_pid().is_some());
     let child = Pid::from_raw(read_pid().unwrap()).unwrap();
@@ -241,13 +336,19 @@ fn the_io_process_does_not_outlive_its_supervisor() {
 #[ignore = "runs as the I/O process of another test"]
 fn the_io_process_of_other_tests() {
     let Some(heartbeat) = std::env::var_os("UMBRA_HEARTBEAT") else { return };
+    umbra_io::logging::init(LogFormat::Text);
     let supervision = Supervision::take().unwrap();
     let mut beat = supervision.heartbeats.register(Uuid::from_u128(1));
     let pid_file = PathBuf::from(heartbeat).with_file_name("pid");
+    let alive = pid_file.with_file_name("alive");
     fs::write(pid_file.with_extension("new"), std::process::id().to_string()).unwrap();
     fs::rename(pid_file.with_extension("new"), pid_file).unwrap();
     for completed in 0.. {
         beat.beat(completed);
+        for line in 0..2000 {
+            tracing::error!(line, "more than anybody reads, and than a pipe holds");
+        }
+        fs::write(&alive, completed.to_string()).unwrap();
         std::thread::sleep(Duration::from_millis(50));
     }
 }

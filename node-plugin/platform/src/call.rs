@@ -1,9 +1,12 @@
 //! What can be asked: one type per call, and its answer where there is one.
 
 use crate::id::{CutId, DeviceIdentity, Epoch, MasterId, MasterRef, RequestId, SetId, SetName, SetRef};
+pub use crate::status::Direction;
 use crate::status::{CopyLimits, Deadlines, Mode, Unrecordable};
 use crate::time::Millis;
-use crate::value::{ChunkSize, Columns, DevicePath, InvalidValue, Label, QueueDepth, UblkId, words};
+use crate::value::{
+    ChunkSize, Columns, DevicePath, InvalidValue, Label, QueueDepth, SIGNATURES_MAX, Signature, UblkId, words,
+};
 use serde::{Deserialize, Serialize};
 
 /// Most sets that one command may act on at one instant.
@@ -36,6 +39,31 @@ pub struct AttachedMaster {
     pub id: MasterId,
     /// The presented device: what workloads must use from now on.
     pub device: DevicePath,
+}
+
+words! {
+    /// What becomes of the images of a master that was written while nobody watched it.
+    AcceptedImages, "fate of the images" {
+        /// They are given up; a reset of a set begins a new one.
+        Lost = "lost",
+        /// Every chunk counts as changed: independent sets copy all of it with their next update. What an image
+        /// would have read from the master is lost.
+        Changed = "changed",
+    }
+}
+
+/// Takes a quarantined master as it is now, so that it is served again.
+///
+/// Umbra saw that the master was written while it was not served, so nobody knows any more which chunks an image
+/// shares with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptMaster {
+    /// The request.
+    pub request: RequestId,
+    /// The master.
+    pub master: MasterRef,
+    /// What becomes of its images.
+    pub images: AcceptedImages,
 }
 
 /// Takes the interposer out again. Its sets are kept and come back with the next attach of the same device.
@@ -111,8 +139,6 @@ impl IntoIterator for SetTargets {
 pub struct EnableSet {
     /// The request.
     pub request: RequestId,
-    /// Where the bitmap volume already holds this set: the epoch it must be in.
-    pub expected_epoch: Option<Epoch>,
     /// The master.
     pub master: MasterRef,
     /// Full name of the set.
@@ -123,14 +149,47 @@ pub struct EnableSet {
     pub shadow: DevicePath,
     /// The bitmap volume.
     pub bitmap: DevicePath,
-    /// Unit of tracking and copying, fixed for the life of the set.
-    pub chunk: ChunkSize,
+    /// Unit of tracking and copying, fixed with the master's first set: the sets of a master share one. None: that
+    /// of the other sets, or the default for the first.
+    pub chunk: Option<ChunkSize>,
     /// Time limits of I/O on behalf of a master write.
     pub deadlines: Deadlines,
     /// What becomes of a master write when nothing at all can be recorded (E7).
     pub unrecordable: Unrecordable,
     /// Refuse whatever would replace the image until the flag is taken off.
     pub protected: bool,
+    /// What may be overwritten on shadow and bitmap volume (`HAS_SIGNATURE`).
+    pub wipe: WipeSignatures,
+}
+
+/// Up to [`SIGNATURES_MAX`] signatures that may be overwritten; none is the rule.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct WipeSignatures(Vec<Signature>);
+
+impl WipeSignatures {
+    /// These.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn new(signatures: Vec<Signature>) -> Result<Self, InvalidValue> {
+        match signatures.len() {
+            0..=SIGNATURES_MAX => Ok(Self(signatures)),
+            count => {
+                let problem = format!("{count} named, at most {SIGNATURES_MAX} are allowed");
+                Err(InvalidValue::new("signatures", problem))
+            }
+        }
+    }
+
+    /// Whether all of what was found may be overwritten.
+    pub fn cover(&self, found: &[Signature]) -> bool {
+        found.iter().all(|found| self.0.contains(found))
+    }
+
+    /// The signatures, in the caller's order.
+    pub fn as_slice(&self) -> &[Signature] {
+        &self.0
+    }
 }
 
 /// Answer to [`EnableSet`].
@@ -154,16 +213,6 @@ pub struct DisableSet {
     pub request: RequestId,
     /// The set.
     pub target: SetTarget,
-}
-
-words! {
-    /// Which way data goes.
-    Direction, "direction" {
-        /// Master to shadow: a new point in time.
-        ToShadow = "to-shadow",
-        /// Shadow to master: a restore.
-        ToMaster = "to-master",
-    }
 }
 
 words! {

@@ -1,8 +1,8 @@
 //! A client with a deadline on every call and errors that say who failed.
 
 use crate::call::{
-    Abort, AttachMaster, AttachedMaster, Copied, CopySets, DetachMaster, DisableSet, EnableSet, EnabledSet,
-    MapQuery, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
+    Abort, AcceptMaster, AttachMaster, AttachedMaster, Copied, CopySets, DetachMaster, DisableSet, EnableSet,
+    EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
 };
 use crate::error::PlatformError;
 use crate::map::ChunkMap;
@@ -67,6 +67,12 @@ pub enum ClientError {
         /// The time that it had.
         after: Millis,
     },
+    /// The socket is another user's.
+    #[error("{problem}")]
+    NotAllowed {
+        /// Who asked, and who may.
+        problem: String,
+    },
     /// The connection broke before the answer. A change may yet happen.
     #[error("{call}: the connection broke: {problem}")]
     ConnectionLost {
@@ -92,6 +98,7 @@ impl ClientError {
             Self::NotRunning { .. } => "NOT_RUNNING",
             Self::Refused(error) => error.reason(),
             Self::NoAnswer { .. } => "NO_ANSWER",
+            Self::NotAllowed { .. } => "NOT_ALLOWED",
             Self::ConnectionLost { .. } => "CONNECTION_LOST",
             Self::BadAnswer { .. } => "BAD_ANSWER",
         }
@@ -107,6 +114,7 @@ impl ClientError {
             Self::NoAnswer { .. } | Self::ConnectionLost { .. } => {
                 "look at the status, then try again with the same request id".into()
             }
+            Self::NotAllowed { .. } => "ask as root".into(),
             Self::BadAnswer { .. } => "use the client that came with this interposer".into(),
         }
     }
@@ -155,6 +163,15 @@ impl Client {
     pub async fn attach_master(&self, call: AttachMaster) -> Result<AttachedMaster, ClientError> {
         let request = Ask::new("AttachMaster", self.deadlines.change);
         request.run(self, call, async |mut rpc, wire| rpc.attach_master(wire).await).await
+    }
+
+    /// [`crate::Platform::accept_master`].
+    ///
+    /// # Errors
+    /// [`ClientError`], as every call.
+    pub async fn accept_master(&self, call: AcceptMaster) -> Result<(), ClientError> {
+        let request = Ask::new("AcceptMaster", self.deadlines.change);
+        request.run(self, call, async |mut rpc, wire| rpc.accept_master(wire).await).await
     }
 
     /// [`crate::Platform::detach_master`].
@@ -333,6 +350,7 @@ impl Ask {
             Code::Unavailable if problem.contains("refused") || problem.contains("No such file") => {
                 ClientError::NotRunning { socket: client.socket.clone(), problem }
             }
+            Code::PermissionDenied => ClientError::NotAllowed { problem },
             Code::Cancelled | Code::DeadlineExceeded => ClientError::NoAnswer { call, after: self.limit },
             Code::Unavailable | Code::Unknown | Code::Aborted => {
                 ClientError::ConnectionLost { call, problem }
@@ -363,7 +381,13 @@ macro_rules! empty_answer {
     };
 }
 
-empty_answer!(DetachMasterResponse, DisableSetResponse, AbortResponse, SetCopyLimitsResponse);
+empty_answer!(
+    AcceptMasterResponse,
+    DetachMasterResponse,
+    DisableSetResponse,
+    AbortResponse,
+    SetCopyLimitsResponse
+);
 
 impl TryFrom<pb::WaitResponse> for SetStatus {
     type Error = BadField;

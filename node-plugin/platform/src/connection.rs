@@ -17,6 +17,8 @@ use tonic::transport::server::{Connected, UdsConnectInfo};
 
 /// Connections at one time. The clients are a facade, a supervisor and people: far fewer.
 pub(crate) const CONNECTIONS_MAX: usize = 128;
+/// Of these, connections of users that may call nothing: enough to tell them so, not enough to be in the way.
+const STRANGERS_MAX: usize = 4;
 /// Length of HTTP/2's connection preface.
 const PREFACE_BYTES: usize = 24;
 /// Time in which the preface must have come.
@@ -24,9 +26,16 @@ pub(crate) const PREFACE_LIMIT: Duration = Duration::from_secs(5);
 /// Rest after a failed accept: the usual reason is a lack of descriptors, which does not pass at once.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// Whether a process of this user may call a server of that one.
+pub(crate) fn may_call(user: u32, own: u32) -> bool {
+    user == 0 || user == own
+}
+
 /// Accepts connections and passes them on, until nobody takes them any more.
 pub(crate) async fn accept_all(socket: &Socket, to: mpsc::Sender<io::Result<Connection>>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    let own = rustix::process::geteuid().as_raw();
     loop {
         let stream = match socket.accept().await {
             Ok(stream) => stream,
@@ -36,7 +45,13 @@ pub(crate) async fn accept_all(socket: &Socket, to: mpsc::Sender<io::Result<Conn
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let user = stream.peer_cred().map(|peer| peer.uid());
+        let is_welcome = user.as_ref().is_ok_and(|user| may_call(*user, own));
+        if !is_welcome {
+            tracing::warn!(?user, "somebody connected who may call nothing");
+        }
+        let places = if is_welcome { &places } else { &strangers };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
             // Closing at once is the clearest answer that costs nothing.
             tracing::warn!(limit = CONNECTIONS_MAX, "connection refused: too many");
             continue;
@@ -103,5 +118,16 @@ impl Connected for Connection {
 
     fn connect_info(&self) -> UdsConnectInfo {
         self.stream.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_the_servers_own_user_may_call() {
+        assert!(may_call(0, 0) && may_call(0, 1000) && may_call(1000, 1000));
+        assert!(!may_call(1000, 0) && !may_call(1001, 1000));
     }
 }

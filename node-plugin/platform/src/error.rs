@@ -5,9 +5,9 @@
 
 use crate::call::Direction;
 use crate::id::{CutId, DeviceIdentity, Epoch, MasterRef, RequestId, SetRef};
-use crate::status::Role;
-use crate::time::Millis;
-use crate::value::{ByteCount, Detail, DevicePath, InvalidValue, words};
+use crate::status::{Role, WaitReason, WaitingFor};
+use crate::time::{Millis, WallTime};
+use crate::value::{ByteCount, ChunkSize, Detail, DevicePath, InvalidValue, Label, Signatures, words};
 use std::collections::HashMap;
 use std::str::FromStr;
 use thiserror::Error;
@@ -22,6 +22,19 @@ words! {
         Set = "set",
         /// A device or file.
         Device = "device",
+    }
+}
+
+impl ObjectKind {
+    /// What to do where there is none of this name.
+    fn where_to_look(self, name: &Detail) -> String {
+        match self {
+            Self::Master => format!(
+                "umbra-io ctl list has the names; a device becomes master {name} by umbra-io ctl attach DEVICE --name"
+            ),
+            Self::Set => "umbra-io ctl list has the names of the sets".into(),
+            Self::Device => format!("look whether {name} is spelled right, and whether the device is there"),
+        }
     }
 }
 
@@ -84,7 +97,7 @@ text_fields!(
     ObjectKind,
     RequestId
 );
-text_fields!(Role, SetRef);
+text_fields!(ChunkSize, Label, Role, SetRef, Signatures, WaitReason, WallTime);
 
 /// Sizes and times are plain numbers here, bytes and milliseconds: the readers are programs.
 macro_rules! number_fields {
@@ -117,7 +130,7 @@ fn field<T: Field>(
 macro_rules! platform_errors {
     ($(
         $(#[$meta:meta])*
-        $variant:ident = $reason:literal, $code:ident, $remedy:literal { $($(#[$fmeta:meta])* $field:ident: $ty:ty),+ $(,)? }
+        $variant:ident = $reason:literal, $code:ident, $remedy:literal $(($($arg:expr),+))? { $($(#[$fmeta:meta])* $field:ident: $ty:ty),+ $(,)? }
     )+) => {
         /// Why a platform call was refused or failed. A refused call has changed nothing.
         ///
@@ -144,7 +157,7 @@ macro_rules! platform_errors {
             /// What a person can do now: one sentence without a full stop.
             #[allow(unused_variables, reason = "few remedies name every field")]
             pub fn remedy(&self) -> String {
-                match self { $(Self::$variant { $($field),+ } => format!($remedy)),+ }
+                match self { $(Self::$variant { $($field),+ } => format!($remedy $(, $($arg),+)?)),+ }
             }
 
             /// The variant's fields, by name, as text.
@@ -171,7 +184,7 @@ macro_rules! platform_errors {
 platform_errors! {
     /// There is no such master, set or device.
     #[error("{kind} {name} not found")]
-    NotFound = "NOT_FOUND", NotFound, "look at the names with list" {
+    NotFound = "NOT_FOUND", NotFound, "{}" (kind.where_to_look(name)) {
         /// What was looked for.
         kind: ObjectKind,
         /// By which name.
@@ -199,11 +212,11 @@ platform_errors! {
     }
 
     /// Another program or the kernel has claimed the device.
-    #[error("{device} is in use by {holder}")]
+    #[error("{device} is in use: {holder}")]
     VolumeInUse = "VOLUME_IN_USE", FailedPrecondition, "end what uses {device}, or use another device" {
         /// The device.
         device: DevicePath,
-        /// Who has it, as far as can be found out.
+        /// Who has it, as far as can be found out: "mounted at /srv; unmount it".
         holder: Detail,
     }
 
@@ -249,7 +262,7 @@ platform_errors! {
 
     /// The bitmap volume cannot hold the set's state.
     #[error("bitmap volume {bitmap} has {actual}, this set needs {needed}")]
-    BitmapTooSmall = "BITMAP_TOO_SMALL", FailedPrecondition, "use a bitmap volume of at least {needed}, or larger chunks" {
+    BitmapTooSmall = "BITMAP_TOO_SMALL", FailedPrecondition, "use a bitmap volume of at least {needed}" {
         /// The bitmap volume.
         bitmap: DevicePath,
         /// Its size.
@@ -280,7 +293,7 @@ platform_errors! {
 
     /// The bitmap volume holds something that is not this set's.
     #[error("bitmap volume {bitmap} holds {found}")]
-    BitmapForeign = "BITMAP_FOREIGN", FailedPrecondition, "check that {bitmap} is the device you mean; if nothing on it is needed, wipe it" {
+    BitmapForeign = "BITMAP_FOREIGN", FailedPrecondition, "check that {bitmap} is the device you mean; if nothing on it is needed, disable the set that it belongs to, or overwrite its first 2 MiB with zeros" {
         /// The bitmap volume.
         bitmap: DevicePath,
         /// What it holds: another set, a file system.
@@ -300,7 +313,7 @@ platform_errors! {
 
     /// What the bitmap volume holds fails its checks.
     #[error("bitmap volume {bitmap} is damaged: {detail}")]
-    BitmapDamaged = "BITMAP_DAMAGED", DataLoss, "look at it with umbra-io check {bitmap}; then repair it, or reset the set" {
+    BitmapDamaged = "BITMAP_DAMAGED", DataLoss, "look at it with umbra-io check {bitmap}, which mends with --repair what has a good copy; if that is not enough, disable the set and enable it anew" {
         /// The bitmap volume.
         bitmap: DevicePath,
         /// What failed.
@@ -327,9 +340,73 @@ platform_errors! {
         found: DeviceIdentity,
     }
 
+    /// The device holds something else than what is on record for it: another set's volume, another master's.
+    #[error("{device} holds {found}, not {expected}")]
+    Foreign = "FOREIGN", FailedPrecondition, "put the right device back to {device}; nothing on it was changed" {
+        /// The device.
+        device: DevicePath,
+        /// What it should hold: "bitmap volume of set prod/pg-1".
+        expected: Detail,
+        /// What it holds.
+        found: Detail,
+    }
+
+    /// The device is one that Umbra presents, or stands on one. No cascades (E15).
+    #[error("{device} is, or stands on, a device that Umbra presents: {presented}")]
+    PresentedDevice = "PRESENTED_DEVICE", InvalidArgument, "name a device that does not stand on one of Umbra's" {
+        /// The device.
+        device: DevicePath,
+        /// Which: "/dev/umbra/by-id/UUID, master pg".
+        presented: Detail,
+    }
+
+    /// The device is one that has a part already, under another name.
+    #[error("{device} is the same device as {known_as}, the {role} volume of {owner}")]
+    SameDeviceAs = "SAME_DEVICE_AS", AlreadyExists, "use another device, or take {owner} away first" {
+        /// The device, as it was named now.
+        device: DevicePath,
+        /// As it is on record.
+        known_as: DevicePath,
+        /// The part that it has.
+        role: Role,
+        /// Name of the set or master that uses it: "set prod/pg-1".
+        owner: Detail,
+    }
+
+    /// The name belongs to a master that is not attached, and so in no list.
+    #[error("the name {name} belongs to the master on {device}, which is detached")]
+    NameTaken = "NAME_TAKEN", AlreadyExists, "choose another name; or attach {device} under another name first" {
+        /// The name.
+        name: Label,
+        /// The device of the master that has it.
+        device: DevicePath,
+    }
+
+    /// The device is to be overwritten, and holds something that is neither nothing nor Umbra's own.
+    #[error("{device}, which is to be the {role} volume, holds {signatures}")]
+    HasSignature = "HAS_SIGNATURE", FailedPrecondition, "check that {device} is the device you mean; if what is on it may go, enable with {}" (signatures.flags()) {
+        /// The device.
+        device: DevicePath,
+        /// The part that it was to have.
+        role: Role,
+        /// What was found.
+        signatures: Signatures,
+    }
+
+    /// The sets of a master share one chunk size, which its first set has chosen.
+    #[error("the sets of master {master} have chunks of {has}, not of {asked}")]
+    ChunkSizeFixed = "CHUNK_SIZE_FIXED", FailedPrecondition, "leave --chunk out, or give --chunk {has}" {
+        /// The master.
+        master: MasterRef,
+        /// What was asked for.
+        asked: ChunkSize,
+        /// What the other sets have.
+        has: ChunkSize,
+    }
+
     /// Nothing about the device is unique (E19).
     #[error("{device} has no unique identity, only {identity}")]
-    IdentityWeak = "IDENTITY_WEAK", FailedPrecondition, "if {device} is surely the right one, accept its weak identity" {
+    IdentityWeak = "IDENTITY_WEAK", FailedPrecondition, "if {device} is surely the right one, attach it with --accept-weak-identity" {
         /// The device.
         device: DevicePath,
         /// The best that there is.
@@ -349,7 +426,7 @@ platform_errors! {
 
     /// The master was written while it was not attached, so images that lean on it are wrong (E19).
     #[error("master {master} was written while it was not attached")]
-    MasterWrittenOutside = "MASTER_WRITTEN_OUTSIDE", DataLoss, "reset the sets of master {master}: dependent images are lost, independent ones are copied anew" {
+    MasterWrittenOutside = "MASTER_WRITTEN_OUTSIDE", DataLoss, "{}" (WaitReason::WrittenOutside.remedy(master)) {
         /// The master.
         master: MasterRef,
     }
@@ -403,7 +480,7 @@ platform_errors! {
 
     /// A volume of the set is offline.
     #[error("{role} volume of set {set} is offline: {cause}")]
-    Offline = "OFFLINE", FailedPrecondition, "repair or replace the {role} volume, then reset set {set}" {
+    Offline = "OFFLINE", FailedPrecondition, "repair the {role} volume, then umbra-io ctl reset {set}; if it is gone for good, umbra-io ctl disable {set} and enable a set on other volumes" {
         /// The set.
         set: SetRef,
         /// Which volume.
@@ -412,9 +489,9 @@ platform_errors! {
         cause: Detail,
     }
 
-    /// The image was given up so that the master could go on.
+    /// The image was given up so that the master could go on. The set is not served by this process.
     #[error("the image of set {set} was given up: {cause}")]
-    GivenUp = "GIVEN_UP", FailedPrecondition, "reset set {set}, which takes a new image" {
+    GivenUp = "GIVEN_UP", FailedPrecondition, "see to its volumes and start umbra-io again, then umbra-io ctl reset {set}; or umbra-io ctl disable {set}" {
         /// The set.
         set: SetRef,
         /// Why.
@@ -431,17 +508,19 @@ platform_errors! {
     }
 
     /// Something has a device open that must be free.
-    #[error("{device} is open: {openers}")]
+    #[error("{device} ({presents}) is open: {openers}")]
     HasOpeners = "HAS_OPENERS", FailedPrecondition, "close {device} everywhere and try again" {
         /// The device.
         device: DevicePath,
+        /// What it presents, and by which path: "set prod/pg-1, /dev/umbra/by-id/UUID".
+        presents: Detail,
         /// Who has it open.
         openers: Detail,
     }
 
     /// The image is protected.
     #[error("set {set} is protected")]
-    Protected = "PROTECTED", FailedPrecondition, "take the protection off set {set} if its image may go" {
+    Protected = "PROTECTED", FailedPrecondition, "its image is kept on purpose, and this version cannot lift that; enable another set for a new image" {
         /// The set.
         set: SetRef,
     }
@@ -507,6 +586,30 @@ platform_errors! {
         after: Millis,
     }
 
+    /// A step on a device did not end in time. It may still end.
+    #[error("{step} of {device} did not end within {after}")]
+    Hung = "HUNG", DeadlineExceeded, "look at the kernel's log for {device}; when it answers again, try again with the same request id" {
+        /// The device.
+        device: DevicePath,
+        /// Which step: "flush of the master".
+        step: Detail,
+        /// The time that it had.
+        after: Millis,
+    }
+
+    /// The master exists and is not served now, so that nothing can be asked of it or its sets.
+    #[error("master {master} is not served since {since}: {waiting_for}")]
+    Blocked = "BLOCKED", Unavailable, "{}" (reason.remedy(master)) {
+        /// The master.
+        master: MasterRef,
+        /// Why, for programs.
+        reason: WaitReason,
+        /// For what, with the objects.
+        waiting_for: Detail,
+        /// Since when.
+        since: WallTime,
+    }
+
     /// A device or file failed.
     #[error("{operation} of {device} failed: {detail}")]
     Io = "IO", Internal, "look at the kernel's log for {device}; repair or replace it" {
@@ -530,6 +633,12 @@ impl PlatformError {
     /// The argument of a call is no value of its type.
     pub fn bad_argument(argument: &str, error: &InvalidValue) -> Self {
         Self::BadArgument { argument: argument.into(), problem: error.to_string().into() }
+    }
+
+    /// The master exists, and waits for something.
+    pub fn blocked(master: MasterRef, wait: &WaitingFor) -> Self {
+        let WaitingFor { reason, what, since } = wait.clone();
+        Self::Blocked { master, reason, waiting_for: what, since }
     }
 
     /// There is no such set.

@@ -1,8 +1,8 @@
 //! The contract between the management facade and an interposer.
 
 use crate::call::{
-    Abort, AttachMaster, AttachedMaster, Copied, CopySets, DetachMaster, DisableSet, EnableSet, EnabledSet,
-    MapQuery, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
+    Abort, AcceptMaster, AttachMaster, AttachedMaster, Copied, CopySets, DetachMaster, DisableSet, EnableSet,
+    EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
 };
 use crate::error::PlatformError;
 use crate::map::ChunkMap;
@@ -34,6 +34,9 @@ pub type StatusStream = Pin<Box<dyn Stream<Item = Result<Status>> + Send>>;
 pub trait Platform: Send + Sync + 'static {
     /// Interposes a device. What the device holds is not touched.
     fn attach_master(&self, call: AttachMaster) -> impl Future<Output = Result<AttachedMaster>> + Send;
+
+    /// Ends the quarantine of a master that was written while it was not served.
+    fn accept_master(&self, call: AcceptMaster) -> impl Future<Output = Result<()>> + Send;
 
     /// Takes the interposer out; refused while anything has the presented devices open.
     fn detach_master(&self, call: DetachMaster) -> impl Future<Output = Result<()>> + Send;

@@ -1,6 +1,6 @@
 //! Serves a [`Platform`] on a Unix socket: gRPC with reflection and health.
 
-use crate::connection::accept_all;
+use crate::connection::{accept_all, may_call};
 use crate::error::PlatformError;
 use crate::platform::{self, Platform, StatusStream};
 use crate::socket::Socket;
@@ -13,7 +13,9 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
 /// Largest request. The largest real one, a cut over the most sets, has some 20 KiB.
@@ -53,6 +55,7 @@ pub async fn serve<P: Platform>(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PlatformServer<Service<P>>>().await;
     let router = Server::builder()
+        .layer(InterceptorLayer::new(check_peer))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(service)
@@ -86,6 +89,19 @@ fn reflection() -> Result<tonic_reflection::server::Builder<'static>, ServeError
     Ok(tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
+}
+
+/// Refuses calls of other users than root and the one that this process runs as, by what the kernel says of the peer:
+/// the socket's mode keeps them out, but a mode is easily changed, and a socket easily handed on.
+fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
+    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+    match peer.map(|peer| peer.uid()) {
+        Some(user) if may_call(user, rustix::process::geteuid().as_raw()) => Ok(request),
+        Some(user) => {
+            Err(Status::permission_denied(format!("user {user} may not use this socket; root may, use sudo")))
+        }
+        None => Err(Status::permission_denied("the kernel does not say who asks")),
+    }
 }
 
 /// Done once the flag is up, or nobody can raise it any more.
@@ -167,7 +183,13 @@ macro_rules! empty_answer {
     };
 }
 
-empty_answer!(DetachMasterResponse, DisableSetResponse, AbortResponse, SetCopyLimitsResponse);
+empty_answer!(
+    AcceptMasterResponse,
+    DetachMasterResponse,
+    DisableSetResponse,
+    AbortResponse,
+    SetCopyLimitsResponse
+);
 
 impl From<crate::status::SetStatus> for pb::WaitResponse {
     fn from(set: crate::status::SetStatus) -> Self {
@@ -223,6 +245,13 @@ impl<P: Platform> Rpc for Service<P> {
         request: Request<pb::AttachMasterRequest>,
     ) -> Result<Response<pb::AttachMasterResponse>, Status> {
         self.change("AttachMaster", request, |p, call| async move { p.attach_master(call).await }).await
+    }
+
+    async fn accept_master(
+        &self,
+        request: Request<pb::AcceptMasterRequest>,
+    ) -> Result<Response<pb::AcceptMasterResponse>, Status> {
+        self.change("AcceptMaster", request, |p, call| async move { p.accept_master(call).await }).await
     }
 
     async fn detach_master(

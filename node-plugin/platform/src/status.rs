@@ -1,6 +1,5 @@
 //! What an interposer says about its masters and sets.
 
-use crate::call::Direction;
 use crate::id::{CutId, DeviceIdentity, Epoch, MasterId, SetId, SetName};
 use crate::time::{IoDeadline, Millis, WallTime};
 use crate::value::{
@@ -28,6 +27,16 @@ words! {
         Shadow = "shadow",
         /// The volume with the set's durable state.
         Bitmap = "bitmap",
+    }
+}
+
+words! {
+    /// Which way data goes.
+    Direction, "direction" {
+        /// Master to shadow: a new point in time.
+        ToShadow = "to-shadow",
+        /// Shadow to master: a restore.
+        ToMaster = "to-master",
     }
 }
 
@@ -114,6 +123,62 @@ impl Progress {
     }
 }
 
+words! {
+    /// Why something waits.
+    WaitReason, "reason of a wait" {
+        /// A device is not there.
+        NotThere = "not-there",
+        /// Somebody else has a device.
+        InUse = "in-use",
+        /// A device holds something else than it should, or is another device.
+        Foreign = "foreign",
+        /// A device fails what is asked of it.
+        IoError = "io-error",
+        /// A device does not answer.
+        Hung = "hung",
+        /// A device is smaller than it was.
+        Shrunk = "shrunk",
+        /// What a crash left is being put in order.
+        Recovering = "recovering",
+        /// What an earlier process has in flight has not landed yet.
+        Claiming = "claiming",
+        /// The master was written while nobody watched it; somebody must accept that.
+        WrittenOutside = "written-outside",
+    }
+}
+
+impl WaitReason {
+    /// What a person can do about it, for the master with this name; a sentence without a full stop.
+    pub(crate) fn remedy(self, master: &impl std::fmt::Display) -> String {
+        match self {
+            Self::NotThere => "bring the device back; it is taken up by itself when it is there".into(),
+            Self::InUse => "end what uses the device; it is taken up by itself when it is free".into(),
+            Self::Foreign => "put the right device there; it is taken up by itself then".into(),
+            Self::IoError | Self::Hung => {
+                "look at the kernel's log for the device; it is tried again by itself".into()
+            }
+            Self::Shrunk => "give the device its size back; it is taken up by itself then".into(),
+            Self::Recovering | Self::Claiming => "wait; `umbra-io ctl status` says when it is served".into(),
+            Self::WrittenOutside => format!(
+                "umbra-io ctl accept {master} --images lost gives its images up, --images changed keeps what they \
+                 hold themselves"
+            ),
+        }
+    }
+}
+
+/// What keeps something from going on, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingFor {
+    /// Why, for programs.
+    pub reason: WaitReason,
+    /// For what, with the objects, for people: "shadow /dev/sdb is not there".
+    pub what: Detail,
+    /// Since when, by the wall clock of the node.
+    pub since: WallTime,
+}
+
 /// What a set is doing.
 ///
 /// ```text
@@ -155,6 +220,9 @@ pub enum SetState {
         /// Why.
         reason: Detail,
     },
+    /// Not served, and nothing is decided about its image: the set, or its master, waits for something, and is
+    /// tried again for as long as it takes.
+    Blocked(WaitingFor),
 }
 
 impl SetState {
@@ -164,7 +232,7 @@ impl SetState {
             Self::Copying(p) | Self::CopyAborted(p) | Self::Restoring(p) | Self::RestoreAborted(p) => {
                 Some(*p)
             }
-            Self::Idle | Self::Offline { .. } | Self::GivenUp { .. } => None,
+            Self::Idle | Self::Offline { .. } | Self::GivenUp { .. } | Self::Blocked(_) => None,
         }
     }
 
@@ -178,7 +246,7 @@ impl SetState {
         match self {
             Self::Copying(_) | Self::CopyAborted(_) => Some(Direction::ToShadow),
             Self::Restoring(_) | Self::RestoreAborted(_) => Some(Direction::ToMaster),
-            Self::Idle | Self::Offline { .. } | Self::GivenUp { .. } => None,
+            Self::Idle | Self::Offline { .. } | Self::GivenUp { .. } | Self::Blocked(_) => None,
         }
     }
 
@@ -192,6 +260,7 @@ impl SetState {
             Self::RestoreAborted(_) => "restore-aborted",
             Self::Offline { .. } => "offline",
             Self::GivenUp { .. } => "given-up",
+            Self::Blocked(_) => "blocked",
         }
     }
 }
@@ -293,7 +362,7 @@ pub struct SetStatus {
     pub mode: Mode,
     /// What it is doing.
     pub state: SetState,
-    /// Cuts so far.
+    /// Cuts so far. Of a set that is not served, the last number that is known of it.
     pub epoch: Epoch,
     /// The last cut; none before the first.
     pub last_cut: Option<LastCut>,
@@ -316,24 +385,42 @@ pub struct SetStatus {
     pub waits: Waits,
     /// What must be remembered.
     pub flags: SetFlags,
+    /// Why the running copy or restore does not get on; none while it does.
+    pub stalled: Option<WaitingFor>,
 }
 
-/// Whether a master serves.
+/// Whether a master serves. A master is in the status from its attach to its detach, whatever state it is in.
+///
+/// ```text
+///  attach, start ──> Claiming ──> Recovering ──> Serving ──> Detaching ──> (gone)
+///                      ^   │         │   ^          │
+///                      │   v         v   │          v
+///                      └── Blocked ──────┘<───── Failed
+///                            │ written outside
+///                            v
+///                       Quarantined ── accept ──> Claiming
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
 pub enum MasterState {
     /// Requests are served.
     Serving,
-    /// Requests wait: the device is being claimed or recovered, or a restore cannot go on (E6, E11).
-    Blocked {
-        /// For what.
-        reason: Detail,
-    },
-    /// The device failed; requests fail.
-    Offline {
+    /// The device is being claimed; requests wait (E6).
+    Claiming(WaitingFor),
+    /// What the last process left is being put in order; requests wait (E8).
+    Recovering(WaitingFor),
+    /// The start cannot go on; requests wait. It is tried again for as long as it takes.
+    Blocked(WaitingFor),
+    /// Its thread ended without being told to; requests wait until it is started again.
+    Failed {
         /// How.
         reason: Detail,
     },
+    /// It is being taken out.
+    Detaching,
+    /// It was written while nobody watched it, so its images may be wrong; requests wait until somebody accepts
+    /// that.
+    Quarantined(WaitingFor),
 }
 
 impl MasterState {
@@ -341,8 +428,22 @@ impl MasterState {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Serving => "serving",
-            Self::Blocked { .. } => "blocked",
-            Self::Offline { .. } => "offline",
+            Self::Claiming(_) => "claiming",
+            Self::Recovering(_) => "recovering",
+            Self::Blocked(_) => "blocked",
+            Self::Failed { .. } => "failed",
+            Self::Detaching => "detaching",
+            Self::Quarantined(_) => "quarantined",
+        }
+    }
+
+    /// What it waits for, in the states that wait.
+    pub fn waiting_for(&self) -> Option<&WaitingFor> {
+        match self {
+            Self::Claiming(wait) | Self::Recovering(wait) | Self::Blocked(wait) | Self::Quarantined(wait) => {
+                Some(wait)
+            }
+            Self::Serving | Self::Failed { .. } | Self::Detaching => None,
         }
     }
 }

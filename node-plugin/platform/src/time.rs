@@ -1,6 +1,7 @@
 //! Spans and moments of time, in whole milliseconds.
 
 use crate::value::{InvalidValue, text_form};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -64,12 +65,11 @@ impl fmt::Display for Millis {
 pub struct WallTime(u64);
 
 impl WallTime {
-    /// The last moment that the text form can show: the end of the year 9999.
-    const LAST: u64 = 253_402_300_799_999;
-
-    /// So many milliseconds after the beginning of 1970, UTC; the year 9999 ends before anything later.
-    pub const fn from_unix_millis(millis: u64) -> Self {
-        Self(if millis < Self::LAST { millis } else { Self::LAST })
+    /// So many milliseconds after the beginning of 1970, UTC. What the calendar of the text form does not reach, late
+    /// in the year 9999, counts as its last moment.
+    pub fn from_unix_millis(millis: u64) -> Self {
+        let last = u64::try_from(Timestamp::MAX.as_millisecond()).unwrap_or_default();
+        Self(millis.min(last))
     }
 
     /// Milliseconds since the beginning of 1970, UTC.
@@ -86,11 +86,8 @@ impl WallTime {
 
 impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = date_of(self.0 / 86_400_000);
-        let (minutes, millis) = (self.0 / 60_000, self.0 % 60_000);
-        let (hour, minute) = (minutes / 60 % 24, minutes % 60);
-        let (second, milli) = (millis / 1000, millis % 1000);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+        let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
+        write!(f, "{:.3}", Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX))
     }
 }
 
@@ -99,45 +96,13 @@ impl FromStr for WallTime {
     /// Reads exactly the form that `Display` writes.
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         let bad = || InvalidValue::new("moment", format!("not like 2001-09-21T08:00:00.250Z: {text:.64?}"));
-        let part = |range: std::ops::Range<usize>| -> Option<u64> { text.get(range)?.parse().ok() };
-        let read = || -> Option<u64> {
-            let days = days_to(part(0..4)?, part(5..7)?, part(8..10)?)?;
-            let seconds = (part(11..13)? * 60 + part(14..16)?) * 60 + part(17..19)?;
-            Some((days * 86_400 + seconds) * 1000 + part(20..23)?)
-        };
-        // Writing it again is the check of separators and of every bound.
-        read().map(Self::from_unix_millis).filter(|time| time.to_string() == text).ok_or_else(bad)
+        let moment = text.parse::<Timestamp>().map_err(|_| bad())?;
+        let time = u64::try_from(moment.as_millisecond()).map(Self).map_err(|_| bad())?;
+        // One moment, one text: other forms of RFC 3339 are for people who do not compare texts.
+        if time.to_string() == text { Ok(time) } else { Err(bad()) }
     }
 }
 text_form!(WallTime);
-
-/// Year, month and day so many days after the beginning of 1970.
-///
-/// Counts in eras of 400 years from the first of March of the year 0, where the leap day is the last of a year
-/// and every month but the last of a cycle of five has a fixed place.
-fn date_of(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-/// Days from the beginning of 1970 to a date; the inverse of [`date_of`]. None before 1970.
-fn days_to(year: u64, month: u64, day: u64) -> Option<u64> {
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || !(1970..=9999).contains(&year) {
-        return None;
-    }
-    let year = year - u64::from(month <= 2);
-    let march_month = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * march_month + 2) / 5 + day - 1;
-    let year_of_era = year % 400;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    (year / 400 * 146_097 + day_of_era).checked_sub(719_468)
-}
 
 /// Time limit of device I/O on behalf of a master write: 1 ms to 1 h. Default 5 s (E11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

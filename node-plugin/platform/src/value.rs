@@ -229,6 +229,117 @@ impl fmt::Display for Detail {
     }
 }
 
+/// What was found on a device that is neither empty nor Umbra's own: the type of the content, and what tells
+/// it from others of its type. Text form `type:id`, for example `ext4:1b4e28ba-2fa1-11d2-883f-0016d3cca427`.
+///
+/// Whoever repeats it exactly says that this content, and no other, may be overwritten. Both parts hold only
+/// characters that a shell leaves alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Signature(String);
+
+/// Longest text of a [`Signature`], in bytes.
+pub const SIGNATURE_BYTES_MAX: usize = 128;
+
+impl Signature {
+    /// A signature of this type and id. Characters that the text form does not have become `_`, and what is too
+    /// long is cut off: it is read from a device that anybody may have written.
+    pub fn new(kind: &str, id: &str) -> Self {
+        let clean = |text: &str, most: usize| -> String {
+            let mut clean: String =
+                text.chars().map(|c| if Self::is_plain(c) { c } else { '_' }).take(most).collect();
+            if clean.is_empty() {
+                clean.push('_');
+            }
+            clean
+        };
+        Self(format!("{}:{}", clean(kind, 31).replace(':', "_"), clean(id, SIGNATURE_BYTES_MAX - 32)))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn is_plain(c: char) -> bool {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':')
+    }
+}
+
+impl FromStr for Signature {
+    type Err = InvalidValue;
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let bad = |problem: &str| Err(InvalidValue::new("signature", format!("{problem}: {text:.64?}")));
+        match text.split_once(':') {
+            Some((kind, id)) if !kind.is_empty() && !id.is_empty() => {}
+            _ => return bad("not like ext4:UUID"),
+        }
+        if text.len() > SIGNATURE_BYTES_MAX || !text.chars().all(Self::is_plain) {
+            return bad(
+                "longer than 128 bytes, or with other characters than letters, digits, '.', '_', '-', ':'",
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+text_form!(Signature);
+
+/// Most signatures that one refusal names, or one call confirms. A disk has a handful at most.
+pub const SIGNATURES_MAX: usize = 16;
+
+/// One to [`SIGNATURES_MAX`] signatures. Text form: with blanks between.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Signatures(Vec<Signature>);
+
+impl Signatures {
+    /// These, without those that are there twice.
+    ///
+    /// # Errors
+    /// If there is none, or there are too many.
+    pub fn new(mut signatures: Vec<Signature>) -> Result<Self, InvalidValue> {
+        signatures.sort();
+        signatures.dedup();
+        match signatures.len() {
+            1..=SIGNATURES_MAX => Ok(Self(signatures)),
+            count => {
+                let problem = format!("{count} signatures named, 1 to {SIGNATURES_MAX} are allowed");
+                Err(InvalidValue::new("signatures", problem))
+            }
+        }
+    }
+
+    /// The signatures, ordered.
+    pub fn as_slice(&self) -> &[Signature] {
+        &self.0
+    }
+
+    /// The arguments of `umbra-io ctl enable` that confirm them all.
+    pub fn flags(&self) -> String {
+        self.0.iter().map(|one| format!("--wipe-signature {one}")).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl FromStr for Signatures {
+    type Err = InvalidValue;
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        Self::new(text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+    }
+}
+
+impl fmt::Display for Signatures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.iter().map(Signature::as_str).collect::<Vec<_>>().join(" "))
+    }
+}
+text_form!(Signatures);
+
 /// A number of bytes. Text form: `1Ti`, `64Ki`, `4k`, `512B`, `512`.
 ///
 /// Suffixes of either case, with or without `i` and `B`, are powers of 1024: chunks and devices come in them.
@@ -403,8 +514,9 @@ macro_rules! bounded {
 }
 
 bounded!(
-    /// Requests that a presented device may have in flight: 1 to 4096 (ublk's limit). Default 128.
-    QueueDepth(u16), "queue depth", 1..=4096_u16, default 128
+    /// Requests that a presented device may have in flight: 1 to 128. Default 128. With 256 KiB each they bound the
+    /// memory that a device can have locked, which is why ublk's own limit, 4096, is not ours.
+    QueueDepth(u16), "queue depth", 1..=128_u16, default 128
 );
 bounded!(
     /// Chunk runs that a copier may have in flight: 1 to 256. Default 16.

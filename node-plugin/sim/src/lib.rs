@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod life;
+pub mod node;
 pub mod notes;
 pub mod oracle;
 pub mod plan;

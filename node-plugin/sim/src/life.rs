@@ -12,7 +12,7 @@ mod steps;
 mod tally;
 
 use crate::notes::SimNotes;
-use crate::oracle::{Oracle, SETS_MAX, SetNumber, Side, Time, Verdict};
+use crate::oracle::{Oracle, SetNumber, Side, Time, Verdict};
 use crate::plan::{Ask, Disk, Plan, SetPlan, Step};
 use crate::stamp::{self, SECTOR, Value};
 use group::{Group, SetMask, Stage};
@@ -27,9 +27,6 @@ use umbra_store::{
     AlignedBuf, Cache, DeviceSlot, Fill, Finished, IoBuf, Machine, SimRng, SimStore, SimWorld,
 };
 
-/// Names of the disks, by [`Disk::index`].
-const DISKS: [&str; 1 + 2 * SETS_MAX] =
-    ["master", "shadow 0", "bitmap 0", "shadow 1", "bitmap 1", "shadow 2", "bitmap 2"];
 /// Requests at a time.
 const REQUESTS: u32 = 24;
 /// A shadow or bitmap operation has failed after this long, in simulated milliseconds.
@@ -165,7 +162,7 @@ impl Life {
         let world = SimWorld::new(plan.seed ^ 0x51ab, plan.timing);
         let size = plan.geometry.master_bytes();
         let disks: Vec<DeviceSlot> = Disk::all(plan.sets.len())
-            .zip(DISKS)
+            .map(|disk| (disk, disk.name()))
             .map(|(disk, name)| match disk {
                 Disk::Master => world.add_device(name, size, plan.cache, Fill::Each(stamp::fill_original)),
                 Disk::Shadow(set) => {
@@ -385,7 +382,10 @@ impl Life {
     /// E13: a set that fails is lost or offline alone.
     fn check_alone(&self, set: SetNumber, status: &SetStatus) -> Verdict {
         let suffers = status.lost > 0 || matches!(status.header.state, SetState::Offline(_));
-        let own = |enabled: &Enabled| self.faults_of(set) > enabled.faults_before;
+        // An image suffers from what came after its cut, and from nothing before.
+        let image = self.oracle.image(set).filter(|image| image.epoch == status.header.epoch.0);
+        let image = image.map_or(0, |image| image.faults_before);
+        let own = |enabled: &Enabled| self.faults_of(set) > enabled.faults_before.max(image);
         if suffers && !self.enabled(set).is_some_and(own) {
             return Err(format!("E13: set {set} suffers without a fault of its own: {status:?}"));
         }

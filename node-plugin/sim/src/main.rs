@@ -1,5 +1,7 @@
 //! `umbra-sim`: the simulator's command line.
 
+mod node_command;
+
 use clap::{Args, Parser, Subcommand};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -50,6 +52,11 @@ enum Sub {
         #[arg(long)]
         jobs: Option<usize>,
     },
+    /// The node around the engine: attach, enable, cut, start, on a machine that fails.
+    Node {
+        #[command(subcommand)]
+        command: node_command::Sub,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -72,6 +79,9 @@ struct Run {
     /// Stop after so many seconds.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Go on after a violation, and list all. Where panics abort, the first one ends the run all the same.
+    #[arg(long)]
+    all: bool,
 }
 
 /// Where panics abort the run ends here, and nothing is left to shorten the plan with.
@@ -89,6 +99,7 @@ fn main() -> ExitCode {
         Sub::Mutants { seeds } => mutants(seeds),
         Sub::Mutant { rule, seeds, only_wrong } => mutant(&rule, seeds, only_wrong),
         Sub::Sweep { stride, jobs } => crash_everywhere(stride, jobs),
+        Sub::Node { command } => node_command::run(&command),
     }
 }
 
@@ -113,7 +124,15 @@ fn many(run: &Run) -> ExitCode {
     let jobs = jobs(run.jobs);
     let limit = run.seconds.map(Duration::from_secs);
     let begin = Instant::now();
-    let campaign = Campaign { start: run.start, seeds: run.seeds, jobs, limit, off: None, only_wrong: false };
+    let campaign = Campaign {
+        start: run.start,
+        seeds: run.seeds,
+        jobs,
+        limit,
+        off: None,
+        only_wrong: false,
+        go_on: run.all,
+    };
     let summary = campaign.run();
     let tally = summary.tally;
     println!(
@@ -137,6 +156,13 @@ fn many(run: &Run) -> ExitCode {
         None => {
             println!("0 violations");
             ExitCode::SUCCESS
+        }
+        Some(_) if run.all => {
+            for Failure { seed, message } in &summary.failures {
+                println!("violation: seed {seed}: {message}");
+            }
+            println!("{} violations", summary.failures.len());
+            ExitCode::FAILURE
         }
         Some(failure) => {
             report(failure);
@@ -204,7 +230,15 @@ fn mutant(name: &str, seeds: u64, only_wrong: bool) -> ExitCode {
         println!("there is no rule {name}");
         return ExitCode::FAILURE;
     };
-    let campaign = Campaign { start: 0, seeds, jobs: jobs(None), limit: None, off: Some(rule), only_wrong };
+    let campaign = Campaign {
+        start: 0,
+        seeds,
+        jobs: jobs(None),
+        limit: None,
+        off: Some(rule),
+        only_wrong,
+        go_on: false,
+    };
     let summary = campaign.run();
     if let Some(failure) = summary.failure {
         println!("violation: seed {} after {} seeds: {}", failure.seed, summary.seeds, failure.message);

@@ -10,8 +10,26 @@ use std::collections::BTreeSet;
 pub use volume::{Request, Time, Verdict, Volume};
 
 /// Most sets of a simulated master.
-pub const SETS_MAX: usize = SHADOW_NAMES.len();
-const SHADOW_NAMES: [&str; 3] = ["shadow 0", "shadow 1", "shadow 2"];
+pub const SETS_MAX: usize = umbra_engine::SETS_MAX;
+/// Names of the shadows.
+pub(crate) const SHADOW_NAMES: [&str; SETS_MAX] = [
+    "shadow 0",
+    "shadow 1",
+    "shadow 2",
+    "shadow 3",
+    "shadow 4",
+    "shadow 5",
+    "shadow 6",
+    "shadow 7",
+    "shadow 8",
+    "shadow 9",
+    "shadow 10",
+    "shadow 11",
+    "shadow 12",
+    "shadow 13",
+    "shadow 14",
+    "shadow 15",
+];
 
 /// Tells the sets of a master apart.
 pub type SetNumber = u8;

@@ -5,10 +5,32 @@
 
 mod generate;
 
-use crate::oracle::{SETS_MAX, SetNumber, Side};
+use crate::oracle::{SETS_MAX, SHADOW_NAMES, SetNumber, Side};
 use generate::{RINGS, any_cache, geometry, script, sibling};
 use umbra_engine::{Geometry, Mode};
 use umbra_store::{Cache, Crash, Faults, SimRng, Timing};
+
+/// Polls after which an operation may have missed its deadline: idle turns take twenty milliseconds.
+const LATE: u64 = 15;
+/// Names of the bitmap volumes.
+const BITMAP_NAMES: [&str; SETS_MAX] = [
+    "bitmap 0",
+    "bitmap 1",
+    "bitmap 2",
+    "bitmap 3",
+    "bitmap 4",
+    "bitmap 5",
+    "bitmap 6",
+    "bitmap 7",
+    "bitmap 8",
+    "bitmap 9",
+    "bitmap 10",
+    "bitmap 11",
+    "bitmap 12",
+    "bitmap 13",
+    "bitmap 14",
+    "bitmap 15",
+];
 
 /// One of the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +57,15 @@ impl Disk {
     pub fn all(sets: usize) -> impl Iterator<Item = Self> {
         let of = |set| [Self::Shadow(set), Self::Bitmap(set)];
         std::iter::once(Self::Master).chain((0..).take(sets).flat_map(of))
+    }
+
+    /// What it is called in a trace.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::Shadow(set) => SHADOW_NAMES[usize::from(set)],
+            Self::Bitmap(set) => BITMAP_NAMES[usize::from(set)],
+        }
     }
 
     /// The set that it belongs to.
@@ -106,7 +137,7 @@ pub enum Step {
     /// A cut over several sets at one instant.
     Group {
         /// These sets, as bits.
-        sets: u8,
+        sets: u16,
         /// Only what may differ.
         update: bool,
         /// The first is restored from, with the others as its safety.
@@ -213,17 +244,24 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a seed: of three in a row the first has one set, the next two, then three.
+    /// The plan of a seed: of three in a row the first has one set, the next two, then three. One in four is a storm:
+    /// slow devices, few buffers, small rings, and trouble that comes together. One in 97 has as many sets as there
+    /// can be.
     pub fn of(seed: u64) -> Self {
         let rng = &mut SimRng::new(seed);
         let mut more = SimRng::new(seed ^ 0x5e75);
-        let siblings = usize::try_from(seed % SETS_MAX as u64).unwrap_or(0);
+        let (storm, crowd) = (seed % 4 == 3, seed % 97 == 50);
+        let siblings = if crowd { SETS_MAX - 1 } else { usize::try_from(seed % 3).unwrap_or(0) };
         let mode = if rng.chance(500) { Mode::Dependent } else { Mode::Independent };
         let geometry = geometry(rng, mode);
         let head_chunks = rng.range(1, 4).min(geometry.chunk_count());
         let [cache, shadow, bitmap] = [(); 3].map(|()| any_cache(rng));
-        let timing =
-            Timing { effect: rng.range(1, 5), completion: rng.range(1, 4), slow: rng.pick(&[0, 10, 50]) };
+        let timing = Timing {
+            effect: rng.range(1, 5),
+            completion: rng.range(1, 4),
+            slow: rng.pick(&[0, 10, 50]),
+            late: u64::MAX,
+        };
         let first = SetPlan {
             mode,
             caches: [shadow, bitmap],
@@ -253,7 +291,17 @@ impl Plan {
         if geometry.chunk_count() > 1000 {
             plan.buffer_chunks = 256;
         }
-        plan.script = script(rng, more, &geometry, plan.sets.len());
+        if storm {
+            plan.timing.late = LATE;
+            if rng.chance(500) {
+                // So slow that deadlines are missed at any moment.
+                let (effect, completion) = (rng.range(2, 8), rng.range(1, 8));
+                plan.timing = Timing { effect, completion, slow: rng.pick(&[20, 100]), late: LATE };
+            }
+            (plan.write_buffers, plan.copier_buffers) = (1 + u16::from(rng.chance(500)), 1);
+            plan.sets.iter_mut().for_each(|set| set.ring_blocks = 8);
+        }
+        plan.script = script(rng, more, &geometry, plan.sets.len(), storm);
         plan
     }
 }

@@ -61,6 +61,16 @@ pub fn on_panic(last_words: fn(u64, &str)) {
     }));
 }
 
+/// The text of a panic that was caught on this thread since the last call.
+pub(crate) fn take_panic() -> Option<String> {
+    PANIC.take()
+}
+
+/// Tells panics of this thread apart from now on; none: they are nobody's.
+pub(crate) fn set_seed(seed: Option<u64>) {
+    SEED.set(seed);
+}
+
 fn payload(payload: &dyn Any) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no text")
@@ -94,6 +104,8 @@ pub struct Campaign {
     pub off: Option<Rule>,
     /// Goes on after a failure that is only of liveness: a mutant that stands still has not shown wrong data.
     pub only_wrong: bool,
+    /// Goes on after any failure, to find all of them.
+    pub go_on: bool,
 }
 
 /// What came of it.
@@ -105,6 +117,8 @@ pub struct Summary {
     pub tally: Tally,
     /// The failing seed that is first in order, of those found before everything stopped.
     pub failure: Option<Failure>,
+    /// All that were found, in no order.
+    pub failures: Vec<Failure>,
 }
 
 impl Campaign {
@@ -132,8 +146,9 @@ impl Campaign {
                         if let Err(message) = outcome.verdict
                             && !passed_over(&message)
                         {
-                            stop.store(true, Ordering::Relaxed);
+                            stop.store(!self.go_on, Ordering::Relaxed);
                             let mut summary = summary.lock().expect("no thread panics");
+                            summary.failures.push(Failure { seed, message: message.clone() });
                             if summary.failure.as_ref().is_none_or(|failure| failure.seed > seed) {
                                 summary.failure = Some(Failure { seed, message });
                             }
@@ -182,7 +197,7 @@ pub fn shrink(plan: &Plan, mut fails: impl FnMut(&Plan) -> bool) -> Plan {
     }
     for simpler in [
         |plan: &mut Plan| plan.crash_in_recovery = 0,
-        |plan: &mut Plan| plan.timing = Timing { effect: 1, completion: 1, slow: 0 },
+        |plan: &mut Plan| plan.timing = Timing { effect: 1, completion: 1, slow: 0, late: u64::MAX },
         |plan: &mut Plan| plan.read_after_recovery = 1000,
         |plan: &mut Plan| plan.overlaps = false,
         |plan: &mut Plan| plan.buffer_chunks = 1,

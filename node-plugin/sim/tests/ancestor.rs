@@ -37,7 +37,7 @@ fn plan(seed: u64, mode: Mode, script: &[Step]) -> Plan {
         geometry: Geometry::new(21 << 12, 1 << 12).expect("a possible geometry"),
         cache: cache(seed),
         sets: vec![set],
-        timing: Timing { effect: 1 + seed % 5, completion: 1 + seed % 3, slow: 100 },
+        timing: Timing { effect: 1 + seed % 5, completion: 1 + seed % 3, slow: 100, late: u64::MAX },
         write_buffers: 3,
         copier_buffers: 2,
         buffer_chunks: 2,

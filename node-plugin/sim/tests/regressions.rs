@@ -48,7 +48,7 @@ fn never_fails_with(cache: Cache, sets: &[SetPlan], script: &[Step]) {
             geometry: Geometry::new(21 << 12, 1 << 12).expect("a possible geometry"),
             cache,
             sets: sets.to_vec(),
-            timing: Timing { effect: 1 + seed % 4, completion: 1 + seed % 3, slow: 20 },
+            timing: Timing { effect: 1 + seed % 4, completion: 1 + seed % 3, slow: 20, late: u64::MAX },
             write_buffers: 3,
             copier_buffers: 2,
             buffer_chunks: 1 + seed % 3,

@@ -6,7 +6,7 @@ use umbra_sim::run::{Campaign, attempt, on_panic, shrink};
 use umbra_sim::sweep::sweep;
 
 fn campaign(seeds: u64, off: Option<Rule>) -> Campaign {
-    Campaign { start: 0, seeds, jobs: 2, limit: None, off, only_wrong: true }
+    Campaign { start: 0, seeds, jobs: 2, limit: None, off, only_wrong: true, go_on: false }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! completion, so an operation in flight can never see its memory freed or reused.
 
 use crate::buf::IoBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use umbra_engine::ByteRange;
 
@@ -75,6 +75,9 @@ pub enum StoreError {
     /// The range is not on the device, or not aligned to its logical block.
     #[error("{0:?} lies outside the device or is not aligned to its blocks")]
     Range(ByteRange),
+    /// It did not answer within its deadline, and may still land.
+    #[error("no answer within its deadline")]
+    Hung,
     /// The store is gone: the machine it models has crashed.
     #[error("the store has crashed")]
     Crashed,
@@ -102,6 +105,8 @@ pub struct Capabilities {
     pub logical_block: u32,
     /// Physical block in bytes.
     pub physical_block: u32,
+    /// Best size of a transfer in bytes, 0 if the device names none.
+    pub optimal_io: u32,
     /// A completed write may be lost by a power cut until a flush.
     pub volatile_cache: bool,
     /// A FUA write costs no flush.
@@ -134,4 +139,9 @@ pub trait BlockStore {
 
     /// As [`poll`](Self::poll), but blocks until something completed or `timeout` has passed.
     fn wait(&mut self, timeout: Duration, done: &mut Vec<Completion>);
+
+    /// The time that `timeout` is of: a simulated store has its own.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 }

@@ -21,9 +21,11 @@ use device::{Device, Payload, SECTOR, tear};
 pub use rng::SimRng;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use umbra_engine::ByteRange;
 
+/// Longest time-out that is believed, so that the clock never overflows.
+const TIME_OUT_MAX_MS: u64 = 1 << 40;
 /// `EIO`: what a broken device answers.
 const EIO: i32 = 5;
 
@@ -62,11 +64,13 @@ pub struct Timing {
     pub completion: u64,
     /// Of a thousand operations so many take ten times as long.
     pub slow: u32,
+    /// One that takes more polls than this counts as a fault of its device: it may miss a deadline.
+    pub late: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { effect: 2, completion: 2, slow: 20 }
+        Self { effect: 2, completion: 2, slow: 20, late: u64::MAX }
     }
 }
 
@@ -97,6 +101,7 @@ struct InFlight {
     effective: bool,
     result: Result<(), StoreError>,
     hung: bool,
+    late: bool,
 }
 
 #[derive(Debug)]
@@ -105,6 +110,8 @@ struct World {
     timing: Timing,
     devices: Vec<Device>,
     in_flight: Vec<InFlight>,
+    /// The moment that the clock counts from.
+    began: Instant,
     /// Operations of processes that died, to be answered as crashed.
     dead: Vec<(u64, Completion)>,
     clock: u64,
@@ -137,6 +144,7 @@ impl SimWorld {
             timing,
             devices: Vec::new(),
             in_flight: Vec::new(),
+            began: Instant::now(),
             dead: Vec::new(),
             clock: 0,
             next_id: 0,
@@ -165,6 +173,11 @@ impl SimWorld {
         SimStore { world: Rc::clone(&self.0), handle: world.handles }
     }
 
+    /// A handle to look at devices with, of nobody.
+    pub fn handle(&self) -> SimStore {
+        SimStore { world: Rc::clone(&self.0), handle: 0 }
+    }
+
     /// Crashes now.
     pub fn crash(&self, crash: Crash) {
         self.0.borrow_mut().crash(crash);
@@ -183,6 +196,11 @@ impl SimWorld {
     /// Operations submitted since the beginning.
     pub fn operations(&self) -> u64 {
         self.0.borrow().operations
+    }
+
+    /// Sets how long operations take that are submitted from now on.
+    pub fn set_timing(&self, timing: Timing) {
+        self.0.borrow_mut().timing = timing;
     }
 
     /// Sets how likely faults of a device are from now on.
@@ -222,6 +240,12 @@ impl SimWorld {
     /// Operations in flight on one device, hanging ones included.
     pub fn in_flight_on(&self, device: DeviceSlot) -> usize {
         let of = |op: &&InFlight| op.device == usize::from(device.0);
+        self.0.borrow().in_flight.iter().filter(of).count()
+    }
+
+    /// Operations that hang on one device.
+    pub fn hanging_on(&self, device: DeviceSlot) -> usize {
+        let of = |op: &&InFlight| op.device == usize::from(device.0) && op.hung;
         self.0.borrow().in_flight.iter().filter(of).count()
     }
 
@@ -306,7 +330,8 @@ impl World {
         }
         let result = result.and_then(|()| self.draw_fault(index, &kind));
         let hung = self.rng.chance(self.devices[index].faults.hang);
-        self.devices[index].injected += u64::from(hung);
+        let late = complete_at - self.clock > self.timing.late;
+        self.devices[index].injected += u64::from(hung) + u64::from(late);
         let (id, submitted) = (self.next_id(), self.completions);
         self.in_flight.push(InFlight {
             id,
@@ -321,6 +346,7 @@ impl World {
             effective: false,
             result,
             hung,
+            late,
         });
         if self.log.is_some() {
             let line = self.describe(self.in_flight.len() - 1);
@@ -447,7 +473,7 @@ impl World {
             );
             let durable = fua && op.result.is_ok();
             // Somebody learns of the fault only now.
-            self.devices[op.device].injected += u64::from(op.result.is_err());
+            self.devices[op.device].injected += u64::from(op.result.is_err() || op.late);
             if op.kind == StoreOpKind::Flush
                 && op.result.is_err()
                 && self.devices[op.device].faults.drop_cache
@@ -531,6 +557,7 @@ impl BlockStore for SimStore {
             size: device.size,
             logical_block: 512,
             physical_block: 4096,
+            optimal_io: 0,
             volatile_cache: device.cache != Cache::WriteThrough,
             fua: device.cache == Cache::Fua,
             rotational: false,
@@ -551,20 +578,19 @@ impl BlockStore for SimStore {
         world.take_completed(self.handle, done);
     }
 
-    /// Simulated: no time passes outside. What hangs is given up with an error, as a kernel's own time-out would,
-    /// so that whoever waits without a deadline comes to an end.
-    fn wait(&mut self, _timeout: Duration, done: &mut Vec<Completion>) {
-        if self.advance_to_completion(done) {
-            return;
+    /// Simulated: no time passes outside. Where everything hangs that could end, the time-out passes at once.
+    fn wait(&mut self, timeout: Duration, done: &mut Vec<Completion>) {
+        if !self.advance_to_completion(done) {
+            let passed = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).min(TIME_OUT_MAX_MS);
+            let mut world = self.world.borrow_mut();
+            world.clock = world.clock.saturating_add(passed);
         }
-        let mut world = self.world.borrow_mut();
-        let handle = self.handle;
-        for op in world.in_flight.iter_mut().filter(|op| op.handle == handle && op.hung) {
-            op.hung = false;
-            op.result = Err(StoreError::Device(EIO));
-        }
-        drop(world);
-        self.advance_to_completion(done);
+    }
+
+    /// A poll takes a millisecond.
+    fn now(&self) -> Instant {
+        let world = self.world.borrow();
+        world.began.checked_add(Duration::from_millis(world.clock)).unwrap_or(world.began)
     }
 }
 

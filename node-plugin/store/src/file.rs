@@ -148,6 +148,7 @@ impl BlockStore for FileStore {
             size: opened.size,
             logical_block: 512,
             physical_block: 4096,
+            optimal_io: 0,
             // The page cache, whatever the disk below it says.
             volatile_cache: true,
             fua: false,

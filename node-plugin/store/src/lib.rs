@@ -15,11 +15,11 @@ mod recover;
 mod replay;
 mod side_jobs;
 
-pub use blocking::Blocking;
+pub use blocking::{Abandoned, BatchError, Blocking, Job};
 pub use machine::{EndNote, Finished, IoCounts, Machine, Notes};
 pub use recover::{
-    Ended, Known, MemberView, RecoverError, Session, SetConfig, SetDevices, SetOptions, decide, prepare_set,
-    read_superblock, recover_set,
+    Ended, Expected, FoundSet, Known, MemberView, Mismatch, RecoverError, Session, SetConfig, SetDevices,
+    SetOptions, Volume, decide, find_set, prepare_set, read_superblock, recover_set,
 };
 
 mod crash;

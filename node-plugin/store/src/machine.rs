@@ -18,7 +18,7 @@ use umbra_engine::{
     Request, RequestError, RequestId, SETS_MAX, Sequence, SetHeader, SetImage, SetIndex,
     SuperblockGeneration,
 };
-use umbra_format::{BLOCK_BYTES, ImageEnd, PageHeader, Superblock, data_hash, encode_journal, encode_page};
+use umbra_format::{BLOCK_BYTES, PageHeader, Superblock, data_hash, encode_journal, encode_page};
 
 /// The end of an image, for the state directory (E7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub struct Machine<S, N> {
     finished: Vec<Finished>,
     answers: Vec<(CommandId, Result<Done, Refusal>)>,
     io_counts: IoCounts,
+    /// Reads of heads in memory: they have ended.
+    head_reads: Vec<OpId>,
 }
 
 /// Operations and bytes handed to the stores, to be compared with what the kernel counted.
@@ -140,12 +142,14 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             finished: Vec::with_capacity(limits.requests),
             answers: Vec::new(),
             io_counts: IoCounts::default(),
+            head_reads: Vec::new(),
         }
     }
 
     /// Adds a set that was recovered (before the first request) or prepared (at any time).
     pub fn add_set(&mut self, index: SetIndex, config: SetConfig, image: SetImage) {
         let parameters = config.parameters;
+        self.side_jobs[usize::from(index.0)].set_labelled(config.labelled);
         self.sets[usize::from(index.0)] = Some(config);
         self.master.add_set(index, parameters, image);
     }
@@ -195,10 +199,17 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             self.noted(now, note, ok);
         }
         self.noted = noted;
-        self.master.end_turn(now, &mut self.actions);
-        moved |= !self.actions.is_empty();
-        self.execute();
-        moved
+        loop {
+            self.master.end_turn(now, &mut self.actions);
+            moved |= !self.actions.is_empty();
+            self.execute();
+            if self.head_reads.is_empty() {
+                return moved;
+            }
+            for op in std::mem::take(&mut self.head_reads) {
+                self.apply(now, Event::Done { op, ok: true, hash: None });
+            }
+        }
     }
 
     /// Moves out the requests that have ended.
@@ -244,7 +255,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         let named = |config: &Option<SetConfig>| config.as_ref().is_some_and(|c| c.identity.set == note.set);
         let Some(at) = self.sets.iter().position(named) else { return };
         let set = SetIndex(u8::try_from(at).expect("at most 16 sets"));
-        if let Some(ok) = self.side_jobs[at].end_record(ok) {
+        if let Some(ok) = self.side_jobs[at].end_record(&note, ok) {
             self.apply(now, Event::GiveUpRecorded { set, ok });
         }
     }
@@ -342,6 +353,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             }
             Action::MoveHead { set, to } => self.side_job(set, SideJob::MoveHead(to)),
             Action::Label { set, epoch } => self.side_job(set, SideJob::Label { epoch, end: None }),
+            Action::ForgetHead { set } => self.side_jobs[usize::from(set.0)].forget_head(),
             Action::Answer { command, result } => self.answers.push((command, result)),
         }
     }
@@ -355,6 +367,10 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             IoKind::Discard => StoreOpKind::Discard(range),
         };
         let len = usize::try_from(range.len).expect("requests fit in memory");
+        if let Device::Head(set) = device {
+            self.read_head(op, set, range, memory);
+            return;
+        }
         let reads = matches!(kind, IoKind::Read { .. });
         match memory {
             Memory::None => self.submit(device, store_kind, None, Pending::Scratch { op }),
@@ -396,6 +412,29 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                 self.submit(device, store_kind, Some(IoBuf::head(part, len)), pending);
             }
         }
+    }
+
+    /// Reads from the head that is kept in memory.
+    fn read_head(&mut self, op: OpId, set: SetIndex, range: ByteRange, memory: Memory) {
+        let bytes = |len: u64| usize::try_from(len).expect("a head fits in memory");
+        let (from, len) = (bytes(range.start), bytes(range.len));
+        let head = self.side_jobs[usize::from(set.0)].kept_head().expect("the engine knows what is kept");
+        let source = &head[from..from + len];
+        match memory {
+            Memory::Copy(number) => {
+                let whole = self.copy_buf_bytes(number);
+                let slot = &mut self.copy_bufs[usize::from(number.0)];
+                // As for a read of a device: what was lent and hangs is replaced.
+                slot.get_or_insert_with(|| AlignedBuf::zeroed(whole))[..len].copy_from_slice(source);
+                self.copy_reads[usize::from(number.0)] = Some(op);
+            }
+            Memory::Request(id, at) => {
+                let buf = self.requests[id.0 as usize].as_mut().expect("a read has a buffer");
+                buf.bytes_mut()[bytes(at)..bytes(at) + len].copy_from_slice(source);
+            }
+            Memory::None => unreachable!("a read has memory"),
+        }
+        self.head_reads.push(op);
     }
 
     fn copy_buf_bytes(&self, number: CopyBuf) -> usize {
@@ -446,6 +485,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
                 let device = devices(set).bitmap;
                 (&mut self.sides, device)
             }
+            Device::Head(_) => unreachable!("what is in memory needs no device"),
         };
         store.submit(StoreOp { token, device, kind, buf });
     }
@@ -500,7 +540,8 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         if header.clean {
             (identity.node, identity.session) = (Id128::default(), Id128::default());
         }
-        Superblock { generation, identity, header, doubt }.encode(&mut block);
+        let labelled = self.side_jobs[usize::from(set.0)].is_labelled();
+        Superblock { generation, identity, header, doubt, labelled }.encode(&mut block);
         let offset = config.layout.superblock(place);
         self.write_block(op, set, offset, fua, block);
     }
@@ -509,11 +550,10 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         let epoch = note.epoch;
         // A plain image keeps its first bytes: only a moved head leaves room for a label.
         let labelled = self.master.status(set).is_some_and(|status| status.header.head_moved);
-        self.side_jobs[usize::from(set.0)].expect_end_records(1 + u8::from(labelled));
+        self.side_jobs[usize::from(set.0)].expect_end_records(note, 1 + u8::from(labelled));
         self.notes.submit(note);
         if labelled {
-            let end = if note.master_incomplete { ImageEnd::MasterIncomplete } else { ImageEnd::GivenUp };
-            self.side_job(set, SideJob::Label { epoch, end: Some(end) });
+            self.side_job(set, SideJob::Label { epoch, end: Some(note) });
         }
     }
 
@@ -545,12 +585,12 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
         }
         let ok = result.is_ok();
         let flush_failed = !ok && jobs.is_flushing();
-        match jobs.finish() {
-            SideJob::MoveHead(HeadMove::Out | HeadMove::Back) => {
+        match jobs.finish(ok) {
+            SideJob::MoveHead(HeadMove::Out | HeadMove::Back | HeadMove::Keep) => {
                 self.apply(now, Event::HeadMoved { set, ok })
             }
-            SideJob::Label { end: Some(_), .. } => {
-                if let Some(ok) = self.side_jobs[usize::from(set.0)].end_record(ok) {
+            SideJob::Label { end: Some(note), .. } => {
+                if let Some(ok) = self.side_jobs[usize::from(set.0)].end_record(&note, ok) {
                     self.apply(now, Event::GiveUpRecorded { set, ok });
                 }
             }

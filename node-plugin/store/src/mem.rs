@@ -80,6 +80,7 @@ impl BlockStore for MemStore {
             size: self.devices[usize::from(device.0)].len() as u64,
             logical_block: 512,
             physical_block: 4096,
+            optimal_io: 0,
             volatile_cache: false,
             fua: true,
             rotational: false,

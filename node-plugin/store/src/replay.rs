@@ -16,15 +16,6 @@ pub(crate) enum Base {
     Page(Page),
 }
 
-impl Base {
-    pub(crate) fn stamp(&self) -> Option<SuperblockGeneration> {
-        match self {
-            Self::Damaged => None,
-            Self::Page(page) => Some(page.header.stamp),
-        }
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Replay {

@@ -6,24 +6,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
-use flate2::read::GzDecoder;
-use std::collections::BTreeSet;
-use std::fs;
-use std::io::Read;
-use std::path::Path;
-use umbra_engine::{Id128, PlaneId, Sequence, SetImage, SetState};
-use umbra_format::{Superblock, SuperblockError, data_hash, decode_journal};
-use umbra_store::{Known, MemStore, RecoverError, Session, SetDevices, SetOptions, SimRng, recover_set};
+mod golden;
 
-const BLOCK: usize = 4096;
-const SLOTS: [usize; 2] = [0, 1 << 20];
+use golden::{
+    BLOCK, CHUNKS, DEPENDENT, INDEPENDENT, PAGE_PLACES, PAGES, SESSION, SLOTS, block, golden, shadow_of,
+};
+use std::collections::BTreeSet;
+use umbra_engine::{PlaneId, Sequence, SetImage, SetState};
+use umbra_format::{Superblock, SuperblockError, data_hash, decode_journal};
+use umbra_store::{Known, MemStore, RecoverError, SetDevices, SetOptions, SimRng, recover_set};
+
 const RING: usize = 2 << 20;
 const RING_BLOCKS: usize = 8;
-const PAGES: usize = 4 << 20;
-const PAGE_PLACES: usize = 14;
-const CHUNKS: u64 = 256;
-/// Of the golden sets.
-const SESSION: Session = Session { node: Id128([6; 16]), session: Id128([9; 16]) };
 
 /// A golden volume, its shadow, and what is true of it.
 struct Truth {
@@ -35,16 +29,9 @@ struct Truth {
     differs: bool,
 }
 
-fn golden(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../format/testdata").join(name);
-    let mut image = Vec::new();
-    GzDecoder::new(&fs::read(path).unwrap()[..]).read_to_end(&mut image).unwrap();
-    image
-}
-
 fn dependent() -> Truth {
     Truth {
-        image: golden("v1-dependent.img.gz"),
+        image: golden(DEPENDENT),
         held: (0..16).chain([40, 41, 50, 51]).collect(),
         lost: [200, 201, 202].into(),
         recorded: vec![(21, vec![41]), (22, vec![201, 202]), (23, vec![50, 51])],
@@ -54,7 +41,7 @@ fn dependent() -> Truth {
 
 fn independent() -> Truth {
     Truth {
-        image: golden("v1-independent.img.gz"),
+        image: golden(INDEPENDENT),
         held: (0..CHUNKS).filter(|chunk| *chunk != 8).collect(),
         lost: BTreeSet::new(),
         recorded: vec![(65, vec![]), (66, vec![7])],
@@ -71,9 +58,10 @@ struct Bench {
 impl Bench {
     fn new(image: &[u8]) -> Self {
         let mut store = MemStore::new();
-        let shadow = (0..CHUNKS).flat_map(|chunk| [u8::try_from(chunk).unwrap(); BLOCK]).collect();
-        let devices =
-            SetDevices { shadow: store.add_device(shadow), bitmap: store.add_device(image.to_vec()) };
+        let devices = SetDevices {
+            shadow: store.add_device(shadow_of(image)),
+            bitmap: store.add_device(image.to_vec()),
+        };
         Self { store, devices }
     }
 
@@ -100,10 +88,6 @@ impl Bench {
 fn places() -> impl Iterator<Item = usize> {
     let ring = (0..RING_BLOCKS).map(|n| RING + n * BLOCK);
     SLOTS.into_iter().chain(ring).chain((0..PAGE_PLACES).map(|n| PAGES + n * BLOCK))
-}
-
-fn block(volume: &[u8], at: usize) -> &[u8; BLOCK] {
-    volume[at..at + BLOCK].try_into().unwrap()
 }
 
 /// The highest sequence that anything whole on the volume says is confirmed.

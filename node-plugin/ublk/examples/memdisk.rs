@@ -5,6 +5,8 @@
 //! memdisk probe                        can this host serve devices, and what can its driver do
 //! memdisk list                         devices and their states
 //! memdisk serve [OPTIONS]              make a device, or recover one, and serve it until it is stopped
+//! memdisk reread ID                    have the kernel read the partition table again
+//! memdisk map PATH                     map a page of a device, close it, and stay
 //! memdisk remove ID                    stop a device and delete it
 //!
 //! --dev-id N        number of the device (default: the first free one)
@@ -15,9 +17,11 @@
 //! --discard         offer discard and write-zeroes
 //! --depth N         requests in flight (default 64)
 //! --write-us N      time that each write takes (default 0)
+//! --read-ms N       time that each read takes (default 0)
 //! --deadline-ms N   for each control command (default 10000)
 //! --patience-ms N   with --recover: how long to wait for the old server's end (default 30000)
 //! --late-ms N       offer no tag to the kernel for so long, to see START_DEV miss its deadline
+//! --tag N           the owner's tag of the device
 //! ```
 
 use std::collections::HashMap;
@@ -33,8 +37,8 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, cqueue, squeue};
 use umbra_ublk::{
     CharDevice, Control, DeviceId, DeviceInfo, DeviceParams, DeviceSpec, DiscardParams, Errno, Host, Op,
-    Queue, QueueConfig, QueueEvent, RecoveryWait, Request, RingFile, RingSlot, SECTOR_BYTES,
-    become_io_flusher, is_io_flusher, lock_memory, wait_for_block_node,
+    OwnerTag, Queue, QueueConfig, QueueEvent, RecoveryWait, Request, RingFile, RingSlot, SECTOR_BYTES,
+    become_io_flusher, is_io_flusher, lock_memory, reread_partitions, serve_helper, wait_for_block_node,
 };
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -44,6 +48,9 @@ const MAX_IO_BYTES: u32 = 512 << 10;
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 fn main() -> ExitCode {
+    if let Some(code) = serve_helper() {
+        return code;
+    }
     let Err(error) = run() else { return ExitCode::SUCCESS };
     eprint!("memdisk: {error}");
     let mut cause = error.source();
@@ -64,6 +71,8 @@ fn run() -> Outcome {
         "list" => list(),
         "serve" => serve(&Options::parse(&rest)?),
         "remove" => remove(&rest),
+        "reread" => reread(&rest),
+        "map" => map(&rest),
         _ => Err("memdisk probe | list | serve [OPTIONS] | remove ID; see the example's source".into()),
     }
 }
@@ -80,8 +89,9 @@ fn probe() -> Outcome {
 
 fn list() -> Outcome {
     for info in Control::open(NODE_PATIENCE)?.devices()? {
-        let DeviceInfo { id, state, server_pid, queues, depth, features, .. } = info;
-        println!("device {id}: {state:?}, server {server_pid:?}, {queues} x {depth}, {features}");
+        let DeviceInfo { id, state, server_pid, queues, depth, features, owner_tag, .. } = info;
+        let tag = owner_tag.map_or_else(|| "none".to_owned(), |tag| tag.to_string());
+        println!("device {id}: {state:?}, server {server_pid:?}, tag {tag}, {queues} x {depth}, {features}");
     }
     Ok(())
 }
@@ -97,10 +107,41 @@ fn remove(words: &[String]) -> Outcome {
     Ok(())
 }
 
+fn reread(words: &[String]) -> Outcome {
+    let id = DeviceId::new(words.first().ok_or("which device?")?.parse()?);
+    println!("{:?}", reread_partitions(id, NODE_PATIENCE)?);
+    Ok(())
+}
+
+/// Holds a device as no descriptor shows.
+#[expect(unsafe_code, reason = "nothing else maps a file")]
+fn map(words: &[String]) -> Outcome {
+    let file = File::open(words.first().ok_or("map which device?")?)?;
+    // SAFETY: a fresh mapping of a page that nothing here points into.
+    let page = unsafe {
+        libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
+    };
+    if page == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    drop(file);
+    println!("mapped");
+    loop {
+        std::thread::park();
+    }
+}
+
 fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let start = Instant::now();
     let outcome = work();
     (start.elapsed(), outcome)
+}
+
+/// Time that requests take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Delays {
+    read: Duration,
+    write: Duration,
 }
 
 struct Options {
@@ -111,10 +152,11 @@ struct Options {
     cache: String,
     discard: bool,
     depth: u16,
-    write_time: Duration,
+    delays: Delays,
     deadline: Duration,
     patience: Duration,
     late: Option<Duration>,
+    tag: Option<OwnerTag>,
 }
 
 impl Options {
@@ -139,13 +181,17 @@ impl Options {
             cache: values.get("--cache").map_or("volatile", |text| text).to_owned(),
             discard: values.contains_key("--discard"),
             depth: number("--depth", 64)?.try_into()?,
-            write_time: Duration::from_micros(number("--write-us", 0)?),
+            delays: Delays {
+                write: Duration::from_micros(number("--write-us", 0)?),
+                read: Duration::from_millis(number("--read-ms", 0)?),
+            },
             deadline: Duration::from_millis(number("--deadline-ms", 10_000)?),
             patience: Duration::from_millis(number("--patience-ms", 30_000)?),
             late: values
                 .contains_key("--late-ms")
                 .then_some(number("--late-ms", 0)?)
                 .map(Duration::from_millis),
+            tag: OwnerTag::new(number("--tag", 0)?),
         })
     }
 
@@ -182,10 +228,10 @@ fn serve(options: &Options) -> Outcome {
     let device = Arc::new(CharDevice::open(info.id, NODE_PATIENCE)?);
     let (ready, is_ready) = mpsc::channel();
     let late = options.late;
-    let write_time = options.write_time;
+    let delays = options.delays;
     let queue = std::thread::spawn(move || {
         std::thread::sleep(late.unwrap_or_default());
-        Server::new(device, &info, &params, disk, write_time)?.run(&ready)
+        Server::new(device, &info, &params, disk, delays)?.run(&ready)
     });
     match options.late {
         Some(_) => miss_the_deadline(&control, info.id)?,
@@ -208,7 +254,13 @@ fn serve(options: &Options) -> Outcome {
 }
 
 fn make(control: &Control, options: &Options) -> Outcome<DeviceInfo> {
-    let spec = DeviceSpec { id: options.id, depth: options.depth, max_io_bytes: MAX_IO_BYTES, queues: 1 };
+    let spec = DeviceSpec {
+        id: options.id,
+        depth: options.depth,
+        max_io_bytes: MAX_IO_BYTES,
+        queues: 1,
+        owner_tag: options.tag,
+    };
     let info = control.add_device(&spec)?;
     control.set_params(info.id, &options.params())?;
     println!("made device {}: {} x {}, {}", info.id, info.queues, info.depth, info.features);
@@ -227,13 +279,7 @@ fn miss_the_deadline(control: &Control, id: DeviceId) -> Outcome {
     let (took, outcome) = timed(|| control.start(id));
     println!("start: {} after {took:?}", outcome.err().ok_or("START_DEV did not hang")?);
     let (took, outcome) = timed(|| control.info(id));
-    println!("info: {} after {took:?}", outcome.err().ok_or("the control thread is not wedged")?);
-    let (took, ()) = timed(|| {
-        while control.wedge().is_some() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    });
-    println!("the wedge went after {took:?}; the device is {:?}", control.info(id)?.state);
+    println!("info: {:?} after {took:?}", outcome?.state);
     Ok(())
 }
 
@@ -304,7 +350,7 @@ struct Server {
     ring: IoUring<squeue::Entry, cqueue::Entry>,
     queue: Queue,
     disk: Disk,
-    write_time: Duration,
+    delays: Delays,
     buffer: Vec<u8>,
     counts: Counts,
 }
@@ -315,7 +361,7 @@ impl Server {
         info: &DeviceInfo,
         params: &DeviceParams,
         disk: Disk,
-        write_time: Duration,
+        delays: Delays,
     ) -> Outcome<Server> {
         assert!(is_io_flusher(), "threads inherit the mark");
         let ring = IoUring::builder()
@@ -333,7 +379,7 @@ impl Server {
         };
         let queue = Queue::new(device, &config)?;
         let buffer = vec![0; usize::try_from(info.max_io_bytes)?];
-        Ok(Server { ring, queue, disk, write_time, buffer, counts: Counts::default() })
+        Ok(Server { ring, queue, disk, delays, buffer, counts: Counts::default() })
     }
 
     fn run(mut self, ready: &Sender<()>) -> Outcome {
@@ -393,13 +439,14 @@ impl Server {
         match request.op() {
             Op::Read => {
                 self.counts.reads += 1;
+                std::thread::sleep(self.delays.read);
                 self.disk.read(position, buffer).map_err(io_error)?;
                 self.queue.write_data(request, 0, buffer).map_err(|_| Errno::EIO)
             }
             Op::Write => {
                 self.counts.writes += 1;
                 self.queue.read_data(request, 0, buffer).map_err(|_| Errno::EIO)?;
-                std::thread::sleep(self.write_time);
+                std::thread::sleep(self.delays.write);
                 self.disk.write(position, buffer).map_err(io_error)
             }
             Op::Flush => {

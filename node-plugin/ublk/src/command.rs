@@ -100,7 +100,7 @@ pub enum Target {
 }
 
 impl Target {
-    const fn wire_id(self) -> u32 {
+    pub(crate) const fn wire_id(self) -> u32 {
         match self {
             Target::Driver | Target::AnyDevice => DEV_ID_AUTO,
             Target::Device(id) => id.get(),
@@ -118,14 +118,13 @@ impl fmt::Display for Target {
     }
 }
 
-/// A command ready to be sent, with the memory that the kernel reads and writes while it runs.
+/// A command ready to be sent, with the bytes that the kernel reads and writes while it runs.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) command: Command,
     pub(crate) target: Target,
-    data: u64,
-    /// On the heap: it must not move while the kernel has its address.
-    buffer: Box<[u8]>,
+    pub(crate) data: u64,
+    pub(crate) buffer: Box<[u8]>,
 }
 
 impl Prepared {
@@ -134,35 +133,16 @@ impl Prepared {
     }
 
     pub(crate) fn with_buffer(command: Command, target: Target, buffer: &[u8]) -> Prepared {
-        assert!(u16::try_from(buffer.len()).is_ok(), "{command}: the length field has 16 bits");
         Prepared { command, target, data: 0, buffer: buffer.into() }
     }
+}
 
-    /// The 80 bytes that go into the submission entry. The kernel may use [`Prepared::into_buffer`]'s
-    /// memory from submission until completion.
-    pub(crate) fn image(&mut self) -> [u8; 80] {
-        let addr =
-            if self.buffer.is_empty() { 0 } else { self.buffer.as_mut_ptr().expose_provenance() as u64 };
-        self.image_at(addr)
-    }
-
-    fn image_at(&self, addr: u64) -> [u8; 80] {
-        let header = CtrlCmd {
-            dev_id: self.target.wire_id(),
-            queue_id: QUEUE_ID_NONE,
-            len: u16::try_from(self.buffer.len()).expect("checked when the buffer was given"),
-            addr,
-            data: self.data,
-            ..CtrlCmd::default()
-        };
-        let mut image = [0; 80];
-        image[..size_of::<CtrlCmd>()].copy_from_slice(bytemuck::bytes_of(&header));
-        image
-    }
-
-    pub(crate) fn into_buffer(self) -> Box<[u8]> {
-        self.buffer
-    }
+/// The 80 bytes that go into the submission entry of a command for `dev_id` whose buffer of `len` bytes is at `addr`.
+pub(crate) fn image(dev_id: u32, data: u64, addr: u64, len: u16) -> [u8; 80] {
+    let header = CtrlCmd { dev_id, queue_id: QUEUE_ID_NONE, len, addr, data, ..CtrlCmd::default() };
+    let mut image = [0; 80];
+    image[..size_of::<CtrlCmd>()].copy_from_slice(bytemuck::bytes_of(&header));
+    image
 }
 
 #[cfg(test)]
@@ -230,18 +210,10 @@ mod tests {
             (Prepared::plain(Command::EndUserRecovery, device(3), 4242), three, 0, 0, 4242),
         ];
         for (prepared, id, len, addr, data) in table {
-            assert_eq!(prepared.image_at(addr), expected(id, len, addr, data), "{}", prepared.command);
+            let bytes = u16::try_from(prepared.buffer.len()).expect("a small buffer");
+            let image = image(prepared.target.wire_id(), prepared.data, addr, bytes);
+            assert_eq!(image, expected(id, len, addr, data), "{}", prepared.command);
         }
-    }
-
-    #[test]
-    fn the_image_points_at_the_buffer_and_a_command_without_one_points_nowhere() {
-        let mut prepared = Prepared::with_buffer(Command::GetDevInfo, device(1), &[0; 64]);
-        let image = prepared.image();
-        let buffer = prepared.into_buffer();
-        let addr = buffer.as_ptr().addr() as u64;
-        assert_eq!(image[8..16], addr.to_le_bytes());
-        assert_eq!(Prepared::plain(Command::StopDev, device(1), 0).image()[8..16], [0; 8]);
     }
 
     #[test]

@@ -1,22 +1,24 @@
-//! Control commands, each with a deadline, on a thread of their own.
+//! Control commands, each with a deadline, sent by a process of their own.
 //!
-//! A control command can hang in the kernel and then no signal ends it, so it must never run on a thread
-//! that anything else depends on. One thread runs one command at a time: concurrent making and deleting of
+//! A control command can hang in the kernel and then no signal ends the process that sent it: see
+//! [`helper`](crate::helper). A thread hands one command at a time to the helper: concurrent making and deleting of
 //! devices is what the worst reports about the driver have in common.
 //!
 //! ```text
-//! caller ── job ──> queue ──> control thread ── command ──> kernel
+//! caller ── job ──> queue ──> control thread ──> helper process ── command ──> kernel
 //!    ^                            │
-//!    └── answer, or the deadline <┘   overdue: later callers are refused until the command returns
+//!    └── answer, or the deadline <┘   overdue: the helper is left behind, the next command gets another
 //! ```
 
 mod worker;
 
+use std::fs::OpenOptions;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::command::{Command, Prepared, Target};
 use crate::device::{DeviceId, DeviceInfo, DeviceSpec, existing_ids};
+use crate::host::CONTROL_PATH;
 use crate::params::{DeviceParams, params_len};
 use crate::uapi::{DevInfo, Params};
 use crate::{Errno, Error, Features};
@@ -36,23 +38,13 @@ pub enum RecoveryWait {
     AtMost(Duration),
 }
 
-/// A command that holds the control thread past its deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wedge {
-    /// The command.
-    pub command: Command,
-    /// What it is about.
-    pub target: Target,
-    /// Since when it runs.
-    pub since: Instant,
-}
-
 /// Handle of the control thread. Clones share the thread; each has its own deadline.
 ///
 /// # Guarantees
 /// Every call returns by its deadline, whatever the kernel does, except that a full queue of commands of
 /// other clones is waited for within that deadline too. A command whose call ended with
-/// [`Error::Wedged`] was not sent and will not be.
+/// [`Error::NotSent`] was not sent and will not be. Whatever hangs, this process can be killed, and then
+/// holds no device.
 #[derive(Clone, Debug)]
 pub struct Control {
     worker: Arc<Worker>,
@@ -60,15 +52,17 @@ pub struct Control {
 }
 
 impl Control {
-    /// Opens `/dev/ublk-control` and starts the control thread. `deadline` bounds each single command.
+    /// Starts the control thread and its helper process. `deadline` bounds each single command.
     ///
-    /// The thread inherits the I/O flusher mark, so call
-    /// [`become_io_flusher`](crate::become_io_flusher) first.
+    /// The helper is this program once more: its `main` must begin with
+    /// [`serve_helper`](crate::serve_helper). Call this before devices are claimed: the process is made by
+    /// `posix_spawn`, and until it runs its own program it shares what this one has open.
     ///
     /// # Errors
-    /// If the node cannot be opened (see [`Host::probe`](crate::Host::probe) for why) or the thread's ring
-    /// cannot be made.
+    /// If the driver's node cannot be opened (see [`Host::probe`](crate::Host::probe) for why) or the thread or
+    /// process cannot be started.
     pub fn open(deadline: Duration) -> Result<Control, Error> {
+        OpenOptions::new().read(true).write(true).open(CONTROL_PATH).map_err(Error::OpenControl)?;
         Ok(Control { worker: Arc::new(Worker::start()?), deadline })
     }
 
@@ -78,16 +72,10 @@ impl Control {
         Control { worker: Arc::clone(&self.worker), deadline }
     }
 
-    /// The command that has outlived its deadline and still runs, if any.
-    #[must_use]
-    pub fn wedge(&self) -> Option<Wedge> {
-        self.worker.wedge()
-    }
-
     /// What the driver can do.
     ///
     /// # Errors
-    /// As every command: [`Error::Refused`], [`Error::Deadline`], [`Error::Wedged`].
+    /// As every command: [`Error::Refused`], [`Error::Deadline`], [`Error::NotSent`], [`Error::HelperLost`].
     pub fn features(&self) -> Result<Features, Error> {
         let buffer = [0; size_of::<u64>()];
         let answer = self.run(Prepared::with_buffer(Command::GetFeatures, Target::Driver, &buffer))?;
@@ -135,11 +123,14 @@ impl Control {
             .map_err(|reason| Error::BadParams { device, reason })
     }
 
-    /// Makes `/dev/ublkbN`. Every tag of every queue must have been fetched, and the queues' threads must
-    /// be serving: the kernel reads the partition table before this returns.
+    /// Makes `/dev/ublkbN`. Every tag of every queue must have been fetched, and the queues' threads must be
+    /// serving: a driver without [`Features::NO_AUTO_PART_SCAN`] reads the partition table before this returns,
+    /// one with it does not read it at all (see [`reread_partitions`](crate::reread_partitions)).
     ///
     /// # Errors
-    /// As every command; [`Error::Deadline`] if a queue does not serve. The device may come up later.
+    /// As every command; [`Error::Deadline`] if a queue does not serve. The device may come up later; or never,
+    /// if its server ends meanwhile: the driver then holds the device's lock while it waits for the partition
+    /// table, and no command for that device returns any more. Present the master as another one.
     pub fn start(&self, device: DeviceId) -> Result<(), Error> {
         self.run(Prepared::plain(Command::StartDev, Target::Device(device), pid_data())).map(drop)
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,37 @@ impl fmt::Display for DeviceId {
     }
 }
 
+/// Whose a device is: a number of its maker's choice that the driver keeps with the device until it is deleted, and
+/// makes nothing of. It tells our devices from those of others that have a number we once had, and from those of
+/// another node's or boot's: derive it from everything that the device is *of*.
+///
+/// It is no secret and no proof against malice: whoever may make ublk devices can give one any tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OwnerTag(NonZeroU64);
+
+impl OwnerTag {
+    /// The tag with this number; none for 0, which is what devices of other programs have.
+    #[must_use]
+    pub const fn new(number: u64) -> Option<OwnerTag> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(OwnerTag(number)),
+            None => None,
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for OwnerTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// What a new device is to be like. Cannot be changed afterwards, not by a recovery either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceSpec {
@@ -59,12 +91,14 @@ pub struct DeviceSpec {
     pub depth: u16,
     /// Largest read or write in bytes, at most 32 MiB; the driver rounds it down to whole pages.
     pub max_io_bytes: u32,
+    /// Whose it is.
+    pub owner_tag: Option<OwnerTag>,
 }
 
 impl Default for DeviceSpec {
     /// One queue of 128 requests of at most 512 KiB.
     fn default() -> DeviceSpec {
-        DeviceSpec { id: None, queues: 1, depth: 128, max_io_bytes: 512 << 10 }
+        DeviceSpec { id: None, queues: 1, depth: 128, max_io_bytes: 512 << 10, owner_tag: None }
     }
 }
 
@@ -77,6 +111,7 @@ impl DeviceSpec {
             dev_id: self.id.map_or(DEV_ID_AUTO, DeviceId::get),
             server_pid: pid,
             flags: Features::ASKED.bits(),
+            server_flags: self.owner_tag.map_or(0, OwnerTag::get),
             ..DevInfo::default()
         }
     }
@@ -131,6 +166,8 @@ pub struct DeviceInfo {
     pub server_pid: Option<u32>,
     /// What the driver granted.
     pub features: Features,
+    /// Whose it is, as its maker said; none if that said nothing.
+    pub owner_tag: Option<OwnerTag>,
 }
 
 impl DeviceInfo {
@@ -143,6 +180,7 @@ impl DeviceInfo {
             state: DeviceState::from_wire(wire.state),
             server_pid: u32::try_from(wire.server_pid).ok().filter(|pid| *pid != 0),
             features: Features::from_bits(wire.flags),
+            owner_tag: OwnerTag::new(wire.server_flags),
         }
     }
 }
@@ -353,10 +391,21 @@ mod tests {
     #[test]
     fn a_new_device_asks_for_the_flags_and_for_any_number_by_default() {
         let wire = DeviceSpec::default().to_wire(42);
-        assert_eq!(wire.flags, 0xd8);
+        assert_eq!(wire.flags, 0x400d8);
         assert_eq!(wire.dev_id, u32::MAX);
         assert_eq!((wire.nr_hw_queues, wire.queue_depth, wire.server_pid), (1, 128, 42));
         assert_eq!(DeviceSpec::default().target(), Target::AnyDevice);
+    }
+
+    #[test]
+    fn the_owners_tag_travels_where_the_driver_keeps_it_and_comes_back() {
+        let tag = OwnerTag::new(0x1234_5678_9abc_def0);
+        let wire = DeviceSpec { owner_tag: tag, ..DeviceSpec::default() }.to_wire(42);
+        assert_eq!(wire.server_flags, 0x1234_5678_9abc_def0);
+        assert_eq!(DeviceInfo::from_wire(&wire).owner_tag, tag);
+        assert_eq!(DeviceInfo::from_wire(&DeviceSpec::default().to_wire(42)).owner_tag, None);
+        assert_eq!(OwnerTag::new(0), None);
+        assert_eq!(tag.map(|tag| tag.to_string()).as_deref(), Some("123456789abcdef0"));
     }
 
     #[test]

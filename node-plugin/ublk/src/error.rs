@@ -72,16 +72,19 @@ pub enum Error {
     /// `/dev/ublk-control` could not be opened.
     #[error("open /dev/ublk-control; the host probe says what is missing")]
     OpenControl(#[source] io::Error),
-    /// The control thread or its ring could not be made.
-    #[error("start the thread for ublk control commands")]
+    /// The control thread or its helper could not be started.
+    #[error("start the helper process for ublk control commands")]
     StartControl(#[source] io::Error),
-    /// The control thread ended, which it does only after its ring broke.
-    #[error("{command} for {target}: the control thread has ended; restart this process")]
-    ControlGone {
-        /// The command that was not carried out.
+    /// The helper process has ended, or none can be started.
+    #[error("{command} for {target}: the helper process gave no answer; the outcome is not known")]
+    HelperLost {
+        /// The command.
         command: Command,
         /// What it was about.
         target: Target,
+        /// Why there is no answer.
+        #[source]
+        source: io::Error,
     },
     /// The kernel refused a command.
     #[error("{command} for {target}: {errno}{}", hint(*command, *errno))]
@@ -93,8 +96,7 @@ pub enum Error {
         /// The kernel's answer.
         errno: Errno,
     },
-    /// A command did not return in time. The control thread is still inside it and its outcome is not
-    /// known; later commands are refused with [`Error::Wedged`] until it returns.
+    /// A command did not return in time. The helper process that sent it is left behind; others take the next ones.
     #[error("{command} for {target} did not return within {deadline:?}; its outcome is not known")]
     Deadline {
         /// The command.
@@ -104,22 +106,31 @@ pub enum Error {
         /// How long it was given.
         deadline: Duration,
     },
-    /// An earlier command holds the control thread, so this one was not sent.
+    /// Another command was under way until this one's deadline, so this one was not sent.
     #[error(
-        "{command} for {target} was not sent: {stuck_command} for {stuck_target} has held the control \
-         thread for {stuck_for:?}; if it stays, restart this process, and if that does not end it, the node"
+        "{command} for {target} was not sent within {deadline:?}: it waited for {other_command} for \
+         {other_target}; try again"
     )]
-    Wedged {
+    NotSent {
         /// The command that was not sent.
         command: Command,
         /// What it was about.
         target: Target,
-        /// The command that holds the thread.
-        stuck_command: Command,
+        /// The command that was under way.
+        other_command: Command,
         /// What that is about.
-        stuck_target: Target,
-        /// Since when.
-        stuck_for: Duration,
+        other_target: Target,
+        /// How long it waited.
+        deadline: Duration,
+    },
+    /// The partition table could not be read again.
+    #[error("read the partition table of device {device} again")]
+    RereadPartitions {
+        /// The device.
+        device: DeviceId,
+        /// The kernel's answer, or why nobody asked.
+        #[source]
+        source: io::Error,
     },
     /// The device was made without flags that this crate depends on, and was deleted again.
     #[error("device {device}: the ublk driver granted {granted} and not {missing}; use kernel 6.12 or newer")]
@@ -266,10 +277,11 @@ impl Error {
         }
     }
 
-    /// True if the control thread hangs in the kernel: only time or a new process helps.
+    /// True if the command's outcome is not known, since the kernel did not return from it in time: the device may
+    /// never answer a command again, until the machine starts anew. Others are not concerned.
     #[must_use]
     pub fn is_stuck(&self) -> bool {
-        matches!(self, Error::Deadline { .. } | Error::Wedged { .. } | Error::ControlGone { .. })
+        matches!(self, Error::Deadline { .. })
     }
 }
 

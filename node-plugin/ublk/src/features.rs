@@ -38,13 +38,21 @@ impl Features {
     pub const CMD_IOCTL_ENCODE: Features = Features(1 << 6);
     /// Request data is read and written through positions of `/dev/ublkcN`.
     pub const USER_COPY: Features = Features(1 << 7);
+    /// The driver reads no partition table when the device is started: [`reread_partitions`](crate::reread_partitions)
+    /// does when it is wanted. Kernel 7.0 and later.
+    pub const NO_AUTO_PART_SCAN: Features = Features(1 << 18);
 
     /// What [`Control::add_device`](crate::Control::add_device) asks the driver for.
     ///
     /// REISSUE is safe because a request executed twice has the effect of executing it once; that is a
-    /// promise of the server, not of this crate. Zero copy would add AUTO_BUF_REG here.
+    /// promise of the server, not of this crate. Without a partition scan START_DEV waits for no I/O; a driver
+    /// that does not know that flag drops it. Zero copy would add AUTO_BUF_REG here.
     pub const ASKED: Features = Features(
-        Self::USER_RECOVERY.0 | Self::USER_RECOVERY_REISSUE.0 | Self::CMD_IOCTL_ENCODE.0 | Self::USER_COPY.0,
+        Self::USER_RECOVERY.0
+            | Self::USER_RECOVERY_REISSUE.0
+            | Self::CMD_IOCTL_ENCODE.0
+            | Self::USER_COPY.0
+            | Self::NO_AUTO_PART_SCAN.0,
     );
 
     /// What a device must have been granted. The driver drops unknown flags silently, so asking is not
@@ -109,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_kernel_6_12_granted_is_enough() {
-        assert_eq!(Features::ASKED.bits(), 0xd8);
+        assert_eq!(Features::ASKED.bits(), 0x400d8);
         let granted = Features::from_bits(0xda);
         assert!(granted.contains(Features::REQUIRED));
         assert!(Features::REQUIRED.missing_from(granted).is_empty());

@@ -6,7 +6,7 @@
 //! submission entries and takes completions, and the caller decides which ring carries them.
 //!
 //! ```text
-//!            control thread (own ring, 128-byte entries)
+//!            helper process (own ring, 128-byte entries)
 //! Control ── one command at a time, each with a deadline ──> /dev/ublk-control
 //!
 //!            caller's thread, caller's ring
@@ -83,27 +83,31 @@ mod descriptor;
 mod device;
 mod error;
 mod features;
+mod helper;
 mod host;
 mod kernel;
 mod params;
+mod partitions;
 mod process;
 mod queue;
 mod tag;
 mod uapi;
 
 pub use command::{Command, Target};
-pub use control::{Control, RecoveryWait, Wedge};
+pub use control::{Control, RecoveryWait};
 pub use descriptor::{BadDescriptor, Op};
 pub use device::{
-    BlockNode, CharDevice, DeviceId, DeviceInfo, DeviceSpec, DeviceState, block_path, char_path,
+    BlockNode, CharDevice, DeviceId, DeviceInfo, DeviceSpec, DeviceState, OwnerTag, block_path, char_path,
     existing_ids, wait_for_block_node,
 };
 pub use error::{Errno, Error};
 pub use features::Features;
+pub use helper::serve_helper;
 pub use host::{Host, HostError};
 pub use kernel::{BadKernelRelease, KernelRelease, KernelWarning};
-pub use params::{BadParams, DeviceParams, DiscardParams};
-pub use process::{ProcessError, become_io_flusher, is_io_flusher, lock_memory};
+pub use params::{BadParams, DeviceParams, DiscardParams, presentable_io_opt};
+pub use partitions::{PartitionScan, reread_partitions};
+pub use process::{ProcessError, become_io_flusher, is_io_flusher, lock_memory, return_freed_memory};
 pub use queue::{Queue, QueueConfig, QueueEvent, Request, RingFile, RingSlot, SqePush, UblkSqe};
 pub use tag::{Tag, TagCounts};
 

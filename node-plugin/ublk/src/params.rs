@@ -20,7 +20,8 @@ pub struct DeviceParams {
     pub physical_block_bytes: u32,
     /// Smallest I/O without a penalty, in bytes: a power of two, at least the physical block.
     pub io_min_bytes: u32,
-    /// Best size of I/O, in bytes: a power of two, at least `io_min_bytes`.
+    /// Best size of I/O, in bytes: 0 for none, or a power of two, at least `io_min_bytes`. See
+    /// [`presentable_io_opt`].
     pub io_opt_bytes: u32,
     /// Largest read or write, in bytes: a multiple of the logical block, at most the device's
     /// [`max_io_bytes`](crate::DeviceSpec::max_io_bytes).
@@ -130,12 +131,16 @@ impl DeviceParams {
                 physical,
                 "a power of two, at least the physical block",
             )?,
-            io_opt_shift: shift(
-                "io_opt_bytes",
-                self.io_opt_bytes,
-                self.io_min_bytes,
-                "a power of two, at least io_min_bytes",
-            )?,
+            io_opt_shift: match self.io_opt_bytes {
+                // One byte: the kernel rounds it down to whole blocks, and so to none.
+                0 => 0,
+                bytes => shift(
+                    "io_opt_bytes",
+                    bytes,
+                    self.io_min_bytes,
+                    "0, or a power of two, at least io_min_bytes",
+                )?,
+            },
             max_sectors: self.max_io_bytes / SECTOR_BYTES,
             chunk_sectors: 0,
             dev_sectors: self.capacity_sectors,
@@ -174,7 +179,10 @@ impl DeviceParams {
             logical_block_bytes: unshift("logical_block_bytes", basic.logical_bs_shift)?,
             physical_block_bytes: unshift("physical_block_bytes", basic.physical_bs_shift)?,
             io_min_bytes: unshift("io_min_bytes", basic.io_min_shift)?,
-            io_opt_bytes: unshift("io_opt_bytes", basic.io_opt_shift)?,
+            io_opt_bytes: match basic.io_opt_shift {
+                0 => 0,
+                bits => unshift("io_opt_bytes", bits)?,
+            },
             max_io_bytes: basic.max_sectors.saturating_mul(SECTOR_BYTES),
             read_only: basic.attrs & ATTR_READ_ONLY != 0,
             rotational: basic.attrs & ATTR_ROTATIONAL != 0,
@@ -199,6 +207,14 @@ impl DiscardParams {
             reserved0: 0,
         })
     }
+}
+
+/// The best size of I/O that a presented device can name for one whose best size is `optimal_bytes` (0: it names none):
+/// the driver takes powers of two only, so the largest one that divides it; none if that is below `io_min_bytes`.
+#[must_use]
+pub const fn presentable_io_opt(optimal_bytes: u32, io_min_bytes: u32) -> u32 {
+    let divisor = optimal_bytes & optimal_bytes.wrapping_neg();
+    if divisor < io_min_bytes { 0 } else { divisor }
 }
 
 fn unshift(field: &'static str, shift: u8) -> Result<u32, BadParams> {
@@ -257,10 +273,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_best_size_is_the_disks_as_far_as_a_power_of_two_can_say_it() {
+        // A disk without, a disk with, three data disks of a RAID 5, and one that names less than its block.
+        for (optimal, expected) in [(0, 0), (1 << 20, 1 << 20), (3 * 65_536, 65_536), (33_553_920, 0)] {
+            assert_eq!(presentable_io_opt(optimal, 4096), expected, "{optimal}");
+        }
+    }
+
+    #[test]
     fn what_is_sent_reads_back_the_same() {
         let plain =
             DeviceParams { discard: None, volatile_cache: false, fua: false, read_only: true, ..sample() };
-        for params in [sample(), plain, DeviceParams { rotational: true, ..sample() }] {
+        let no_best_size = DeviceParams { io_opt_bytes: 0, ..sample() };
+        for params in [sample(), plain, no_best_size, DeviceParams { rotational: true, ..sample() }] {
             let wire = params.to_wire().expect("valid");
             assert_eq!(DeviceParams::from_wire(&wire), Ok(params));
         }
@@ -278,7 +303,7 @@ pub(crate) mod tests {
             (DeviceParams { logical_block_bytes: 4096, capacity_sectors: 7, ..sample() }, "capacity_sectors"),
             (DeviceParams { physical_block_bytes: 256, ..sample() }, "physical_block_bytes"),
             (DeviceParams { io_min_bytes: 512, ..sample() }, "io_min_bytes"),
-            (DeviceParams { io_opt_bytes: 0, ..sample() }, "io_opt_bytes"),
+            (DeviceParams { io_opt_bytes: 512, ..sample() }, "io_opt_bytes"),
             (DeviceParams { max_io_bytes: 0, ..sample() }, "max_io_bytes"),
             (DeviceParams { max_io_bytes: 100, ..sample() }, "max_io_bytes"),
             (DeviceParams { max_io_bytes: 64 << 20, ..sample() }, "max_io_bytes"),

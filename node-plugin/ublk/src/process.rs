@@ -60,6 +60,24 @@ fn io_flusher_state() -> i32 {
     unsafe { libc::prctl(PR_GET_IO_FLUSHER, 0_u64, 0_u64, 0_u64, 0_u64) }
 }
 
+/// Freed blocks of at least so many bytes go back to the kernel at once.
+const RETURNED_BYTES: libc::c_int = 128 << 10;
+
+/// Has what is freed given back to the kernel: locked, it would be lost to everybody else, and a start needs some buffers
+/// once. Call it before other threads exist.
+pub fn return_freed_memory() {
+    // A fixed threshold is not raised by glibc when large blocks are freed; further heaps, one per thread, are never given
+    // back. Refused, they only cost memory.
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_MMAP_THRESHOLD, RETURNED_BYTES),
+        (libc::M_TRIM_THRESHOLD, RETURNED_BYTES),
+    ] {
+        // SAFETY: mallopt takes two numbers, and no other thread allocates yet.
+        let _ = unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
 /// Locks all present and future memory of this process.
 ///
 /// Without it, a page fault of the server can wait for swap that lies on a device it serves.
@@ -69,6 +87,13 @@ fn io_flusher_state() -> i32 {
 pub fn lock_memory() -> Result<(), ProcessError> {
     // SAFETY: mlockall takes flags only; locked pages keep their content and addresses.
     let status = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) };
+    if status == 0 { Ok(()) } else { Err(ProcessError::LockMemory(io::Error::last_os_error())) }
+}
+
+/// Locks what this process touches, and when it does.
+pub(crate) fn lock_touched_memory() -> Result<(), ProcessError> {
+    // SAFETY: as in `lock_memory`.
+    let status = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
     if status == 0 { Ok(()) } else { Err(ProcessError::LockMemory(io::Error::last_os_error())) }
 }
 

@@ -161,6 +161,9 @@ pub(crate) const CMD_START_USER_RECOVERY: u32 = opcode(IOC_READ_WRITE, 0x10, siz
 pub(crate) const CMD_END_USER_RECOVERY: u32 = opcode(IOC_READ_WRITE, 0x11, size_of::<CtrlCmd>());
 pub(crate) const CMD_GET_FEATURES: u32 = opcode(IOC_READ, 0x13, size_of::<CtrlCmd>());
 
+/// The block layer's command to read a disk's partition table again: `_IO(0x12, 95)` of linux/fs.h.
+pub(crate) const BLKRRPART: libc::Ioctl = 0x125f;
+
 pub(crate) const IO_FETCH_REQ: u32 = opcode(IOC_READ_WRITE, 0x20, size_of::<IoCmd>());
 pub(crate) const IO_COMMIT_AND_FETCH_REQ: u32 = opcode(IOC_READ_WRITE, 0x21, size_of::<IoCmd>());
 

@@ -7,10 +7,8 @@
 //! (`F_SETLK`) go with the process and would prove nothing.
 
 use crate::fingerprint::{Fingerprint, fingerprint};
-use crate::holders::{Holder, holders_of_device, holders_of_file};
-use crate::identity::Identity;
 use crate::limits::CLAIM_RETRY;
-use crate::sysfs::{BlockDir, DeviceNumber};
+use crate::write_cache::WriteCacheWatch;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::Errno;
 use std::fmt;
@@ -20,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use umbra_identity::gather::claimants;
+use umbra_identity::{BlockDir, DeviceNumber, Identity, Used};
 use umbra_store::Capabilities;
 
 /// Alignment assumed for direct I/O on files where the kernel does not tell.
@@ -44,7 +44,7 @@ pub enum OpenError {
         /// The device.
         path: PathBuf,
         /// Those that could be found; may be empty.
-        holders: Vec<Holder>,
+        holders: Vec<Used>,
     },
     /// A directory, a character device, a socket.
     #[error("{} is a {found}; name a block device or a regular file", path.display())]
@@ -104,13 +104,13 @@ impl OpenError {
     }
 }
 
-fn describe(holders: &[Holder]) -> String {
+fn describe(holders: &[Used]) -> String {
     if holders.is_empty() {
         return "another process has claimed it, or it is mounted in another mount namespace; stop that, \
                 and wait for the last writes of a process that ended"
             .to_owned();
     }
-    holders.iter().map(Holder::to_string).collect::<Vec<_>>().join("; ")
+    holders.iter().map(Used::to_string).collect::<Vec<_>>().join("; ")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +198,14 @@ impl Device {
     pub fn refresh(&mut self) {
         if let Ok(capabilities) = read_capabilities(&self.path, &self.file, self.role, self.backing) {
             self.capabilities = capabilities;
+        }
+    }
+
+    /// Tells later whether it has a volatile write cache; to be asked elsewhere than on the thread that has the device.
+    pub fn write_cache_watch(&self) -> WriteCacheWatch {
+        match self.backing {
+            Backing::Block(number) => WriteCacheWatch::of_device(number),
+            Backing::File => WriteCacheWatch::of_file(),
         }
     }
 
@@ -332,12 +340,10 @@ fn device_is_read_only(path: &Path) -> bool {
 
 /// Looks for the holders once, when the answer is final, and not at every attempt.
 fn with_holders(error: OpenError, path: &Path) -> OpenError {
-    let (OpenError::InUse { path, .. }, Ok(stat)) = (&error, rustix::fs::stat(path)) else { return error };
-    let holders = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::BlockDevice => holders_of_device(DeviceNumber::from_raw(stat.st_rdev)),
-        _ => holders_of_file(stat.st_dev, stat.st_ino),
-    };
-    OpenError::InUse { path: path.clone(), holders }
+    match error {
+        OpenError::InUse { .. } => OpenError::InUse { path: path.to_owned(), holders: claimants(path) },
+        error => error,
+    }
 }
 
 fn read_capabilities(
@@ -382,6 +388,7 @@ fn file_capabilities(
         logical_block,
         physical_block: statx.stx_blksize.max(logical_block),
         // A file is durable only after fdatasync, whatever disk is below (E13).
+        optimal_io: 0,
         volatile_cache: true,
         fua: false,
         rotational: false,

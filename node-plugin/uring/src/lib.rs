@@ -2,7 +2,7 @@
 //!
 //! What it is: [`Ring`], one io_uring that the users of a thread share; [`UringStore`], a
 //! [`BlockStore`](umbra_store::BlockStore) on it; [`Device`], an open and claimed device, with what it
-//! can do ([`Capabilities`](umbra_store::Capabilities)), what it is recognised by ([`Identity`]) and a
+//! can do ([`Capabilities`](umbra_store::Capabilities)), what it is recognised by ([`umbra_identity::Identity`]) and a
 //! sample of its content ([`Fingerprint`]). What it is not: a scheduler or a policy. It has no deadlines
 //! of its own; it keeps what was given up until it lands, and can say so.
 //!
@@ -22,9 +22,9 @@
 //! loop {
 //!     ring.borrow_mut().submit_and_wait(1, None)?;
 //!     ring.borrow_mut().drain_completions(&mut cqes);
-//!     for (user_data, result) in cqes.drain(..) {
-//!         match Owner::of(user_data).tag() {
-//!             1 => store.on_completion(user_data, result),
+//!     for completion in cqes.drain(..) {
+//!         match completion.owner().tag() {
+//!             1 => store.on_completion(completion),
 //!             tag => unreachable!("nobody has the tag {tag}"),
 //!         }
 //!     }
@@ -45,25 +45,22 @@
 mod cache;
 mod device;
 mod fingerprint;
-mod holders;
 mod host;
-mod identity;
 mod limits;
 mod op;
 mod owner;
 mod ring;
 mod slab;
 mod store;
-mod sysfs;
+mod write_cache;
 
 pub use cache::drop_page_cache;
 pub use device::{Device, OpenError, Role};
 pub use fingerprint::{Fingerprint, fingerprint};
-pub use holders::{Holder, openers};
 pub use host::{IoUringRefusal, host_supports_io_uring};
-pub use identity::{DeviceKind, Identity};
 pub use limits::{RingConfig, StoreLimits};
 pub use owner::Owner;
 pub use ring::{FixedFile, Ring, RingCompletion, RingError, RingFull, RingStats, SharedRing};
 pub use store::{DeviceSlotError, StoreStats, UringStore};
-pub use sysfs::DeviceNumber;
+pub use umbra_identity::{DeviceKind, DeviceNumber, Holder, Identity, Used};
+pub use write_cache::WriteCacheWatch;

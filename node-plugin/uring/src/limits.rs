@@ -26,13 +26,14 @@ pub struct RingConfig {
 
 impl Default for RingConfig {
     fn default() -> Self {
-        // 4 devices x (128 + 4) operations and a ublk queue of depth 128 fit the completion queue twice.
+        // 4 devices x (128 + 4) operations and a ublk queue of depth 128 fit the completion queue twice. A master
+        // and the two volumes of each of 16 sets, 4 blocking operations each, need 132 workers at the worst.
         Self {
             entries: 256,
             completions: 2048,
             overflow: 1024,
             files: 64,
-            blocking_workers: 64,
+            blocking_workers: 132,
             polled: true,
         }
     }

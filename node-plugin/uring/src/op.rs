@@ -34,7 +34,7 @@ pub(crate) enum DiscardWay {
 }
 
 /// Where the operations of one device go, and what was learnt about it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) file: FixedFile,
     pub(crate) logical_block: u64,

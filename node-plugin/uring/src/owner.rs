@@ -2,7 +2,7 @@
 
 /// Tag of one user of a ring; its completions carry it in the top byte of the user data.
 ///
-/// The thread that owns the ring allots the tags 0 to 127: one per store, one per polled descriptor. The
+/// The thread that owns the ring allots the tags 0 to 127, one per store. The
 /// low 56 bits are the owner's own. The upper half of the tags belongs to the ublk queues of the ring, which
 /// set the top bit of their user data and tell each other apart by bits of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,10 +1,15 @@
 //! One io_uring that several users on one thread share: stores, a ublk queue, polled descriptors.
 //!
 //! ```text
-//!  UringStore ─┐                                     ┌─ by Owner::of(user_data) ─> store.on_completion
-//!  ublk queue ─┼─ push ─> SQ (full: overflow) ─> kernel ─> CQ ─ drain_completions ─> queue.on_cqe
-//!  poll       ─┘                                     └─────────────────────────────> the polled event
+//!  UringStore ─┐                                     ┌─ by completion.owner() ─> store.on_completion
+//!  ublk queue ─┴─ push ─> SQ (full: overflow) ─> kernel ─> CQ ─ drain_completions ─> queue.on_cqe
 //! ```
+//!
+//! # Who may be believed
+//! A store takes a completion for the kernel's word that a buffer is its own again. So a [`RingCompletion`] is made
+//! from an entry of a completion queue and from nothing else, is used up by the store that it is given to, and
+//! names its ring; a tag belongs to one user of a ring at a time; and a slot of the file table is used again only
+//! when no entry that names it can still be submitted.
 //!
 //! The ring belongs to the thread that made it (`SINGLE_ISSUER`; an `Rc` cannot leave it). Entries are
 //! given to the kernel in the order of their pushes. Linked entries (`IOSQE_IO_LINK`) are not supported:
@@ -13,40 +18,80 @@
 use crate::limits::RingConfig;
 use crate::owner::Owner;
 use io_uring::squeue::{Entry, SubmissionQueue};
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, types};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use thiserror::Error;
 
 /// A ring as its users hold it. Borrow it only for the length of one call.
 pub type SharedRing = Rc<RefCell<Ring>>;
 
-/// What a completion says: user data and the operation's result, a negative errno on failure.
-pub type RingCompletion = (u64, i32);
+/// Tells the rings of a process apart; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RingId(u64);
+
+impl RingId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The kernel's word that an entry of a ring has ended. Nobody else can make one, and it can be used once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RingCompletion {
+    ring: RingId,
+    user_data: u64,
+    result: i32,
+}
+
+impl RingCompletion {
+    /// Whose entry it was.
+    pub fn owner(&self) -> Owner {
+        Owner::of(self.user_data)
+    }
+
+    /// The entry's user data.
+    pub fn user_data(&self) -> u64 {
+        self.user_data
+    }
+
+    /// The operation's result, a negative errno on failure.
+    pub fn result(&self) -> i32 {
+        self.result
+    }
+
+    pub(crate) fn ring(&self) -> RingId {
+        self.ring
+    }
+}
 
 /// Slot of an empty entry of the fixed file table.
 const NO_FILE: RawFd = -1;
 
-const POLL_IN: u32 = libc::POLLIN as u32;
-
-/// A slot of the ring's fixed file table that holds a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FixedFile(u32);
+/// A slot of a ring's fixed file table that holds a file, until it is [given back](Ring::unregister_file). Dropping it
+/// leaves the file in the table for as long as there is the ring.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FixedFile {
+    ring: RingId,
+    slot: u32,
+}
 
 impl FixedFile {
     /// As the `io-uring` crate wants it.
-    pub fn entry(self) -> types::Fixed {
-        types::Fixed(self.0)
+    pub fn entry(&self) -> types::Fixed {
+        types::Fixed(self.slot)
     }
 
     /// The slot's number.
-    pub fn index(self) -> u32 {
-        self.0
+    pub fn index(&self) -> u32 {
+        self.slot
     }
 }
 
@@ -118,7 +163,12 @@ pub struct Ring {
     overflow_max: usize,
     // Taken from the completion queue on behalf of one user, and another's.
     ready: Vec<RingCompletion>,
+    id: RingId,
+    /// A bit for each tag that a user has.
+    owners: u128,
     files_free: Vec<u32>,
+    /// Emptied, but an entry that was not submitted may name them: it must not meet another's file there.
+    files_retired: Vec<u32>,
     files_max: u32,
     serial: u32,
     stats: RingStats,
@@ -142,7 +192,10 @@ impl Ring {
             overflow: VecDeque::with_capacity(config.overflow),
             overflow_max: config.overflow,
             ready: Vec::with_capacity(io.params().cq_entries() as usize),
+            id: RingId::next(),
+            owners: 0,
             files_free: (0..config.files).rev().collect(),
+            files_retired: Vec::new(),
             files_max: config.files,
             serial: 0,
             stats: RingStats::default(),
@@ -167,7 +220,8 @@ impl Ring {
     /// # Safety
     /// Memory that the entry points to must be valid, and be left alone, until the completion with its
     /// user data has been drained; if the ring is dropped before that, for ever. File descriptors in it
-    /// must be open until then, or be slots of this ring's file table.
+    /// must be open until then, or be slots of this ring's file table. The tag in its user data must not be that
+    /// of a store, which would believe the completion.
     pub unsafe fn push(&mut self, entry: &Entry) -> Result<(), RingFull> {
         if self.overflow.is_empty() {
             if self.put(entry) {
@@ -196,32 +250,6 @@ impl Ring {
         self.overflow.is_empty().then(|| lend(&mut self.io.submission()))
     }
 
-    /// Asks for one completion when `file` becomes readable: with `user_data` and a positive result. Ask
-    /// again after each.
-    ///
-    /// # Errors
-    /// [`RingFull`].
-    pub fn push_poll(&mut self, file: FixedFile, user_data: u64) -> Result<(), RingFull> {
-        let entry = opcode::PollAdd::new(file.entry(), POLL_IN).build().user_data(user_data);
-        // SAFETY: the entry points to no memory, and its file is a slot of the table.
-        unsafe { self.push(&entry) }
-    }
-
-    /// As [`push_poll`](Self::push_poll), for a descriptor outside the table: the kernel takes no io_uring
-    /// into it, and a thread with several rings waits in one of them for the others (which must be
-    /// [polled](RingConfig::polled) ones). Keep `file` open until
-    /// the entry has been submitted, or something else may be polled.
-    ///
-    /// # Errors
-    /// [`RingFull`].
-    pub fn push_poll_descriptor(&mut self, file: BorrowedFd<'_>, user_data: u64) -> Result<(), RingFull> {
-        let file = types::Fd(file.as_raw_fd());
-        let entry = opcode::PollAdd::new(file, POLL_IN).build().user_data(user_data);
-        // SAFETY: the entry points to no memory. Should the descriptor be closed too early, the wrong file
-        // is polled, which reads and writes nothing.
-        unsafe { self.push(&entry) }
-    }
-
     /// Gives everything pushed to the kernel, then waits for `min` completions, for at most `timeout` if
     /// there is one. Does not wait while completions are there to be drained. A signal or the kernel's
     /// want of memory ends the wait early, without an error.
@@ -236,19 +264,13 @@ impl Ring {
     /// Takes all completions there are, of every owner. Does not enter the kernel.
     pub fn drain_completions(&mut self, out: &mut Vec<RingCompletion>) {
         out.append(&mut self.ready);
-        out.extend(self.io.completion().map(|cqe| (cqe.user_data(), cqe.result())));
+        out.extend(completions(&mut self.io, self.id));
     }
 
     /// Takes the completions of `owner` and keeps the others for their owners. Does not enter the kernel.
     pub fn drain_owner(&mut self, owner: Owner, out: &mut Vec<RingCompletion>) {
-        self.ready.extend(self.io.completion().map(|cqe| (cqe.user_data(), cqe.result())));
-        self.ready.retain(|&completion| {
-            let own = Owner::of(completion.0) == owner;
-            if own {
-                out.push(completion);
-            }
-            !own
-        });
+        self.ready.extend(completions(&mut self.io, self.id));
+        out.extend(self.ready.extract_if(.., |completion| completion.owner() == owner));
     }
 
     /// Puts `file` into a free slot of the table. The slot holds a reference of its own: the file stays
@@ -257,30 +279,34 @@ impl Ring {
     /// # Errors
     /// [`RingError::FileTableFull`], [`RingError::UpdateFile`].
     pub fn register_file(&mut self, file: BorrowedFd<'_>) -> Result<FixedFile, RingError> {
+        self.reuse_retired();
         let slot = *self.files_free.last().ok_or(RingError::FileTableFull { slots: self.files_max })?;
         self.set_file(slot, file.as_raw_fd())?;
         self.files_free.pop();
-        Ok(FixedFile(slot))
+        Ok(FixedFile { ring: self.id, slot })
     }
 
-    /// Puts another file into `slot`. Operations already given to the kernel stay with the old one.
+    /// Empties a slot. Entries that name it and were not submitted fail. Kernels before 6.13 may keep the file until
+    /// operations that were given to this ring earlier have ended, also those on other files: a hung device holds up
+    /// the claims of all devices of its ring.
     ///
     /// # Errors
-    /// [`RingError::UpdateFile`].
-    pub fn update_file(&mut self, slot: FixedFile, file: BorrowedFd<'_>) -> Result<(), RingError> {
-        self.set_file(slot.0, file.as_raw_fd())
-    }
-
-    /// Empties a slot. Kernels before 6.13 may keep the file until operations that were given to this
-    /// ring earlier have ended, also those on other files: a hung device holds up the claims of all
-    /// devices of its ring.
+    /// [`RingError::UpdateFile`]; the file then stays in the table for as long as there is the ring.
     ///
-    /// # Errors
-    /// [`RingError::UpdateFile`].
-    pub fn unregister_file(&mut self, slot: FixedFile) -> Result<(), RingError> {
-        self.set_file(slot.0, NO_FILE)?;
-        self.files_free.push(slot.0);
+    /// # Panics
+    /// If the slot is of another ring.
+    pub fn unregister_file(&mut self, file: FixedFile) -> Result<(), RingError> {
+        assert_eq!(file.ring, self.id, "a file of another ring");
+        self.set_file(file.slot, NO_FILE)?;
+        self.files_retired.push(file.slot);
+        self.reuse_retired();
         Ok(())
+    }
+
+    fn reuse_retired(&mut self) {
+        if self.overflow.is_empty() && self.io.submission().is_empty() {
+            self.files_free.append(&mut self.files_retired);
+        }
     }
 
     /// How often the ring came to its bounds.
@@ -291,6 +317,23 @@ impl Ring {
     /// Waits for a completion that is not yet in `ready`; what is there may be others'.
     pub(crate) fn wait_for_more(&mut self, timeout: Duration) -> Result<(), RingError> {
         self.enter_all(1, Some(timeout))
+    }
+
+    pub(crate) fn id(&self) -> RingId {
+        self.id
+    }
+
+    /// Gives a tag to one user; false if another has it.
+    pub(crate) fn take_owner(&mut self, owner: Owner) -> bool {
+        let bit = 1_u128 << owner.tag();
+        let is_free = self.owners & bit == 0;
+        self.owners |= bit;
+        is_free
+    }
+
+    /// Takes a tag back from a user of whom no completion can come any more.
+    pub(crate) fn return_owner(&mut self, owner: Owner) {
+        self.owners &= !(1_u128 << owner.tag());
     }
 
     /// Tells operations apart that used the same place of a slab, also across stores.
@@ -360,6 +403,10 @@ impl Ring {
             _ => Err(RingError::Enter(error)),
         }
     }
+}
+
+fn completions(io: &mut IoUring, ring: RingId) -> impl Iterator<Item = RingCompletion> + '_ {
+    io.completion().map(move |cqe| RingCompletion { ring, user_data: cqe.user_data(), result: cqe.result() })
 }
 
 /// Becomes readable when there are completions to be drained, if the ring was made to be

@@ -14,11 +14,12 @@ use crate::device::Device;
 use crate::limits::{StoreLimits, ZERO_BUFFER_BYTES};
 use crate::op::{Class, DiscardWay, Next, Op, Target, range_of};
 use crate::owner::Owner;
-use crate::ring::{RingCompletion, RingError, SharedRing};
+use crate::ring::{RingCompletion, RingError, RingId, SharedRing};
 use crate::slab::{Key, Slab};
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
+use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use umbra_engine::ByteRange;
@@ -87,6 +88,7 @@ impl Attached {
 /// completion with this store's tag, then [`collect`](Self::collect). Both may be mixed.
 pub struct UringStore {
     ring: SharedRing,
+    ring_id: RingId,
     owner: Owner,
     limits: StoreLimits,
     devices: Vec<Option<Attached>>,
@@ -100,12 +102,19 @@ pub struct UringStore {
 }
 
 impl UringStore {
-    /// A store without devices on `ring`. `owner` must be this store's alone.
+    /// A store without devices on `ring`. `owner` is this store's alone until it is dropped, and for ever if it is
+    /// dropped with operations that do not end.
+    ///
+    /// # Panics
+    /// If another store on the ring has the tag.
     pub fn new(ring: SharedRing, owner: Owner, limits: StoreLimits) -> Self {
+        assert!(ring.borrow_mut().take_owner(owner), "the tag {} belongs to another user", owner.tag());
+        let ring_id = ring.borrow().id();
         let per_device = u32::from(limits.transfers_per_device) + u32::from(limits.blocking_per_device);
         let capacity = per_device * u32::from(limits.devices);
         Self {
             ring,
+            ring_id,
             owner,
             limits,
             devices: (0..limits.devices).map(|_| None).collect(),
@@ -152,9 +161,9 @@ impl UringStore {
         if operations > 0 {
             return Err(DeviceSlotError::Busy { slot, operations });
         }
+        let attached = self.devices[usize::from(slot.0)].take().ok_or(DeviceSlotError::Empty(slot))?;
         self.ring.borrow_mut().unregister_file(attached.target.file)?;
-        let attached = self.devices[usize::from(slot.0)].take();
-        Ok(attached.ok_or(DeviceSlotError::Empty(slot))?.device)
+        Ok(attached.device)
     }
 
     /// The device in `slot`.
@@ -188,9 +197,11 @@ impl UringStore {
         self.stats
     }
 
-    /// Takes one completion that the reactor drained from the ring. Others' are counted and ignored.
-    pub fn on_completion(&mut self, user_data: u64, result: i32) {
-        let key = Key::from_low_bits(Owner::low(user_data)).filter(|_| Owner::of(user_data) == self.owner);
+    /// Takes one completion that the reactor drained from the ring. Those of other rings and owners are counted and
+    /// ignored.
+    pub fn on_completion(&mut self, completion: RingCompletion) {
+        let is_own = completion.ring() == self.ring_id && completion.owner() == self.owner;
+        let key = Key::from_low_bits(Owner::low(completion.user_data())).filter(|_| is_own);
         let Some((key, op)) = key.and_then(|key| self.slab.get_mut(key).map(|op| (key, op))) else {
             self.stats.stray += 1;
             return;
@@ -199,7 +210,7 @@ impl UringStore {
         let Some(attached) = self.devices[usize::from(slot.0)].as_mut() else {
             unreachable!("a device with operations in flight stays in its slot");
         };
-        match op.advance(result, &mut attached.target) {
+        match op.advance(completion.result(), &mut attached.target) {
             Next::Submit => {
                 self.stats.continued += 1;
                 self.send(key);
@@ -295,8 +306,8 @@ impl UringStore {
     fn process_drained(&mut self) {
         let mut drained = mem::take(&mut self.drained);
         self.ring.borrow_mut().drain_owner(self.owner, &mut drained);
-        for (user_data, result) in drained.drain(..) {
-            self.on_completion(user_data, result);
+        for completion in drained.drain(..) {
+            self.on_completion(completion);
         }
         self.drained = drained;
     }
@@ -414,9 +425,14 @@ impl Drop for UringStore {
         for attached in self.devices.iter_mut().flatten() {
             attached.backlog.iter_mut().for_each(VecDeque::clear);
         }
-        self.settle(self.limits.drop_wait);
+        // A thread that panics is to be out of the way at once: its devices are claimed anew by whoever takes its
+        // place, and that waits for what is in flight.
+        self.settle(if thread::panicking() { Duration::ZERO } else { self.limits.drop_wait });
         if let Ok(mut ring) = self.ring.try_borrow_mut() {
-            for attached in self.devices.iter().flatten() {
+            if self.slab.is_empty() {
+                ring.return_owner(self.owner);
+            }
+            for attached in self.devices.iter_mut().filter_map(Option::take) {
                 // A failure leaves the file in the table until the ring goes: later, never earlier.
                 let _ = ring.unregister_file(attached.target.file);
             }

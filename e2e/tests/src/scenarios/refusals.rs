@@ -32,7 +32,7 @@ pub(super) fn bad_input() -> Result<()> {
     vm.sh("truncate -s 64M /var/lib/umbra/weak.img").run()?;
     expect("attach /var/lib/umbra/weak.img --name m", "IDENTITY_WEAK")?;
     ctl(&vm, "attach /dev/lab/master --name m")?;
-    expect("attach /dev/lab/master --name other", "ALREADY_IN_ROLE")?;
+    expect("attach /dev/lab/master --name other", "SAME_DEVICE_AS")?;
     expect("attach /dev/lab/shadow --name m", "ALREADY_EXISTS")?;
     let enable = |shadow: &str, bitmap: &str| {
         format!("enable s --master m --mode dependent --shadow /dev/lab/{shadow} --bitmap /dev/lab/{bitmap}")

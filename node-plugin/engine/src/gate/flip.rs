@@ -1,12 +1,14 @@
 //! The two sides of a gate: the header that its superblock commits, and the same in memory.
 
 use super::Purpose;
-use crate::action::{Action, CopyKind, CutMember, Direction, SetIndex};
+use crate::action::{Action, SetIndex};
+use crate::command::{CopyKind, CutMember, Direction};
+use crate::ending::Ending;
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::port::ToPort;
 use crate::record::{Mode, PlaneHeader, PlaneId, SetHeader, SetState};
-use crate::set::{Ending, VolumeSet};
+use crate::set::VolumeSet;
 use std::sync::Arc;
 
 impl Owner {
@@ -56,8 +58,7 @@ impl Owner {
             if set.ending == Ending::Recorded {
                 set.ending = Ending::No;
             }
-            set.copier.cursor = 0;
-            set.copier.copied_bytes = 0;
+            set.copier.restart();
             set.publish_maps();
             let (epoch, labelled, shadow) = (set.header.epoch, set.header.head_moved, Arc::clone(&set.maps));
             out.messages.push(ToPort::Maps(member.set, Some(shadow)));
@@ -67,6 +68,9 @@ impl Owner {
             if member.direction == Direction::ToMaster {
                 let failed = self.maps.is_source_failed();
                 self.begin_restore(member.set);
+                if self.set(member.set).header.head_moved {
+                    self.head_kept(member.set, true, out);
+                }
                 if failed {
                     self.source_failed(member.set);
                 }

@@ -1,11 +1,12 @@
 //! What has to be done before the flip: sources flushed, planes complete in their pages, heads in their places.
 
 use super::{Gate, Phase, Purpose};
-use crate::action::{Action, CopyKind, CutMember, Device, Direction, HeadMove, OpId, Refusal, SetIndex};
+use crate::action::{Action, Device, FlushTicket, HeadMove, OpId, SetIndex};
+use crate::command::{CopyKind, CutMember, Direction, Refusal};
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{Mode, PlaneId};
-use crate::set::{Checkpoint, Committing, Durable, VolumeSet};
+use crate::set::{Durable, FlushRound, VolumeSet};
 use std::sync::Arc;
 
 impl Owner {
@@ -16,14 +17,14 @@ impl Owner {
             self.source_flushed(out);
             return;
         }
-        self.master_ticket += 1;
-        gate.flush_ticket = Some(self.master_ticket);
-        let op = OpId::Flush(Device::Master, self.master_ticket);
+        let ticket = self.tickets.take();
+        gate.flush_ticket = Some(ticket);
+        let op = OpId::Flush(Device::Master, ticket);
         out.actions.push(Action::Flush { op, device: Device::Master });
     }
 
     /// A flush of the master has ended. One that failed voids the cut.
-    pub(crate) fn master_flushed(&mut self, ticket: u64, ok: bool, out: &mut OwnerOutput) {
+    pub(crate) fn master_flushed(&mut self, ticket: FlushTicket, ok: bool, out: &mut OwnerOutput) {
         let Some(gate) = &self.gate else { return };
         if gate.flush_ticket != Some(ticket) {
             return;
@@ -33,7 +34,7 @@ impl Owner {
         } else if gate.phase == Phase::Preflush {
             // What is in the pages before the gate closes need not be written behind it.
             for index in self.updated() {
-                self.set_mut(index).checkpoint_wanted = true;
+                self.set_mut(index).checkpoint.want();
             }
             self.gate_to(Phase::Settling);
         } else {
@@ -104,7 +105,7 @@ impl Owner {
         }
         self.gate_to(Phase::Checkpointing);
         for index in wanted {
-            self.set_mut(index).checkpoint_wanted = true;
+            self.set_mut(index).checkpoint.want();
         }
     }
 
@@ -123,7 +124,8 @@ impl Owner {
         plane.mark_all(true);
     }
 
-    /// An update of a complete shadow leaves chunks in place that the label is going to cover.
+    /// An update of a complete shadow leaves chunks in place that the label is going to cover; a restore needs the head
+    /// of its shadow to the end, whatever becomes of the bitmap volume that it is on.
     pub(super) fn move_heads_out(&mut self, out: &mut OwnerOutput) {
         let gate = self.gate.as_ref().expect("a gate in progress");
         let in_place = |member: &&CutMember| {
@@ -131,52 +133,62 @@ impl Owner {
                 && member.kind == CopyKind::Update
                 && !self.set(member.set).header.head_moved
         };
-        let sets: Vec<SetIndex> =
-            gate.purpose.members().iter().filter(in_place).map(|member| member.set).collect();
-        if sets.is_empty() {
+        let moved = |member: &&CutMember| {
+            member.direction == Direction::ToMaster && self.set(member.set).header.head_moved
+        };
+        let members = gate.purpose.members().iter();
+        let out_of = members.clone().filter(in_place).map(|member| (member.set, HeadMove::Out));
+        let kept = members.filter(moved).map(|member| (member.set, HeadMove::Keep));
+        let moves: Vec<(SetIndex, HeadMove)> = out_of.chain(kept).collect();
+        if moves.is_empty() {
             self.gate_ready(out);
         } else {
-            self.move_heads(sets, HeadMove::Out, out);
+            self.move_heads(&moves, out);
         }
     }
 
-    pub(super) fn move_heads(&mut self, sets: Vec<SetIndex>, to: HeadMove, out: &mut OwnerOutput) {
+    pub(super) fn move_heads(&mut self, moves: &[(SetIndex, HeadMove)], out: &mut OwnerOutput) {
         self.gate_to(Phase::Head);
-        for set in &sets {
-            self.set_mut(*set).head_moving = true;
-            out.actions.push(Action::MoveHead { set: *set, to });
+        for (set, to) in moves.iter().copied() {
+            self.set_mut(set).head_moving = Some(to);
+            out.actions.push(Action::MoveHead { set, to });
         }
-        self.gate.as_mut().expect("a gate in progress").awaited = sets;
+        self.gate.as_mut().expect("a gate in progress").awaited = moves.iter().map(|(set, _)| *set).collect();
     }
 
     pub(super) fn flush_sets(&mut self, sets: &[SetIndex], out: &mut OwnerOutput) {
         let awaited = u32::try_from(sets.len() * 2).expect("at most 16 sets");
-        self.gate_to(Phase::ShadowFlush(awaited));
+        self.flush_round = self.flush_round.next();
+        let round = self.flush_round;
+        self.gate_to(Phase::ShadowFlush(round, awaited));
         for index in sets {
             let set = self.set_mut(*index);
             // Written through the presented device, without FUA: only a real flush makes that durable.
-            set.shadow.must_flush(Durable::Gate);
-            set.bitmap.must_flush(Durable::Gate);
+            set.shadow.must_flush(Durable::Gate(round));
+            set.bitmap.must_flush(Durable::Gate(round));
         }
         self.settle(out);
     }
 
     /// A shadow or bitmap volume has been flushed for the gate.
-    pub(crate) fn gate_flushed(&mut self, _device: Device, out: &mut OwnerOutput) {
+    pub(crate) fn gate_flushed(&mut self, round: FlushRound, out: &mut OwnerOutput) {
         let Some(gate) = &mut self.gate else { return };
-        let Phase::ShadowFlush(awaited) = &mut gate.phase else { return };
+        let Phase::ShadowFlush(mine, awaited) = &mut gate.phase else { return };
+        if *mine != round {
+            return;
+        }
         *awaited -= 1;
         if *awaited > 0 {
             return;
         }
         match gate.purpose {
-            Purpose::Complete { set } => self.move_heads(vec![set], HeadMove::Back, out),
+            Purpose::Complete { set } => self.move_heads(&[(set, HeadMove::Back)], out),
             Purpose::Disable { .. } => self.commit_gate(out),
             Purpose::Cut { .. } => self.settle_planes(out),
             Purpose::Detach => {
                 self.gate_to(Phase::Checkpointing);
                 for index in self.serving() {
-                    self.set_mut(index).checkpoint_wanted = true;
+                    self.set_mut(index).checkpoint.want();
                 }
             }
         }
@@ -185,12 +197,19 @@ impl Owner {
     /// The head is where it should be, or could not be brought there.
     pub(crate) fn head_moved(&mut self, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
         let Some(set) = self.sets[usize::from(index.0)].as_mut() else { return };
-        set.head_moving = false;
+        let moved = set.head_moving.take();
         let awaits = |gate: &Gate| gate.phase == Phase::Head && gate.awaited.contains(&index);
         if !self.gate.as_ref().is_some_and(awaits) {
+            if moved == Some(HeadMove::Keep) {
+                self.head_kept(index, ok, out);
+            }
             return;
         }
-        if !ok {
+        if !ok && moved == Some(HeadMove::Keep) {
+            // What cannot be read cannot be restored; nothing has changed yet.
+            let chunks = self.head_chunks(index);
+            self.void(Refusal::LostChunks(chunks), out);
+        } else if !ok {
             self.shadow_failed(index, out);
         } else if self.no_longer_awaited(index) {
             self.gate_ready(out);
@@ -200,7 +219,7 @@ impl Owner {
     /// The pages are complete: nothing is left for a replay, and no region need count as differing (E2).
     pub(super) fn finish_checkpoint(&mut self, out: &mut OwnerOutput) {
         let ready = |set: &VolumeSet| {
-            !set.checkpoint_wanted && set.checkpoint == Checkpoint::Idle && set.committing == Committing::Idle
+            !set.checkpoint.is_wanted() && set.checkpoint.is_idle() && set.superblock.is_idle()
         };
         if self.sets.iter().flatten().filter(|set| set.is_serving()).all(ready) {
             self.move_heads_out(out);

@@ -1,11 +1,12 @@
 //! A cut over several sets: in doubt everywhere, then decided everywhere (E4).
 
 use super::{Gate, Phase, Purpose, answer, clear_plane};
-use crate::action::{Command, CommandId, Done, InDoubt, Refusal, SetIndex};
+use crate::action::SetIndex;
+use crate::command::{Command, CommandId, Done, InDoubt, Refusal};
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{PlaneId, SetHeader};
-use crate::set::Commit;
+use crate::superblock::Commit;
 use crate::units::{Epoch, Id128};
 use std::sync::Arc;
 

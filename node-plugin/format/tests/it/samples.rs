@@ -95,6 +95,7 @@ pub(crate) fn full_superblock() -> Superblock {
             clean: false,
         },
         doubt: None,
+        labelled: false,
     }
 }
 
@@ -137,7 +138,7 @@ pub(crate) fn bare_superblock() -> Superblock {
         recovered: false,
         clean: true,
     };
-    Superblock { generation: SuperblockGeneration(1), identity, header, doubt: None }
+    Superblock { generation: SuperblockGeneration(1), identity, header, doubt: None, labelled: false }
 }
 
 /// A member of a cut over two sets that is not decided.

@@ -161,7 +161,8 @@ fn dependent() -> Volume {
         confirmed_upto: Sequence(20),
         ..bare.header
     };
-    let superblock = Superblock { generation: SuperblockGeneration(9), identity, header, doubt: None };
+    let superblock =
+        Superblock { generation: SuperblockGeneration(9), identity, header, doubt: None, labelled: false };
     let held = |chunk, count, hash| vec![record(PlaneId::Held, chunk, count, hash)];
     Volume {
         slots: [superblock.clone(), superblock],
@@ -221,6 +222,7 @@ fn independent() -> Volume {
         identity: identity.clone(),
         header,
         doubt: None,
+        labelled: false,
     };
     let all: Vec<u64> = (0..256).collect();
     let merged: Vec<u64> = (0..256).filter(|chunk| !(7..9).contains(chunk)).collect();

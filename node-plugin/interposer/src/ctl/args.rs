@@ -4,13 +4,14 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::str::FromStr;
 use umbra_platform::call::{
-    AttachMaster, Cadence, CopyKind, CopySets, Direction, EnableSet, Scope, SetTarget, SetTargets,
+    AcceptedImages, AttachMaster, Cadence, CopyKind, CopySets, Direction, EnableSet, Scope, SetTarget,
+    SetTargets, WipeSignatures,
 };
 use umbra_platform::id::{CutId, DeviceIdentity, MasterRef, RequestId, SetName, SetRef};
 use umbra_platform::status::{Deadlines, Mode, Unrecordable, UnrecordablePolicy};
 use umbra_platform::time::{IoDeadline, Millis};
 use umbra_platform::value::{
-    ByteRate, ChunkSize, Columns, DevicePath, InFlight, InvalidValue, Label, QueueDepth, UblkId,
+    ByteRate, ChunkSize, Columns, DevicePath, InFlight, InvalidValue, Label, QueueDepth, Signature, UblkId,
 };
 
 /// What the short forms of the arguments mean; the same for every verb.
@@ -48,32 +49,48 @@ pub(crate) struct Ctl {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Put the interposer between a device and its users. The device's content is not touched.
+    /// Put the interposer between a device and its users. The device's content is not touched. Nothing may have
+    /// the device open; what uses it opens the presented one from then on.
     Attach(Attach),
-    /// Take the interposer out again. Sets are kept and come back with the next attach.
+    /// Take a master that was written while nobody watched it as it is now, so that it is served again. Nothing
+    /// needs to be closed.
+    Accept {
+        /// UUID or name.
+        master: MasterRef,
+        /// lost: its images are given up, and reset begins new ones. changed: every chunk counts as changed; what
+        /// an image does not hold itself is lost.
+        #[arg(long, value_name = "lost|changed")]
+        images: AcceptedImages,
+    },
+    /// Take the interposer out again. Sets are kept and come back with the next attach. Nothing may have the
+    /// master or a shadow open.
     Detach {
         /// UUID or name.
         master: MasterRef,
     },
-    /// Make a volume set on a master, under load, and take its first cut.
+    /// Make a volume set on a master, and take its first cut. The master may be open and under load; nothing may
+    /// have the shadow and the bitmap volume open.
     Enable(Enable),
-    /// End a set. Only an independent set without pending chunks leaves a usable image.
+    /// End a set. Only an independent set without pending chunks leaves a usable image. Nothing may have the
+    /// shadow open; the master may be open and under load.
     Disable {
         /// The set.
         set: SetAt,
     },
-    /// Cut one or several sets at one instant and copy every chunk.
+    /// Cut one or several sets at one instant and copy every chunk. Nothing may have the shadows open; to-master
+    /// needs the masters closed, too.
     #[command(after_help = DIRECTIONS)]
     Copy(Copy),
-    /// Cut one or several sets at one instant and copy only what may differ.
+    /// Cut one or several sets at one instant and copy only what may differ. Nothing may have the shadows open;
+    /// to-master needs the masters closed, too.
     #[command(after_help = DIRECTIONS)]
     Update(Copy),
-    /// Stop a copy. What is pending stays pending, and is still read from where it is.
+    /// Stop a copy. What is pending stays pending, and is still read from where it is. Nothing needs to be closed.
     Abort {
         /// The set.
         set: SetAt,
     },
-    /// Wait until no copy of the sets runs. Fails if one did not end well.
+    /// Wait until no copy of the sets runs. Fails if one did not end well. Nothing needs to be closed.
     Wait {
         /// The sets.
         #[arg(required = true)]
@@ -82,18 +99,19 @@ pub(crate) enum Verb {
         #[arg(long, default_value = "24h")]
         timeout: Millis,
     },
-    /// Show or change how fast a set's copier may go.
+    /// Show or change how fast a set's copier may go. Nothing needs to be closed.
     Limits(Limits),
-    /// Bring an offline or given-up set back: a new point in time.
+    /// Bring an offline set back: a new point in time. Nothing may have the shadow open; the master may be open and
+    /// under load.
     Reset {
         /// The set.
         set: SetAt,
     },
-    /// Show what is going on.
+    /// Show what is going on, also with masters and sets that are not served yet. Nothing needs to be closed.
     Status(Status),
-    /// List masters and sets.
+    /// List masters and sets. Nothing needs to be closed.
     List,
-    /// Draw a set's bitmap, one character per run of chunks.
+    /// Draw a set's bitmap, one character per run of chunks. Nothing needs to be closed.
     Map {
         /// The set.
         set: SetRef,
@@ -119,7 +137,7 @@ pub(crate) struct Attach {
     /// Number of the ublk device; without it the kernel chooses.
     #[arg(long, value_name = "N")]
     ublk_id: Option<UblkId>,
-    /// Requests in flight.
+    /// Requests in flight, 1 to 128.
     #[arg(long, value_name = "N", default_value_t)]
     queue_depth: QueueDepth,
 }
@@ -154,9 +172,14 @@ pub(crate) struct Enable {
     /// The bitmap volume.
     #[arg(long, value_name = "DEVICE")]
     bitmap: DevicePath,
-    /// Unit of tracking and copying, a power of two from 4Ki to 4Mi.
-    #[arg(long, value_name = "SIZE", default_value_t)]
-    chunk: ChunkSize,
+    /// Unit of tracking and copying, a power of two from 4Ki to 4Mi; 64Ki for a master's first set if it is left
+    /// out. The first set chooses it for all sets of its master.
+    #[arg(long, value_name = "SIZE")]
+    chunk: Option<ChunkSize>,
+    /// What may be overwritten on the shadow or the bitmap volume, exactly as a refusal names it. May be given
+    /// several times.
+    #[arg(long, value_name = "TYPE:UUID")]
+    wipe_signature: Vec<Signature>,
     /// Namespace of the set's object.
     #[arg(long)]
     namespace: Option<Label>,
@@ -178,16 +201,12 @@ pub(crate) struct Enable {
     /// Refuse whatever would replace the image.
     #[arg(long)]
     protect: bool,
-    /// Where the bitmap volume already holds this set: the epoch that it must be in.
-    #[arg(long, value_name = "EPOCH")]
-    expected_epoch: Option<umbra_platform::id::Epoch>,
 }
 
 impl Enable {
-    pub(crate) fn call(self, request: RequestId) -> EnableSet {
-        EnableSet {
+    pub(crate) fn call(self, request: RequestId) -> Result<EnableSet, InvalidValue> {
+        Ok(EnableSet {
             request,
-            expected_epoch: self.expected_epoch,
             master: self.master,
             name: SetName { cluster: self.cluster, namespace: self.namespace, name: self.name },
             mode: self.mode,
@@ -197,7 +216,8 @@ impl Enable {
             deadlines: Deadlines { shadow: self.shadow_deadline, bitmap: self.bitmap_deadline },
             unrecordable: Unrecordable { timeout: self.unrecordable_timeout, then: self.unrecordable },
             protected: self.protect,
-        }
+            wipe: WipeSignatures::new(self.wipe_signature)?,
+        })
     }
 }
 

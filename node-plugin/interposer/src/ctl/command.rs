@@ -8,8 +8,8 @@ use std::time::Instant;
 use thiserror::Error;
 use tokio_stream::StreamExt;
 use umbra_platform::call::{
-    Abort, AttachedMaster, Copied, CopyKind, DetachMaster, DisableSet, EnabledSet, MapQuery, Reset,
-    ResetDone, Scope, SetCopyLimits, Wait, Watch,
+    Abort, AcceptMaster, AcceptedImages, AttachedMaster, Copied, CopyKind, DetachMaster, DisableSet,
+    EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
 };
 use umbra_platform::id::{RequestId, SetName, SetRef};
 use umbra_platform::map::ChunkMap;
@@ -23,6 +23,10 @@ use umbra_platform::{CallDeadlines, Client, ClientError};
 #[serde(untagged)]
 pub(crate) enum Output {
     Attached(AttachedMaster),
+    Accepted {
+        accepted: String,
+        images: AcceptedImages,
+    },
     Detached {
         detached: String,
     },
@@ -126,8 +130,14 @@ impl CtlError {
         match self {
             Self::Client(error) => error.remedy(),
             Self::Argument(error) => format!("correct the {}", error.what),
-            Self::NotEnded { set, state: "offline" | "given-up", .. } => {
-                format!("repair or replace the volume, then reset set {set}")
+            Self::NotEnded { set, state: "offline", .. } => {
+                format!("repair the volume, then umbra-io ctl reset {set}")
+            }
+            Self::NotEnded { set, state: "given-up", .. } => {
+                format!("see to its volumes and start umbra-io again, then umbra-io ctl reset {set}")
+            }
+            Self::NotEnded { set, state: "blocked", .. } => {
+                format!("umbra-io ctl status {set} says what it waits for; wait again when it is served")
             }
             Self::NotEnded { set, .. } => format!("issue the same copy of set {set} again and let it end"),
             Self::Declined => "say y, or give --yes".into(),
@@ -149,12 +159,17 @@ pub(crate) async fn run(ctl: &Ctl, screen: &mut Screen) -> Result<(), CtlError> 
     let request = ctl.request_id.unwrap_or_else(RequestId::random);
     let output = match ctl.verb.clone() {
         Verb::Attach(args) => Output::Attached(client.attach_master(args.call(request)).await?),
+        Verb::Accept { master, images } => {
+            let accepted = master.to_string();
+            client.accept_master(AcceptMaster { request, master, images }).await?;
+            Output::Accepted { accepted, images }
+        }
         Verb::Detach { master } => {
             let detached = master.to_string();
             client.detach_master(DetachMaster { request, master }).await?;
             Output::Detached { detached }
         }
-        Verb::Enable(args) => Output::Enabled(client.enable_set(args.call(request)).await?),
+        Verb::Enable(args) => Output::Enabled(client.enable_set(args.call(request)?).await?),
         Verb::Disable { set } => {
             let disabled = set.0.set.to_string();
             client.disable_set(DisableSet { request, target: set.0 }).await?;
@@ -253,6 +268,7 @@ async fn wait_for_all(
 fn not_ended(set: &SetStatus) -> CtlError {
     let reason = match &set.state {
         SetState::Offline { reason, .. } | SetState::GivenUp { reason } => Some(reason.clone()),
+        SetState::Blocked(wait) => Some(wait.what.clone()),
         SetState::Idle
         | SetState::Copying(_)
         | SetState::CopyAborted(_)

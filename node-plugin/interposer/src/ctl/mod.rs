@@ -6,11 +6,12 @@
 //! ```
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage (clap's). With `--json` exactly one document comes out on
-//! stdout, one per line for a watch, also when the command fails.
+//! stdout, one per line for a watch, also when the command fails (`failure.rs`).
 
 mod args;
 mod command;
 mod confirm;
+mod figures;
 mod progress;
 mod render;
 
@@ -25,7 +26,7 @@ pub(crate) fn main(ctl: &Ctl) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: no runtime: {error}");
+            complain(&format!("error: no runtime: {error}\n"));
             return ExitCode::FAILURE;
         }
     };
@@ -76,12 +77,19 @@ impl Screen {
         if error.is_broken_pipe() {
             return;
         }
+        let failure = render::failure(error);
         if self.json {
             // The text on stderr is all that is left if this fails too.
-            drop(print(&render::json_error(error)));
+            drop(print(&failure.json()));
         }
-        eprint!("{}", render::text_error(error));
+        complain(&failure.text());
     }
+}
+
+/// Writes to stderr; unlike `eprint!` it does not panic where that is closed or full.
+pub(crate) fn complain(text: &str) {
+    // Nobody is left to be told.
+    drop(io::stderr().lock().write_all(text.as_bytes()));
 }
 
 /// Writes to stdout; unlike `print!` it does not panic when the reader has gone.

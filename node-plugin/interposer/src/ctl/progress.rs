@@ -1,6 +1,6 @@
 //! Bars of running copies, on a terminal's stderr.
 
-use super::render::{human_bytes, human_time};
+use super::figures::{human_bytes, human_time};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::HashMap;
 use tokio_stream::StreamExt;
@@ -67,6 +67,7 @@ pub(crate) fn message(set: &SetStatus) -> String {
         | SetState::CopyAborted(_)
         | SetState::RestoreAborted(_)
         | SetState::Offline { .. }
-        | SetState::GivenUp { .. } => set.state.word().to_owned(),
+        | SetState::GivenUp { .. }
+        | SetState::Blocked(_) => set.state.word().to_owned(),
     }
 }

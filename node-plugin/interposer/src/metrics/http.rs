@@ -1,7 +1,8 @@
 //! Answers `GET /metrics` and `GET /healthz` over HTTP/1.1, to whoever can connect.
 //!
 //! It shares its process with the I/O of every master, so everything that a client could hold is bounded:
-//! connections, their life, the time and size of a head, the time of an answer.
+//! connections, their life, the time and size of a head, the time of an answer. A connection that asks nothing
+//! keeps its place only until another wants it, so that no number of slow clients keeps `/healthz` from answering.
 
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -9,18 +10,23 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
-/// Connections at a time; others wait in the kernel. A scraper or two and a probe need one each.
+/// Connections at a time. A scraper or two and a probe need one each. For one more, the oldest that waits for its
+/// client is closed.
 const CONNECTIONS_MAX: usize = 16;
+/// Scrapes at a time; another is refused. Fewer than connections, so that there is always one that can be closed.
+const SCRAPES_MAX: usize = 4;
 /// Time for the head of a request, counted from the answer before it.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// Life of a connection: also one whose client does not read ends.
@@ -56,22 +62,26 @@ pub(crate) async fn listen(address: SocketAddr) -> TcpListener {
 pub(crate) async fn serve<F, Fut, E>(listener: TcpListener, scrape: F)
 where
     F: Fn() -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Result<String, E>> + Send,
-    E: Display + Send,
+    Fut: Future<Output = Result<String, E>> + Send + 'static,
+    E: Display + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let scrapes = Arc::new(Semaphore::new(SCRAPES_MAX));
     // Dropped with this function, and the connections with it.
     let mut connections = JoinSet::new();
+    let mut places: VecDeque<Place> = VecDeque::new();
     loop {
-        while connections.try_join_next().is_some() {}
-        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let scrape = scrape.clone();
-                connections.spawn(async move {
-                    connection(stream, scrape).await;
-                    drop(place);
-                });
+                while connections.try_join_next().is_some() {}
+                make_room(&mut places);
+                let is_answering = Arc::new(AtomicBool::new(false));
+                let client = Client {
+                    scrape: scrape.clone(),
+                    scrapes: Arc::clone(&scrapes),
+                    is_answering: Arc::clone(&is_answering),
+                };
+                let task = connections.spawn(client.serve(stream));
+                places.push_back(Place { task, is_answering });
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection for metrics could not be accepted");
@@ -81,56 +91,88 @@ where
     }
 }
 
-async fn connection<F, Fut, E>(stream: TcpStream, scrape: F)
-where
-    F: Fn() -> Fut,
-    Fut: Future<Output = Result<String, E>>,
-    E: Display,
-{
-    let service = service_fn(|request: Request<Incoming>| async {
-        let response = answer(&request, &scrape).await;
-        drop(request);
-        Ok::<_, Infallible>(response)
-    });
-    let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(HEAD_BYTES_MAX);
-    let serving = server.serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_LIMIT, serving).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a client of the metrics was cut off"),
-        Err(_) => tracing::debug!("a client of the metrics stayed too long"),
+/// A connection, as the one who gives out places sees it.
+struct Place {
+    task: AbortHandle,
+    is_answering: Arc<AtomicBool>,
+}
+
+/// Closes the oldest connection that waits for its client, if there is no place left.
+fn make_room(places: &mut VecDeque<Place>) {
+    places.retain(|place| !place.task.is_finished());
+    if places.len() < CONNECTIONS_MAX {
+        return;
+    }
+    let waits = |place: &Place| !place.is_answering.load(Ordering::Acquire);
+    // Answers that take time are fewer than places.
+    let oldest = places.iter().position(waits).unwrap_or_default();
+    if let Some(place) = places.remove(oldest) {
+        place.task.abort();
     }
 }
 
-async fn answer<F, Fut, E>(request: &Request<Incoming>, scrape: &F) -> Response<String>
+/// What a connection's task has.
+struct Client<F> {
+    scrape: F,
+    scrapes: Arc<Semaphore>,
+    is_answering: Arc<AtomicBool>,
+}
+
+impl<F, Fut, E> Client<F>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<String, E>>,
     E: Display,
 {
-    let path = request.uri().path();
-    if !matches!(path, "/metrics" | "/healthz") {
-        return plain(StatusCode::NOT_FOUND, "there are /metrics and /healthz\n".to_owned());
-    }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
-    if path == "/healthz" {
-        return plain(StatusCode::OK, "ok\n".to_owned());
-    }
-    match tokio::time::timeout(SCRAPE_LIMIT, scrape()).await {
-        Ok(Ok(text)) => {
-            let mut response = plain(StatusCode::OK, text);
-            let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, format);
-            response
+    async fn serve(self, stream: TcpStream) {
+        let service = service_fn(|request: Request<Incoming>| async {
+            self.is_answering.store(true, Ordering::Release);
+            let response = self.answer(&request).await;
+            drop(request);
+            self.is_answering.store(false, Ordering::Release);
+            Ok::<_, Infallible>(response)
+        });
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(HEAD_BYTES_MAX);
+        let serving = server.serve_connection(TokioIo::new(stream), service);
+        match tokio::time::timeout(CONNECTION_LIMIT, serving).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a client of the metrics was cut off"),
+            Err(_) => tracing::debug!("a client of the metrics stayed too long"),
         }
-        Ok(Err(error)) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
-        Err(_) => {
-            let text = format!("the masters did not answer within {} s\n", SCRAPE_LIMIT.as_secs());
-            plain(StatusCode::SERVICE_UNAVAILABLE, text)
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Response<String> {
+        let path = request.uri().path();
+        if !matches!(path, "/metrics" | "/healthz") {
+            return plain(StatusCode::NOT_FOUND, "there are /metrics and /healthz\n".to_owned());
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        if path == "/healthz" {
+            return plain(StatusCode::OK, "ok\n".to_owned());
+        }
+        let Ok(_one_of_few) = self.scrapes.try_acquire() else {
+            return plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{SCRAPES_MAX} scrapes are being answered\n"),
+            );
+        };
+        match tokio::time::timeout(SCRAPE_LIMIT, (self.scrape)()).await {
+            Ok(Ok(text)) => {
+                let mut response = plain(StatusCode::OK, text);
+                let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                response.headers_mut().insert(CONTENT_TYPE, format);
+                response
+            }
+            Ok(Err(error)) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+            Err(_) => {
+                let text = format!("the masters did not answer within {} s\n", SCRAPE_LIMIT.as_secs());
+                plain(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
         }
     }
 }
@@ -243,20 +285,51 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn masters_that_do_not_answer_cost_a_scrape_and_silent_clients_their_place() {
+    async fn masters_that_do_not_answer_cost_a_scrape() {
         let served = served(std::future::pending).await;
-        // More silent clients than there are places: they are cut off, then others have their turn.
-        let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS_MAX {
-            silent.push(served.connect().await);
-        }
         let (head, body) = served.get("GET", "/metrics").await;
         assert!(head.starts_with("http/1.1 503"), "{head}");
         assert!(body.contains("did not answer within 5 s"), "{body}");
-        for mut stream in silent {
-            let mut answer = Vec::new();
-            let _ = stream.read_to_end(&mut answer).await;
-            assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    }
+
+    /// The oldest silent client loses its place, and nobody else: with a limit in time alone, health would wait for
+    /// it, and all sixteen would lose theirs.
+    #[tokio::test]
+    async fn silent_clients_do_not_keep_health_from_answering() {
+        let served = served(|| async { Ok("fine\n".to_owned()) }).await;
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            let mut stream = served.connect().await;
+            stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+            silent.push(stream);
         }
+        assert_eq!(served.get("GET", "/healthz").await.1, "ok\n");
+        let mut silent = silent.into_iter();
+        let mut answer = Vec::new();
+        // A reset is as good an end as any.
+        drop(silent.next().unwrap().read_to_end(&mut answer).await);
+        assert_eq!(answer, b"");
+        for mut stream in silent {
+            stream.write_all(b"Host: x\r\nConnection: close\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            tokio::time::timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        }
+    }
+
+    /// Scrapes that take their time are few, so health has a place beside them.
+    #[tokio::test]
+    async fn hanging_scrapes_are_limited_and_health_answers() {
+        let served = served(std::future::pending).await;
+        let mut hanging = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            let mut stream = served.connect().await;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            hanging.push(stream);
+        }
+        let mut refused = [0; 12];
+        hanging[CONNECTIONS_MAX - 1].read_exact(&mut refused).await.unwrap();
+        assert_eq!(&refused, b"HTTP/1.1 503");
+        assert_eq!(served.get("GET", "/healthz").await.1, "ok\n");
     }
 }

@@ -1,11 +1,11 @@
 use super::*;
-use crate::front::FrontCounters;
 use insta::assert_snapshot;
 use std::str::FromStr;
+use umbra_lifecycle::world::RequestCounters;
 use umbra_platform::id::{CutId, Epoch, MasterId, SetId, SetName};
 use umbra_platform::status::{
     ChunkCounts, CopyLimits, Deadlines, LastCut, MasterCounters, MasterState, Mode, Progress, Role, SetFlags,
-    SetPaths, SetState, Unrecordable, Waits,
+    SetPaths, SetState, Unrecordable, WaitReason, WaitingFor, Waits,
 };
 use umbra_platform::time::WallTime;
 use umbra_platform::value::{ByteCount, ChunkSize, QueueDepth};
@@ -36,6 +36,7 @@ fn set(name: &str, state: SetState, epoch: u64) -> SetStatus {
         unrecordable: Unrecordable::default(),
         waits: Waits::default(),
         flags: SetFlags { shadow_written: true, ..SetFlags::default() },
+        stalled: None,
     }
 }
 
@@ -77,7 +78,7 @@ fn snapshot() -> Snapshot {
         last_gate_ms: 16,
     };
     let io = IoCounts { reads: 21, read_bytes: 22, writes: 23, write_bytes: 24, flushes: 25 };
-    let master = FrontCounters {
+    let master = RequestCounters {
         reads: 31,
         writes: 32,
         flushes: 33,
@@ -90,11 +91,15 @@ fn snapshot() -> Snapshot {
 }
 
 fn rendered(sets: Vec<SetStatus>) -> String {
-    render(&[Seen { master: master(), sets, snapshot: snapshot() }], 24 << 20).unwrap()
+    render(&[Seen { master: master(), sets, snapshot: snapshot() }], 24 << 20, 7).unwrap()
+}
+
+fn wait() -> WaitingFor {
+    WaitingFor { reason: WaitReason::Hung, what: "x".into(), since: WallTime::from_unix_millis(0) }
 }
 
 /// Every state that a set can be in.
-fn states_of_sets() -> [SetState; 7] {
+fn states_of_sets() -> [SetState; 8] {
     let progress = Progress::new(80, 100, 1 << 20).unwrap();
     [
         SetState::Idle,
@@ -104,6 +109,7 @@ fn states_of_sets() -> [SetState; 7] {
         SetState::RestoreAborted(progress),
         SetState::Offline { which: Role::Shadow, reason: "slow".into(), since: Epoch(1) },
         SetState::GivenUp { reason: "gone".into() },
+        SetState::Blocked(wait()),
     ]
 }
 
@@ -115,9 +121,9 @@ fn a_status_as_prometheus_reads_it() {
 
 #[test]
 fn an_idle_interposer_says_what_it_is() {
-    let text = render(&[], 1).unwrap();
+    let text = render(&[], 1, 2).unwrap();
     assert!(text.contains(concat!("umbra_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n")));
-    assert_eq!(text.lines().count(), 6, "{text}");
+    assert_eq!(text.lines().count(), 9, "{text}");
 }
 
 #[test]
@@ -130,11 +136,19 @@ fn each_state_is_shown_as_one_of_those_known() {
         assert_eq!(shown, [format!("umbra_set_state{{set=\"prod/x\",state=\"{word}\"}} 1")]);
         assert_eq!(text.matches("umbra_set_state{").count(), SET_STATES.len());
     }
-    let blocked = MasterState::Blocked { reason: "x".into() };
-    for state in [MasterState::Serving, blocked, MasterState::Offline { reason: "x".into() }] {
+    let wait = wait();
+    for state in [
+        MasterState::Serving,
+        MasterState::Claiming(wait.clone()),
+        MasterState::Recovering(wait.clone()),
+        MasterState::Blocked(wait.clone()),
+        MasterState::Failed { reason: "x".into() },
+        MasterState::Detaching,
+        MasterState::Quarantined(wait.clone()),
+    ] {
         let line = format!("umbra_master_state{{master=\"pg-data\",state=\"{}\"}} 1\n", state.word());
         let master = MasterStatus { state, ..master() };
-        let text = render(&[Seen { master, sets: vec![], snapshot: snapshot() }], 1).unwrap();
+        let text = render(&[Seen { master, sets: vec![], snapshot: snapshot() }], 1, 2).unwrap();
         assert!(text.contains(&line), "{text}");
     }
 }
@@ -147,5 +161,5 @@ fn counters_and_only_they_are_called_total() {
     let wrong: Vec<_> =
         kinds.filter(|(name, kind)| name.ends_with("_total") != (*kind == "counter")).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    assert_eq!(text.matches("umbra_set_info{").count(), 7);
+    assert_eq!(text.matches("umbra_set_info{").count(), states_of_sets().len());
 }

@@ -3,27 +3,26 @@
 //! A *problem* is something that bit rot, a misdirected write or a faulty program did. A *note* is what any crash
 //! may leave and the next start puts right: exit 0.
 
+use super::findings::{CheckReport, FINDINGS_MAX, Finding, Newest, Repair};
 use super::image::{Image, ImageError, Volume};
-use super::repair::{self, Repair};
+use super::repair;
 use super::shadow::check_shadow;
 use super::survey::{
-    PLACES, PagePair, PagePlace, RingBlock, RingError, Slot, Slots, confirmed, layout_of, read_ring,
+    PLACES, PagePair, PagePlace, RingBlock, RingError, Slot, Slots, confirmed, layout_of, read_ring, records,
     scan_pages, slot_offset,
 };
 use super::{plane_name, printable};
+use crate::failure::Failure;
 use clap::Args;
-use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use thiserror::Error;
-use umbra_engine::{
-    Epoch, Mode, PAGE_BITS, Place, PlaneId, RingGeneration, Sequence, SetState, SuperblockGeneration,
-};
+use umbra_engine::{Mode, PAGE_BITS, Place, PlaneId, Sequence, SetState};
 use umbra_format::{Layout, Superblock};
 
-/// Check a bitmap volume that nobody serves, or a copy of one (gzip is read as well).
+/// Check a bitmap volume that nobody serves, or a copy of one (gzip is read as well). Its set must not be served:
+/// detach its master, or check a copy.
 ///
 /// Exit codes: 0 nothing is wrong, 1 problems were found, 2 the volume cannot be read. Nothing is written without
 /// --repair.
@@ -46,87 +45,17 @@ pub(crate) struct Check {
     json: bool,
 }
 
-/// One thing that was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
-    /// What it is about.
-    pub(super) object: String,
-    /// Where that is on the bitmap volume, or on the shadow if the object says so.
-    pub(super) offset: Option<u64>,
-    /// What is wrong.
-    pub(super) what: String,
-    /// What to do, or what the next start does.
-    pub(super) remedy: String,
-    #[serde(skip)]
-    pub(super) repair: Option<Repair>,
-}
-
-/// The answer.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct CheckReport {
-    /// The set's UUID and name.
-    pub(super) set: String,
-    pub(super) problems: Vec<Finding>,
-    pub(super) notes: Vec<Finding>,
-    /// What `--repair` did.
-    pub(super) repaired: Vec<String>,
-}
-
-impl CheckReport {
-    pub(super) fn problem(
-        &mut self,
-        object: impl Into<String>,
-        offset: Option<u64>,
-        what: String,
-        remedy: &str,
-    ) {
-        let finding =
-            Finding { object: object.into(), offset, what, remedy: remedy.to_owned(), repair: None };
-        self.problems.push(finding);
-    }
-
-    /// A problem while which nothing may be written.
-    fn unrepairable(&mut self, object: String, offset: Option<u64>, what: String, remedy: &str) {
-        let repair = Some(Repair::Refuse);
-        self.problems.push(Finding { object, offset, what, remedy: remedy.to_owned(), repair });
-    }
-
-    fn repairable(&mut self, object: String, (from, to): (u64, u64), what: String) {
-        let remedy = "the other copy is good: --repair writes this one anew from it".to_owned();
-        let repair = Some(Repair::Copy { from, to });
-        self.problems.push(Finding { object, offset: Some(to), what, remedy, repair });
-    }
-
-    pub(super) fn note(&mut self, object: impl Into<String>, what: String, remedy: &str) {
-        let (object, remedy) = (object.into(), remedy.to_owned());
-        self.notes.push(Finding { object, offset: None, what, remedy, repair: None });
-    }
-}
-
 /// Why nothing can be said.
 #[derive(Debug, Error)]
 pub(super) enum CheckError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// Neither slot was ever written.
-    #[error(
-        "not an Umbra bitmap volume: neither superblock slot was ever written; name the set's bitmap volume"
-    )]
+    #[error("not an Umbra bitmap volume")]
     Foreign,
     /// Writing failed.
-    #[error("repair failed: {0}; whatever was written is a copy of what was there, so check again")]
+    #[error("repair failed: {0}")]
     Repair(std::io::Error),
-}
-
-/// The newest of everything that was seen, to find out whether the superblock is older (E10).
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Newest {
-    pub(super) epoch: Epoch,
-    pub(super) ring_generation: RingGeneration,
-    pub(super) sequence: Sequence,
-    pub(super) stamp: SuperblockGeneration,
-    /// A page says that the master is incomplete: part of its data is on the shadow only.
-    pub(super) pending: bool,
 }
 
 /// Judges a volume. Writes nothing.
@@ -148,7 +77,7 @@ pub(super) fn judge(volume: &dyn Volume, shadow: Option<&dyn Volume>) -> Result<
     }
     let mut newest = Newest::default();
     let ring = read_ring(volume, &layout, identity.set);
-    check_ring(superblock, &layout, &ring, &mut report);
+    check_ring(volume, superblock, &layout, &ring, &mut report);
     check_pages(volume, superblock, &layout, &mut newest, &mut report);
     check_age(superblock, &ring, &mut newest, &mut report);
     check_header(superblock, &mut report);
@@ -346,7 +275,13 @@ fn compare_places(
     true
 }
 
-fn check_ring(superblock: &Superblock, layout: &Layout, ring: &[RingBlock], report: &mut CheckReport) {
+fn check_ring(
+    volume: &dyn Volume,
+    superblock: &Superblock,
+    layout: &Layout,
+    ring: &[RingBlock],
+    report: &mut CheckReport,
+) {
     let header = &superblock.header;
     let (checkpoint, confirmed) = (header.checkpoint_upto, confirmed(superblock, ring));
     if confirmed.0 - checkpoint.0 > layout.ring_blocks {
@@ -385,7 +320,11 @@ fn check_ring(superblock: &Superblock, layout: &Layout, ring: &[RingBlock], repo
                 report.note(format!("journal ring place {at}"), what, "the next start discards it");
             }
             Err(_) => {}
-            Ok(journal) => check_records(superblock, layout, block.offset, journal, report),
+            Ok(journal) if journal.ring_generation == header.ring_generation => {
+                let records = records(volume, superblock.identity.set, block);
+                check_records(layout, block.offset, (journal.sequence, &records), report);
+            }
+            Ok(_) => {}
         }
     }
 }
@@ -399,22 +338,18 @@ fn ring_problem(error: &RingError) -> String {
 }
 
 fn check_records(
-    superblock: &Superblock,
     layout: &Layout,
     offset: u64,
-    journal: &umbra_engine::JournalBlock,
+    (sequence, records): (Sequence, &[umbra_engine::Record]),
     report: &mut CheckReport,
 ) {
-    if journal.ring_generation != superblock.header.ring_generation {
-        return;
-    }
-    for (n, record) in journal.records.iter().enumerate() {
+    for (n, record) in records.iter().enumerate() {
         let touched = |plane: &PlaneId| (record.set | record.clear) & plane.mask() != 0;
         let bits =
             PlaneId::ALL.iter().filter(|plane| touched(plane)).map(|plane| plane.bits(layout.geometry()));
         if bits.min().is_some_and(|bits| record.run.end().0 > bits) {
             let what = format!("record {n}, {:?}, reaches behind the end of the master", record.run);
-            let object = format!("journal block {}", journal.sequence);
+            let object = format!("journal block {sequence}");
             report.problem(object, Some(offset), what, "what is behind is passed over; report a bug");
         }
     }
@@ -476,7 +411,7 @@ fn check_age(superblock: &Superblock, ring: &[RingBlock], newest: &mut Newest, r
     };
     let (object, remedy) = ("superblock".to_owned(), remedy.to_owned());
     let finding = Finding { object, offset: None, what, remedy, repair: Some(repair) };
-    report.problems.push(finding);
+    report.list_problem(finding);
 }
 
 fn check_header(superblock: &Superblock, report: &mut CheckReport) {
@@ -509,43 +444,25 @@ fn check_header(superblock: &Superblock, report: &mut CheckReport) {
     }
 }
 
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let offset = self.offset.map(|offset| format!(" at {offset:#x}")).unwrap_or_default();
-        write!(f, "{}{offset}: {}: {}", self.object, self.what, self.remedy)
-    }
-}
-
-impl fmt::Display for CheckReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for done in &self.repaired {
-            writeln!(f, "repaired  {done}")?;
-        }
-        for finding in &self.problems {
-            writeln!(f, "problem   {finding}")?;
-        }
-        for finding in &self.notes {
-            writeln!(f, "note      {finding}")?;
-        }
-        let set = if self.set.is_empty() { "the volume" } else { &self.set };
-        match self.problems.len() {
-            0 => writeln!(f, "{set} is clean"),
-            1 => writeln!(f, "{set} has 1 problem"),
-            count => writeln!(f, "{set} has {count} problems"),
-        }
-    }
-}
-
 fn run(args: &Check) -> Result<CheckReport, CheckError> {
     let shadow = args.shadow.as_ref().map(|path| Image::open(path, false)).transpose()?;
     let shadow = shadow.as_ref().map(|image| -> &dyn Volume { image });
     let mut image = Image::open(&args.image, args.repair)?;
-    let report = judge(&image, shadow)?;
+    let mut report = judge(&image, shadow)?;
     if !args.repair {
         return Ok(report);
     }
-    let repaired = repair::apply(&mut image, &report, args.accept_older).map_err(CheckError::Repair)?;
-    Ok(CheckReport { repaired, ..judge(&image, shadow)? })
+    let mut repaired = Vec::new();
+    loop {
+        let done = repair::apply(&mut image, &report, args.accept_older).map_err(CheckError::Repair)?;
+        let before = std::mem::replace(&mut report, judge(&image, shadow)?);
+        let room = FINDINGS_MAX.saturating_sub(repaired.len());
+        let goes_on = before.more_problems > 0 && !done.is_empty() && report.count() < before.count();
+        repaired.extend(done.into_iter().take(room));
+        if !goes_on {
+            return Ok(CheckReport { repaired, ..report });
+        }
+    }
 }
 
 /// Runs the command.
@@ -555,6 +472,17 @@ pub(crate) fn main(args: &Check) -> ExitCode {
             let code = if report.problems.is_empty() { 0 } else { super::PROBLEMS };
             super::show(&if args.json { super::json(&report) } else { report.to_string() }, code)
         }
-        Err(error) => super::unusable(&error),
+        Err(error) => {
+            let failure = match &error {
+                CheckError::Image(error) => Failure::from(error),
+                CheckError::Foreign => super::foreign(&args.image),
+                CheckError::Repair(_) => Failure::new(
+                    "IO",
+                    &error,
+                    "check again: whatever was written is a copy of what was there",
+                ),
+            };
+            super::unusable(&failure, args.json)
+        }
     }
 }

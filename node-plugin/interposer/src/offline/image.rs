@@ -3,6 +3,7 @@
 //! It is claimed for as long as it is open, as `umbra-io` claims it (E6): two programs never look at and write to
 //! one volume at once. Nothing is written unless it was opened for that.
 
+use crate::failure::Failure;
 use flate2::read::GzDecoder;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
@@ -12,7 +13,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Bytes of a compressed copy at most, unpacked: it is held in memory.
+/// Bytes of a compressed copy at most, unpacked: they go to a temporary file.
 const UNPACKED_MAX: u64 = 1 << 30;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -41,31 +42,47 @@ pub(crate) enum ImageError {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     /// Somebody holds it.
-    #[error(
-        "{} is in use: an interposer serves it, or it is mounted; detach its master first, or read a copy of it",
-        .0.display()
-    )]
+    #[error("{} is in use: an interposer serves it, or it is mounted", .0.display())]
     InUse(PathBuf),
     /// A directory, a pipe.
     #[error("{} is neither a block device nor a file", .0.display())]
     Kind(PathBuf),
     /// It is to be written, but is a compressed copy.
-    #[error("{file} is compressed and can only be read; unpack it first: gunzip --keep {file}", file = .0.display())]
+    #[error("{} is compressed and can only be read", .0.display())]
     Packed(PathBuf),
     /// A compressed copy that does not end.
-    #[error("{file} has more than 1 GiB unpacked; unpack it first: gunzip --keep {file}", file = .0.display())]
+    #[error("{} has more than 1 GiB unpacked", .0.display())]
     TooLarge(PathBuf),
 }
 
-#[derive(Debug)]
-enum Content {
-    Claimed { file: File, size: u64 },
-    Unpacked(Vec<u8>),
+impl From<&ImageError> for Failure {
+    fn from(error: &ImageError) -> Self {
+        let (reason, path, remedy) = match error {
+            ImageError::Io { path, .. } => (
+                "IO",
+                path,
+                "look whether the path is right, and in the kernel's log for its device".to_owned(),
+            ),
+            ImageError::InUse(path) => {
+                ("VOLUME_IN_USE", path, "detach its master first, or read a copy of it".to_owned())
+            }
+            ImageError::Kind(path) => ("NOT_A_VOLUME", path, "name a block device or a file".to_owned()),
+            ImageError::Packed(path) | ImageError::TooLarge(path) => {
+                ("PACKED", path, format!("unpack it first: gunzip --keep {}", path.display()))
+            }
+        };
+        Self::new(reason, error, remedy).with([("image", path.display().to_string())])
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Image(Content);
+pub(crate) struct Image {
+    file: File,
+    size: u64,
+    /// Of a compressed copy: a file without a name, which nobody else reads, so that writing it would help nobody.
+    is_unpacked: bool,
+}
 
 impl Image {
     /// Opens and claims `path`, or fails at once.
@@ -93,53 +110,64 @@ impl Image {
         let mut magic = [0; 2];
         let packed = size >= 2 && file.read_exact_at(&mut magic, 0).is_ok() && magic == GZIP_MAGIC;
         match (packed, writable) {
-            (false, _) => Ok(Self(Content::Claimed { file, size })),
+            (false, _) => Ok(Self { file, size, is_unpacked: false }),
             (true, true) => Err(ImageError::Packed(path.to_owned())),
             (true, false) => {
                 file.rewind().map_err(|error| failed("read", error))?;
-                let mut bytes = Vec::new();
-                let unpacked = GzDecoder::new(file).take(UNPACKED_MAX + 1).read_to_end(&mut bytes);
-                match unpacked.map_err(|error| failed("unpack", error))? as u64 {
-                    0..=UNPACKED_MAX => Ok(Self(Content::Unpacked(bytes))),
-                    _ => Err(ImageError::TooLarge(path.to_owned())),
+                let (file, size) = unpack(file).map_err(|error| failed("unpack", error))?;
+                if size > UNPACKED_MAX {
+                    return Err(ImageError::TooLarge(path.to_owned()));
                 }
+                Ok(Self { file, size, is_unpacked: true })
             }
         }
     }
 }
 
+/// Unpacks into a file without a name, zeros left out, and stops behind what is allowed. Not into memory: what packs
+/// well is large.
+fn unpack(packed: File) -> io::Result<(File, u64)> {
+    let unpacked = tempfile::tempfile()?;
+    let mut from = GzDecoder::new(packed).take(UNPACKED_MAX + 1);
+    let mut piece = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        let len = from.read(&mut piece)?;
+        if len == 0 {
+            unpacked.set_len(size)?;
+            return Ok((unpacked, size));
+        }
+        if piece[..len].iter().any(|byte| *byte != 0) {
+            unpacked.write_all_at(&piece[..len], size)?;
+        }
+        size += len as u64;
+    }
+}
+
 impl Volume for Image {
     fn size(&self) -> u64 {
-        match &self.0 {
-            Content::Claimed { size, .. } => *size,
-            Content::Unpacked(bytes) => bytes.len() as u64,
-        }
+        self.size
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        match &self.0 {
-            Content::Claimed { file, .. } => file.read_exact_at(buf, offset),
-            Content::Unpacked(bytes) => Volume::read(bytes, offset, buf),
-        }
+        self.file.read_exact_at(buf, offset)
     }
 }
 
 impl WriteVolume for Image {
     fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        match &self.0 {
-            Content::Claimed { file, .. } => file.write_all_at(bytes, offset),
-            Content::Unpacked(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+        if self.is_unpacked {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
+        self.file.write_all_at(bytes, offset)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match &self.0 {
-            Content::Claimed { file, .. } => file.sync_all(),
-            Content::Unpacked(_) => Ok(()),
-        }
+        self.file.sync_all()
     }
 }
 
+#[cfg(test)]
 impl Volume for Vec<u8> {
     fn size(&self) -> u64 {
         self.len() as u64

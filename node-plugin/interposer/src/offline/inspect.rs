@@ -2,10 +2,12 @@
 
 use super::image::{Image, Volume};
 use super::survey::{
-    PLACES, PagePair, PagePlace, RingBlock, RingError, Slot, Slots, confirmed, layout_of, read_ring,
+    PLACES, PagePair, PagePlace, RingBlock, RingError, Slot, Slots, confirmed, layout_of, read_ring, records,
     scan_pages, slot_offset,
 };
-use super::{mode_name, plane_name, printable, state_name};
+use super::{foreign, mode_name, plane_name, printable, state_name};
+use crate::ctl::complain;
+use crate::failure::Failure;
 use clap::Args;
 use serde::Serialize;
 use std::fmt;
@@ -15,7 +17,8 @@ use umbra_engine::{Place, PlaneId, Record, Sequence};
 use umbra_format::{Layout, Superblock};
 use umbra_platform::value::ByteCount;
 
-/// Show what is on a bitmap volume, or on a copy of one (gzip is read as well).
+/// Show what is on a bitmap volume, or on a copy of one (gzip is read as well). Its set must not be served: detach
+/// its master, or read a copy.
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
     /// Block device or file.
@@ -45,6 +48,9 @@ pub(super) struct Inspection {
     blocks: Option<Vec<BlockLine>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pages: Option<Vec<PageLine>>,
+    /// Why there is no set, beside what there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Failure>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -158,13 +164,14 @@ pub(super) fn inspection(volume: &dyn Volume, with_pages: bool, with_blocks: boo
         planes: Vec::new(),
         blocks: None,
         pages: with_pages.then(Vec::new),
+        error: None,
     };
     let Some(superblock) = slots.superblock() else { return inspection };
     let layout = layout_of(superblock);
     inspection.set = Some(set_line(superblock, &layout));
     let ring = read_ring(volume, &layout, superblock.identity.set);
     inspection.journal = Some(journal_line(superblock, &ring));
-    inspection.blocks = with_blocks.then(|| block_lines(superblock, &ring));
+    inspection.blocks = with_blocks.then(|| block_lines(volume, superblock, &ring));
     if volume.size() >= layout.total_bytes() {
         inspection.planes = plane_lines(volume, superblock, &layout, &mut inspection.pages);
     }
@@ -266,7 +273,7 @@ fn live(superblock: &Superblock, ring: &[RingBlock]) -> Vec<Sequence> {
     current.map(|block| block.sequence).filter(|sequence| *sequence > header.checkpoint_upto).collect()
 }
 
-fn block_lines(superblock: &Superblock, ring: &[RingBlock]) -> Vec<BlockLine> {
+fn block_lines(volume: &dyn Volume, superblock: &Superblock, ring: &[RingBlock]) -> Vec<BlockLine> {
     let confirmed = confirmed(superblock, ring);
     let header = &superblock.header;
     let line = |block: &RingBlock| {
@@ -288,9 +295,7 @@ fn block_lines(superblock: &Superblock, ring: &[RingBlock]) -> Vec<BlockLine> {
             epoch: journal.map(|journal| journal.epoch.0),
             confirmed_upto: journal.map(|journal| journal.confirmed_upto.0),
             status,
-            records: journal
-                .map(|journal| journal.records.iter().map(record_line).collect())
-                .unwrap_or_default(),
+            records: records(volume, superblock.identity.set, block).iter().map(record_line).collect(),
         }
     };
     let mut lines: Vec<BlockLine> = ring.iter().map(line).collect();
@@ -504,10 +509,14 @@ fn show_pages(f: &mut fmt::Formatter<'_>, pages: &[PageLine]) -> fmt::Result {
 pub(crate) fn main(args: &Inspect) -> ExitCode {
     let image = match Image::open(&args.image, false) {
         Ok(image) => image,
-        Err(error) => return super::unusable(&error),
+        Err(error) => return super::unusable(&Failure::from(&error), args.json),
     };
-    let found = inspection(&image, args.pages, args.journal);
-    // Nothing that is Umbra's: whoever asked named another volume.
-    let code = if found.set.is_some() { 0 } else { super::UNUSABLE };
+    let mut found = inspection(&image, args.pages, args.journal);
+    if found.set.is_none() {
+        let failure = foreign(&args.image);
+        complain(&failure.text());
+        found.error = Some(failure);
+    }
+    let code = if found.error.is_none() { 0 } else { super::UNUSABLE };
     super::show(&if args.json { super::json(&found) } else { found.to_string() }, code)
 }

@@ -8,6 +8,7 @@
 //! 2 wrong usage or nothing that can be read.
 
 mod check;
+mod findings;
 mod image;
 mod inspect;
 mod repair;
@@ -21,9 +22,11 @@ pub(crate) use check::{Check, main as check};
 pub(crate) use inspect::{Inspect, main as inspect};
 pub(crate) use size::{Size, main as size};
 
+use crate::ctl::complain;
+use crate::failure::Failure;
 use serde::Serialize;
-use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use umbra_engine::{Mode, OfflineCause, PlaneId, SetState};
 
@@ -32,8 +35,14 @@ const PROBLEMS: u8 = 1;
 /// Wrong usage, or nothing that can be read.
 const UNUSABLE: u8 = 2;
 
-fn unusable(error: &impl Display) -> ExitCode {
-    eprintln!("error: {error}");
+/// Tells what went wrong: on stderr, and as a document where one is expected.
+fn unusable(failure: &Failure, as_json: bool) -> ExitCode {
+    if as_json {
+        // The text on stderr is all that is left if this fails too.
+        let mut out = io::stdout().lock();
+        drop(out.write_all(failure.json().as_bytes()).and_then(|()| out.flush()));
+    }
+    complain(&failure.text());
     ExitCode::from(UNUSABLE)
 }
 
@@ -42,7 +51,9 @@ fn show(text: &str, code: u8) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // A reader that has seen enough is no error.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => unusable(&error),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            unusable(&Failure::new("OUTPUT", error, "look at where the output goes"), false)
+        }
         _ => ExitCode::from(code),
     }
 }
@@ -52,6 +63,13 @@ fn json(value: &impl Serialize) -> String {
     let mut text = serde_json::to_string(value).expect("plain values");
     text.push('\n');
     text
+}
+
+/// Neither slot was ever a superblock: whoever asked named another volume.
+fn foreign(image: &Path) -> Failure {
+    let message = "not an Umbra bitmap volume: neither superblock slot was ever written";
+    let fields = [("image", image.display().to_string())];
+    Failure::new("BITMAP_FOREIGN", message, "name the set's bitmap volume").with(fields)
 }
 
 fn plane_name(plane: PlaneId) -> &'static str {

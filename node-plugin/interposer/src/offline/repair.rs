@@ -9,7 +9,7 @@
 //! ```
 //! Giving up an image goes to slot A, then to slot B, as every commit (E10).
 
-use super::check::{CheckReport, Newest};
+use super::findings::{CheckReport, Newest, Repair};
 use super::image::WriteVolume;
 use super::survey::{PLACES, slot_offset};
 use std::io;
@@ -18,17 +18,6 @@ use umbra_engine::{
     SuperblockGeneration,
 };
 use umbra_format::{BLOCK_BYTES, COUNTER_MAX, Superblock};
-
-/// Something that can be done about a finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Repair {
-    /// Write the block at `to` anew from the one at `from`.
-    Copy { from: u64, to: u64 },
-    /// The superblock is older than the rest: commit one that ends the image and is newer than everything.
-    GiveUp(Box<Superblock>),
-    /// Nothing: it may be why the rest looks as it does, so the rest is not touched either.
-    Refuse,
-}
 
 /// The superblock that ends the image of a set of which an older superblock is all that is left; refused if the
 /// master needs the image.
@@ -60,7 +49,13 @@ pub(super) fn give_up(older: &Superblock, newest: Newest) -> Repair {
         ..header
     };
     let generation = SuperblockGeneration(generation);
-    Repair::GiveUp(Box::new(Superblock { generation, header, identity: older.identity.clone(), doubt: None }))
+    Repair::GiveUp(Box::new(Superblock {
+        generation,
+        header,
+        identity: older.identity.clone(),
+        doubt: None,
+        labelled: false,
+    }))
 }
 
 /// Does what the report offers; says what was done.

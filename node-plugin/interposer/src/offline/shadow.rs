@@ -1,9 +1,9 @@
 //! What a shadow volume can tell about its bitmap volume: whose it is, whether the image has ended, and whether the
 //! data of unconfirmed records is there.
 
-use super::check::CheckReport;
+use super::findings::CheckReport;
 use super::image::Volume;
-use super::survey::{RingBlock, confirmed, layout_of};
+use super::survey::{RingBlock, confirmed, layout_of, records};
 use std::io;
 use umbra_engine::{ByteRange, JournalBlock, PlaneId, Record};
 use umbra_format::{BLOCK_BYTES, DataHasher, Label, LabelError, Superblock};
@@ -18,10 +18,11 @@ pub(super) fn check_shadow(
     ring: &[RingBlock],
     report: &mut CheckReport,
 ) {
-    let unconfirmed = unconfirmed(superblock, ring);
     let Some(shadow) = shadow else {
-        if !unconfirmed.is_empty() {
-            let what = format!("not confirmed: {}; their data was not looked at", unconfirmed.len());
+        let mut count = 0_u64;
+        each_unconfirmed(bitmap, superblock, ring, |_, _, _| count += 1);
+        if count > 0 {
+            let what = format!("not confirmed: {count}; their data was not looked at");
             report.note("journal records", what, "name the shadow with --shadow; the next start checks them");
         }
         return;
@@ -33,30 +34,43 @@ pub(super) fn check_shadow(
         return;
     }
     check_label(shadow, superblock, report);
-    for (block, record, hash) in unconfirmed {
-        let what = match hash_of(bitmap, shadow, superblock, &record) {
-            Ok(found) if found == hash => continue,
+    each_unconfirmed(bitmap, superblock, ring, |block, record, hash| {
+        let what = match hash_of(bitmap, shadow, superblock, record) {
+            Ok(found) if found == hash => return,
             Ok(_) => format!("{:?}: its data had not arrived", record.run),
             Err(error) => format!("{:?}: its data cannot be read: {error}", record.run),
         };
         let object = format!("record of journal block {}", block.sequence);
         report.note(object, what, "the next start discards the record: nothing had relied on it");
-    }
+    });
 }
 
 /// Records that the next start believes only if the shadow has their data (E1).
-fn unconfirmed<'a>(superblock: &Superblock, ring: &'a [RingBlock]) -> Vec<(&'a JournalBlock, Record, u64)> {
+fn each_unconfirmed(
+    bitmap: &dyn Volume,
+    superblock: &Superblock,
+    ring: &[RingBlock],
+    mut each: impl FnMut(&JournalBlock, &Record, u64),
+) {
     let header = &superblock.header;
     let confirmed = confirmed(superblock, ring);
     let held_epoch = header.planes[PlaneId::Held.index()].epoch;
     let chunks = superblock.identity.geometry.chunk_count();
-    ring.iter()
-        .filter_map(|block| block.found.as_ref().ok())
-        .filter(|block| block.ring_generation == header.ring_generation)
-        .filter(|block| block.sequence > confirmed.max(header.checkpoint_upto) && block.epoch >= held_epoch)
-        .flat_map(|block| block.records.iter().filter_map(move |r| Some((block, *r, r.hash?))))
-        .filter(|(_, record, _)| record.run.end().0 <= chunks)
-        .collect()
+    let is_open = |block: &JournalBlock| {
+        block.ring_generation == header.ring_generation
+            && block.sequence > confirmed.max(header.checkpoint_upto)
+            && block.epoch >= held_epoch
+    };
+    for place in ring {
+        let Ok(block) = &place.found else { continue };
+        if is_open(block) {
+            for record in records(bitmap, superblock.identity.set, place) {
+                if let Some(hash) = record.hash.filter(|_| record.run.end().0 <= chunks) {
+                    each(block, &record, hash);
+                }
+            }
+        }
+    }
 }
 
 fn check_label(shadow: &dyn Volume, superblock: &Superblock, report: &mut CheckReport) {

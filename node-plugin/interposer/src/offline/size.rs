@@ -1,6 +1,7 @@
 //! `umbra-io size`: how large the bitmap volume of a master must be, and what the bytes are for.
 
 use super::plane_name;
+use crate::failure::Failure;
 use clap::Args;
 use serde::Serialize;
 use std::fmt;
@@ -9,7 +10,7 @@ use umbra_engine::{Geometry, Place, PlaneId};
 use umbra_format::{BLOCK_BYTES, Layout, RING_OFFSET};
 use umbra_platform::value::{ByteCount, ChunkSize};
 
-/// Say how large the bitmap volume of a master must be.
+/// Say how large the bitmap volume of a master must be. Opens nothing.
 #[derive(Debug, Args)]
 pub(crate) struct Size {
     /// Size of the master: 1Ti, 500Gi (powers of 1024), or bytes.
@@ -87,6 +88,9 @@ pub(crate) fn main(args: &Size) -> ExitCode {
     match Geometry::new(args.master.0, args.chunk.bytes()).map(report) {
         Ok(report) if args.json => super::show(&super::json(&report), 0),
         Ok(report) => super::show(&report.to_string(), 0),
-        Err(error) => super::unusable(&error),
+        Err(error) => {
+            let failure = Failure::new("BAD_ARGUMENT", error, "correct --master or --chunk");
+            super::unusable(&failure, args.json)
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::image::Volume;
 use umbra_engine::{
-    Epoch, Id128, JournalBlock, PAGE_BITS, PAGE_WORDS, Place, PlaneId, Sequence, SuperblockGeneration,
+    Epoch, Id128, JournalBlock, PAGE_BITS, PAGE_WORDS, Place, PlaneId, Record, Sequence, SuperblockGeneration,
 };
 use umbra_format::{
     BLOCK_BYTES, Features, JournalError, Layout, Page, PageError, RING_OFFSET, SLOT_B_OFFSET, Superblock,
@@ -111,7 +111,7 @@ fn read_block(volume: &dyn Volume, offset: u64) -> Result<Box<Block>, String> {
 pub(crate) struct RingBlock {
     /// Where.
     pub(crate) offset: u64,
-    /// What.
+    /// What; its records are read when they are needed, see [`records`].
     pub(crate) found: Result<JournalBlock, RingError>,
 }
 
@@ -139,12 +139,19 @@ pub(crate) fn read_ring(volume: &dyn Volume, layout: &Layout, set: Id128) -> Vec
                 Ok(journal) if layout.journal_block(journal.sequence) != offset => {
                     Err(RingError::Misplaced(journal.sequence))
                 }
-                Ok(journal) => Ok(journal),
+                // A ring of the largest size has hundreds of megabytes of them.
+                Ok(journal) => Ok(JournalBlock { records: Vec::new(), ..journal }),
             },
         };
         blocks.push(RingBlock { offset, found });
     });
     blocks
+}
+
+/// The records of a block of the ring; none if there is no block of this set.
+pub(crate) fn records(volume: &dyn Volume, set: Id128, block: &RingBlock) -> Vec<Record> {
+    let read = block.found.as_ref().ok().and_then(|_| read_block(volume, block.offset).ok());
+    read.and_then(|bytes| decode_journal(set, &bytes).ok()).map(|journal| journal.records).unwrap_or_default()
 }
 
 /// A page at one of its places.

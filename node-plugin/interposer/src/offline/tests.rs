@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
-use super::check::{CheckError, CheckReport, judge};
+use super::check::{CheckError, judge};
+use super::findings::CheckReport;
 use super::image::{Image, ImageError, Volume};
 use super::repair::apply;
 use super::{inspect, json, size};
@@ -52,9 +53,8 @@ fn shadow(given_up: bool) -> Vec<u8> {
 
 fn recover(image: &[u8]) -> Result<SetImage, RecoverError> {
     let mut store = MemStore::new();
-    let mut shadow = shadow(false);
-    shadow[..BLOCK].fill(0);
-    let devices = SetDevices { shadow: store.add_device(shadow), bitmap: store.add_device(image.to_vec()) };
+    let devices =
+        SetDevices { shadow: store.add_device(shadow(false)), bitmap: store.add_device(image.to_vec()) };
     let session = Session { node: Id128([6; 16]), session: Id128([9; 16]) };
     recover_set(&mut store, devices, session, Known::default(), SetOptions::default()).map(|(_, image)| image)
 }

@@ -1,17 +1,21 @@
 //! What the supervisor tells the I/O process, through its environment: a process started by hand, without
 //! any of it, runs unwatched.
 
-use super::deaths::{NoMasters, PassThrough};
+use super::boot;
+use super::deaths::{DeathLog, NoMasters, PassThrough};
 use crate::heartbeat::{HeartbeatError, Heartbeats};
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 use thiserror::Error;
 
 /// The heartbeat file.
 pub const HEARTBEAT: &str = "UMBRA_HEARTBEAT";
 /// The masters that start without dependent shadows: `none`, `all`, or UUIDs with commas between.
 pub const PASS_THROUGH: &str = "UMBRA_PASS_THROUGH";
+/// The log of deaths.
+pub const DEATHS: &str = "UMBRA_DEATHS";
 /// The supervisor's process id.
 pub const SUPERVISOR: &str = "UMBRA_SUPERVISOR";
 
@@ -39,6 +43,11 @@ pub struct Supervision {
     pub heartbeats: Heartbeats,
     /// Whose dependent shadows are to be given up, recorded first, before anything is served.
     pub pass_through: PassThrough,
+    /// The deaths so far, to decide by when a thread of one master panics: record it here with
+    /// [`Death::panic_of`](super::deaths::Death::panic_of), tell the supervisor with
+    /// [`Heartbeats::note_panic`], and start that master again as
+    /// [`decide_for`](DeathLog::decide_for) says. The supervisor, which keeps the file, counts the same.
+    pub deaths: DeathLog,
 }
 
 impl Supervision {
@@ -63,7 +72,12 @@ impl Supervision {
             Some(text) => text.to_string_lossy().parse()?,
             None => PassThrough::Nobody,
         };
-        Ok(Self { heartbeats, pass_through })
+        let deaths = match variable(DEATHS) {
+            // Panics are noticed at once, so their window needs no widening.
+            Some(path) => DeathLog::load(Path::new(&path), &boot(), Duration::ZERO),
+            None => DeathLog::new(&boot(), Duration::ZERO),
+        };
+        Ok(Self { heartbeats, pass_through, deaths })
     }
 }
 

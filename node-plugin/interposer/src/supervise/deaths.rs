@@ -1,8 +1,14 @@
 //! The log of deaths, and what follows from it: when to start again, and how carefully. Pure but for the file.
 //!
-//! A death counts if the supervisor caused it, or if no request had completed since the start: then waiting
-//! I/O has not moved, and will not move by itself. After [`COUNTED_MAX`] counted deaths within the window
-//! the masters concerned start without their dependent shadows, so that at least the masters go on (E11).
+//! A death counts if the supervisor caused it, or if a master had not got on since the start, which is to complete
+//! a request or to go round for some seconds: then waiting I/O has not moved, and will not move by itself. After
+//! [`COUNTED_MAX`] counted deaths within the window the masters concerned start without their dependent shadows,
+//! so that at least the masters go on (E11).
+//!
+//! Deaths are counted per master. A thread that panics is a death of its master alone, and always counts: the
+//! process goes on, tells the supervisor by the heartbeat, and starts the master again. A process that dies of a
+//! panic has told whose it was; one that dies without a word is a death of the masters that had just begun to
+//! serve: what had got on was not what it died of.
 //!
 //! A process that ends with an exit code has refused to start, and said why: no kernel support, the state
 //! directory missing. That blames no master, and no shadow is given up for it.
@@ -40,6 +46,8 @@ pub enum Cause {
     Signal(i32),
     /// An exit code other than 0.
     Exit(i32),
+    /// A thread of one master panicked.
+    Panicked,
 }
 
 impl fmt::Display for Cause {
@@ -48,6 +56,7 @@ impl fmt::Display for Cause {
             Self::Hung => f.write_str("hung, and killed by the supervisor"),
             Self::Signal(number) => write!(f, "killed by signal {number}"),
             Self::Exit(code) => write!(f, "exit code {code}"),
+            Self::Panicked => f.write_str("a thread of the master panicked"),
         }
     }
 }
@@ -60,17 +69,22 @@ pub struct Death {
     pub at_ms: u64,
     /// How.
     pub cause: Cause,
-    /// Whose reactors were hung; or, of a process that died by itself, every master that it knew of. Empty:
-    /// it had not come so far.
+    /// Whose reactors were hung, or whose threads panicked; or, of a process that died without a word, the masters
+    /// that it knew of and that had not got on. Empty: it had not come so far.
     pub masters: BTreeSet<Uuid>,
-    /// Whether a request had completed since the start.
+    /// Whether every master had got on since the start.
     pub served: bool,
 }
 
 impl Death {
+    /// A panic of one master's thread.
+    pub fn panic_of(master: Uuid, at_ms: u64) -> Self {
+        Self { at_ms, cause: Cause::Panicked, masters: [master].into(), served: false }
+    }
+
     /// Whether it counts.
     pub fn counts(&self) -> bool {
-        self.cause == Cause::Hung || !self.served
+        matches!(self.cause, Cause::Hung | Cause::Panicked) || !self.served
     }
 }
 
@@ -140,6 +154,15 @@ pub struct Decision {
     pub pass_through: PassThrough,
 }
 
+/// How to start one master again, whose thread has panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MasterDecision {
+    /// Wait so long.
+    pub delay: Duration,
+    /// Whether its dependent shadows are given up, recorded first.
+    pub pass_through: bool,
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeathLog {
@@ -203,26 +226,42 @@ impl DeathLog {
         self.decide(now_ms)
     }
 
-    /// How to start at this moment.
+    /// How to start the process at this moment. A panic did not end it, so it makes no start wait.
     pub fn decide(&self, now_ms: u64) -> Decision {
+        let counted = self.counted(now_ms);
+        let ended = |death: &&Death| death.cause != Cause::Panicked;
+        let last_counts = self.deaths.iter().rfind(ended).is_some_and(Death::counts);
+        // What made progress before it died is worth starting at once.
+        let times = if last_counts { counted.iter().copied().filter(ended).count() } else { 0 };
+        Decision { delay: delay_after(times), pass_through: blamed(&counted) }
+    }
+
+    /// How to start this master at this moment, by the same rules; what became of others does not concern it.
+    pub fn decide_for(&self, master: Uuid, now_ms: u64) -> MasterDecision {
+        let counted = self.counted(now_ms);
+        let times = counted.iter().filter(|death| death.masters.contains(&master)).count();
+        MasterDecision { delay: delay_after(times), pass_through: blamed(&counted).includes(master) }
+    }
+
+    fn counted(&self, now_ms: u64) -> Vec<&Death> {
         let recent = |death: &&Death| death.counts() && now_ms.saturating_sub(death.at_ms) < self.window_ms;
-        let counted: Vec<&Death> = self.deaths.iter().filter(recent).collect();
-        let last_counts = self.deaths.last().is_some_and(Death::counts);
-        let delay = match counted.len() {
-            0 | 1 => Duration::ZERO,
-            // What made progress before it died is worth starting at once.
-            _ if !last_counts => Duration::ZERO,
-            count => {
-                let doublings = u32::try_from(count - 2).unwrap_or(u32::MAX).min(16);
-                (DELAY_FIRST * 2_u32.pow(doublings)).min(DELAY_MAX)
-            }
-        };
-        Decision { delay, pass_through: blamed(&counted) }
+        self.deaths.iter().filter(recent).collect()
     }
 
     /// The deaths, the oldest first.
     pub fn deaths(&self) -> &[Death] {
         &self.deaths
+    }
+}
+
+/// How long to wait after so many deaths in a row without progress.
+fn delay_after(times: usize) -> Duration {
+    match times {
+        0 | 1 => Duration::ZERO,
+        times => {
+            let doublings = u32::try_from(times - 2).unwrap_or(u32::MAX).min(16);
+            (DELAY_FIRST * 2_u32.pow(doublings)).min(DELAY_MAX)
+        }
     }
 }
 
@@ -306,6 +345,37 @@ mod tests {
                 Decision { delay: Duration::from_millis(*delay_ms), pass_through: pass_through.clone() };
             assert_eq!(decisions.last(), Some(&expected), "{name}");
         }
+    }
+
+    #[test]
+    fn a_panic_is_a_death_of_its_master_alone() {
+        let panic = |second: u64, master| Death::panic_of(master, second * 1000);
+        // For A and for B: the wait in ms, and whether their shadows are given up.
+        type Expected = [(u64, bool); 2];
+        let cases: &[(&str, &[Death], Expected)] = &[
+            ("the first", &[panic(0, A)], [(0, false), (0, false)]),
+            ("the second", &[panic(0, A), panic(1, A)], [(100, false), (0, false)]),
+            ("the third", &[panic(0, A), panic(1, A), panic(2, A)], [(200, true), (0, false)]),
+            ("of both", &[panic(0, A), panic(1, B), panic(2, A), panic(3, B)], [(100, false), (100, false)]),
+            ("not in a minute", &[panic(0, A), panic(30, A), panic(60, A)], [(100, false), (0, false)]),
+            ("and hung", &[hung(0, &[A]), panic(1, A), hung(2, &[A, B])], [(200, true), (0, false)]),
+            ("others died", &[early(0, &[B]), early(1, &[B]), panic(2, A)], [(0, false), (100, false)]),
+        ];
+        for (name, deaths, expected) in cases {
+            let mut log = DeathLog::new("boot", HANG_AFTER);
+            let now_ms = deaths.last().unwrap().at_ms;
+            deaths.iter().for_each(|death| drop(log.record(death.clone())));
+            for (master, (delay_ms, pass_through)) in [A, B].into_iter().zip(expected) {
+                let delay = Duration::from_millis(*delay_ms);
+                let expected = MasterDecision { delay, pass_through: *pass_through };
+                assert_eq!(log.decide_for(master, now_ms), expected, "{name}");
+                let process = log.decide(now_ms).pass_through;
+                assert_eq!(process.includes(master), *pass_through, "{name}: a start of the process agrees");
+            }
+        }
+        let mut log = DeathLog::new("boot", HANG_AFTER);
+        (0..3).for_each(|second| drop(log.record(panic(second, A))));
+        assert_eq!(log.decide(3000).delay, Duration::ZERO, "the process did not die of it");
     }
 
     #[test]

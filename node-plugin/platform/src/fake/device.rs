@@ -4,7 +4,7 @@ use crate::error::{ObjectKind, PlatformError};
 use crate::id::{DeviceIdentity, IdentityKind, SetId};
 use crate::platform::Result;
 use crate::status::Role;
-use crate::value::{ByteCount, Detail, DevicePath};
+use crate::value::{ByteCount, Detail, DevicePath, Signature};
 use std::collections::HashMap;
 
 /// A device of the fake's node.
@@ -29,8 +29,8 @@ pub struct FakeDevice {
 pub enum Content {
     /// Nothing that anybody recognises.
     Blank,
-    /// Something that is not Umbra's, in words.
-    Foreign(Detail),
+    /// Something that is not Umbra's.
+    Foreign(Signature),
     /// The state of this set.
     BitmapOf(SetId),
     /// The state of a set, failing its checks, in words.
@@ -107,9 +107,11 @@ impl Devices {
     pub(crate) fn free(&self, path: &DevicePath) -> Result<()> {
         match self.openers.get(path) {
             None => Ok(()),
-            Some(openers) => {
-                Err(PlatformError::HasOpeners { device: path.clone(), openers: openers.clone() })
-            }
+            Some(openers) => Err(PlatformError::HasOpeners {
+                device: path.clone(),
+                presents: "as its name says".into(),
+                openers: openers.clone(),
+            }),
         }
     }
 }

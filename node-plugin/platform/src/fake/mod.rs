@@ -16,7 +16,7 @@ use crate::call::{Direction, Scope};
 use crate::error::PlatformError;
 use crate::id::{MasterId, MasterRef, RequestId, SetId, SetRef};
 use crate::platform::Result;
-use crate::status::{MasterCounters, MasterState, MasterStatus, Role, SetStatus, Status};
+use crate::status::{MasterCounters, MasterState, MasterStatus, Role, SetState, SetStatus, Status};
 use crate::value::{ByteCount, Detail, DevicePath, Label, QueueDepth, UblkId};
 use device::Devices;
 use model::{FakeSet, Phase};
@@ -56,6 +56,7 @@ pub(crate) struct FakeMaster {
     ublk: UblkId,
     queue_depth: QueueDepth,
     counters: MasterCounters,
+    state: MasterState,
 }
 
 impl FakeMaster {
@@ -155,6 +156,18 @@ impl Fake {
         })
     }
 
+    /// The master is in this state from now on; in any but `Serving`, calls on it and its sets are refused.
+    ///
+    /// # Errors
+    /// If there is no such master.
+    pub fn set_master_state(&self, master: &MasterRef, to: MasterState) -> Result<()> {
+        self.change(|state| {
+            let id = state.master(master)?.id;
+            state.masters.get_mut(&id).expect("just found").state = to;
+            Ok(())
+        })
+    }
+
     /// Every running copier copies up to so many chunks; says how many were copied.
     pub fn copy_some(&self, chunks: u64) -> u64 {
         self.change(|state| {
@@ -206,6 +219,24 @@ impl State {
         let attached = self.masters.values().filter(|m| m.attached);
         let mut found = attached.filter(|m| master.matches(m.id, &m.name));
         found.next().ok_or_else(|| PlatformError::no_master(master))
+    }
+
+    /// The master, if calls on it can be answered.
+    fn served(&self, master: &MasterRef) -> Result<&FakeMaster> {
+        let found = self.master(master)?;
+        self.is_served(found.id)?;
+        Ok(found)
+    }
+
+    fn is_served(&self, id: MasterId) -> Result<()> {
+        let master = &self.masters[&id];
+        match (&master.state, master.state.waiting_for()) {
+            (MasterState::Serving, _) => Ok(()),
+            (_, Some(wait)) => Err(PlatformError::blocked(MasterRef::Name(master.name.clone()), wait)),
+            (other, None) => Err(PlatformError::Stopping {
+                cause: format!("master {} is {}", master.name, other.word()).into(),
+            }),
+        }
     }
 
     fn set(&self, set: &SetRef) -> Result<&FakeSet> {
@@ -284,7 +315,11 @@ impl State {
 
     fn set_status(&self, set: &FakeSet) -> SetStatus {
         let master = &self.masters[&set.master];
-        set.status(&master.name, &master.device)
+        let status = set.status(&master.name, &master.device);
+        match master.state.waiting_for() {
+            Some(wait) => SetStatus { state: SetState::Blocked(wait.clone()), ..status },
+            None => status,
+        }
     }
 
     fn master_status(&self, master: &FakeMaster) -> MasterStatus {
@@ -293,7 +328,7 @@ impl State {
         MasterStatus {
             id: master.id,
             name: master.name.clone(),
-            state: MasterState::Serving,
+            state: master.state.clone(),
             device: master.device.clone(),
             identity: self.devices.identity(&master.device),
             presented: master.presented(),

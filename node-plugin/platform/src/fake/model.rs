@@ -1,6 +1,6 @@
 //! One set of the fake: four bits per chunk and what they may do, by the engine's state tables.
 
-use crate::call::{CopyKind, Direction, EnableSet, SetEpoch};
+use crate::call::{AcceptedImages, CopyKind, Direction, EnableSet, SetEpoch};
 use crate::error::PlatformError;
 use crate::id::{CutId, Epoch, MasterId, SetId, SetName, SetRef};
 use crate::platform::Result;
@@ -57,8 +57,8 @@ pub(crate) struct FakeSet {
 }
 
 impl FakeSet {
-    pub(crate) fn new(call: &EnableSet, master: MasterId, size: ByteCount) -> Self {
-        let count = usize::try_from(call.chunk.chunks_of(size)).expect("the fake is for small masters");
+    pub(crate) fn new(call: &EnableSet, chunk: ChunkSize, master: MasterId, size: ByteCount) -> Self {
+        let count = usize::try_from(chunk.chunks_of(size)).expect("the fake is for small masters");
         let mut set = Self {
             id: SetId::random(),
             name: call.name.clone(),
@@ -72,7 +72,7 @@ impl FakeSet {
             phase: Phase::Idle,
             limits: CopyLimits::default(),
             flags: SetFlags { protected: call.protected, ..SetFlags::default() },
-            chunk: call.chunk,
+            chunk,
             deadlines: call.deadlines,
             unrecordable: call.unrecordable,
             size,
@@ -142,6 +142,24 @@ impl FakeSet {
             *bits = Bits { lost: true, ..Bits::default() };
         }
         self.settle();
+    }
+
+    /// The master was written past the set, and that was accepted.
+    pub(crate) fn written_outside(&mut self, images: AcceptedImages) {
+        match images {
+            AcceptedImages::Lost => {
+                self.phase = Phase::GivenUp { reason: "its master was written outside Umbra".into() };
+            }
+            AcceptedImages::Changed => {
+                for bits in &mut self.chunks {
+                    bits.differs = true;
+                    // What would still have been read from the master is nowhere any more.
+                    bits.lost |= bits.pending || (self.mode == Mode::Dependent && !bits.held);
+                    bits.pending = false;
+                }
+                self.settle();
+            }
+        }
     }
 
     /// The copier takes the first pending chunks; says which bytes it copied.
@@ -339,6 +357,7 @@ impl FakeSet {
             unrecordable: self.unrecordable,
             waits: Waits::default(),
             flags: self.flags,
+            stalled: None,
         }
     }
 }

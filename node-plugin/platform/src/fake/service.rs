@@ -4,16 +4,16 @@ use super::device::Content;
 use super::model::{FakeSet, presented};
 use super::{Fake, FakeMaster, State};
 use crate::call::{
-    Abort, AttachMaster, AttachedMaster, Cadence, Copied, CopyKind, CopySets, DetachMaster, Direction,
-    DisableSet, EnableSet, EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, SetTarget, Wait,
-    Watch,
+    Abort, AcceptMaster, AttachMaster, AttachedMaster, Cadence, Copied, CopyKind, CopySets, DetachMaster,
+    Direction, DisableSet, EnableSet, EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits,
+    SetTarget, Wait, Watch,
 };
 use crate::error::{ObjectKind, PlatformError};
 use crate::id::{CutId, MasterId, RequestId, SetId};
 use crate::map::ChunkMap;
 use crate::platform::{Platform, Result, StatusStream};
-use crate::status::{Listing, MasterCounters, MasterEntry, Role, SetStatus, Status};
-use crate::value::{ByteCount, DevicePath, UblkId};
+use crate::status::{Listing, MasterCounters, MasterEntry, MasterState, Role, SetStatus, Status};
+use crate::value::{ByteCount, ChunkSize, DevicePath, Signatures, UblkId};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
@@ -73,6 +73,7 @@ macro_rules! expect_answer {
 impl State {
     fn target(&self, target: &SetTarget) -> Result<SetId> {
         let set = self.set(&target.set)?;
+        self.is_served(set.master)?;
         match target.expected_epoch {
             Some(expected) if expected != set.epoch => {
                 Err(PlatformError::StaleEpoch { set: target.set.clone(), expected, actual: set.epoch })
@@ -139,13 +140,28 @@ impl State {
             ublk: call.ublk.unwrap_or(next),
             queue_depth: call.queue_depth,
             counters: MasterCounters::default(),
+            state: MasterState::Serving,
         };
         self.masters.insert(id, master);
         Ok(Answer::Attached(AttachedMaster { id, device: presented(id) }))
     }
 
+    fn accept(&mut self, call: &AcceptMaster) -> Result<Answer> {
+        let master = self.master(&call.master)?;
+        if !matches!(master.state, MasterState::Quarantined(_)) {
+            let problem = format!("{} was not written while nobody watched it", call.master).into();
+            return Err(PlatformError::BadArgument { argument: "master".into(), problem });
+        }
+        let id = master.id;
+        self.masters.get_mut(&id).expect("just found").state = MasterState::Serving;
+        for set in self.sets.values_mut().filter(|set| set.master == id) {
+            set.written_outside(call.images);
+        }
+        Ok(Answer::Done)
+    }
+
     fn detach(&mut self, call: &DetachMaster) -> Result<Answer> {
-        let id = self.master(&call.master)?.id;
+        let id = self.served(&call.master)?.id;
         self.devices.free(&presented(id))?;
         for set in self.sets_of(id) {
             self.devices.free(&set.presented())?;
@@ -158,7 +174,7 @@ impl State {
     }
 
     fn check_enable(&self, call: &EnableSet) -> Result<MasterId> {
-        let master = self.master(&call.master)?;
+        let master = self.served(&call.master)?;
         self.no_restore(master.id, None)?;
         if self
             .sets
@@ -178,11 +194,35 @@ impl State {
         }
         self.unused(&call.shadow)?;
         self.unused(&call.bitmap)?;
-        self.check_sizes(call, &master.device)?;
+        self.check_sizes(call, self.chunk(call, master.id)?, &master.device)?;
+        self.may_be_wiped(call, &call.shadow, Role::Shadow)?;
+        self.may_be_wiped(call, &call.bitmap, Role::Bitmap)?;
         Ok(master.id)
     }
 
-    fn check_sizes(&self, call: &EnableSet, master: &DevicePath) -> Result<()> {
+    /// The chunk size of the master's other sets; for the first, what was asked for.
+    fn chunk(&self, call: &EnableSet, master: MasterId) -> Result<ChunkSize> {
+        match (self.sets_of(master).next().map(|set| set.chunk), call.chunk) {
+            (Some(has), Some(asked)) if has != asked => {
+                Err(PlatformError::ChunkSizeFixed { master: call.master.clone(), asked, has })
+            }
+            (Some(has), _) => Ok(has),
+            (None, asked) => Ok(asked.unwrap_or_default()),
+        }
+    }
+
+    /// What is on the device may be overwritten.
+    fn may_be_wiped(&self, call: &EnableSet, device: &DevicePath, role: Role) -> Result<()> {
+        match self.devices.get(device).map(|found| &found.content) {
+            Some(Content::Foreign(found)) if !call.wipe.cover(std::slice::from_ref(found)) => {
+                let signatures = Signatures::new(vec![found.clone()]).expect("one");
+                Err(PlatformError::HasSignature { device: device.clone(), role, signatures })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_sizes(&self, call: &EnableSet, chunk: ChunkSize, master: &DevicePath) -> Result<()> {
         let shadow = self.devices.usable(&call.shadow, Role::Shadow)?;
         let bitmap = self.devices.usable(&call.bitmap, Role::Bitmap)?;
         let master = self.devices.get(master).expect("attached masters have a device");
@@ -194,7 +234,7 @@ impl State {
             let (block, allowed) = (shadow.block, master.block);
             return Err(PlatformError::BlockSizeMismatch { device: call.shadow.clone(), block, allowed });
         }
-        let needed = bitmap_bytes(call.chunk.chunks_of(master.size));
+        let needed = bitmap_bytes(chunk.chunks_of(master.size));
         if bitmap.size < needed {
             return Err(PlatformError::BitmapTooSmall {
                 bitmap: call.bitmap.clone(),
@@ -203,10 +243,7 @@ impl State {
             });
         }
         match &bitmap.content {
-            Content::Blank => Ok(()),
-            Content::Foreign(found) => {
-                Err(PlatformError::BitmapForeign { bitmap: call.bitmap.clone(), found: found.clone() })
-            }
+            Content::Blank | Content::Foreign(_) => Ok(()),
             Content::BitmapOf(set) => {
                 let found = format!("the state of set {set}").into();
                 Err(PlatformError::BitmapForeign { bitmap: call.bitmap.clone(), found })
@@ -221,7 +258,7 @@ impl State {
         let master = self.check_enable(call)?;
         let size =
             self.devices.get(&self.masters[&master].device).expect("attached masters have a device").size;
-        let set = FakeSet::new(call, master, size);
+        let set = FakeSet::new(call, self.chunk(call, master)?, master, size);
         let answer =
             EnabledSet { id: set.id, shadow_device: set.presented(), cut: set.cut, epoch: set.epoch };
         self.devices.set_content(&call.bitmap, Content::BitmapOf(set.id));
@@ -293,6 +330,7 @@ impl State {
 
     fn map(&self, call: &MapQuery) -> Result<ChunkMap> {
         let set = self.set(&call.set)?;
+        self.is_served(set.master)?;
         let index = |at: u64| usize::try_from(at).expect("the fake is for small masters");
         let runs = ChunkMap::runs(set.count(), call.columns);
         let columns = runs.map(|run| set.counts(index(run.start)..index(run.end))).collect();
@@ -303,6 +341,10 @@ impl State {
 impl Platform for Fake {
     async fn attach_master(&self, call: AttachMaster) -> Result<AttachedMaster> {
         expect_answer!(self.once(call.request, &call, |state| state.attach(&call)).await, Attached)
+    }
+
+    async fn accept_master(&self, call: AcceptMaster) -> Result<()> {
+        self.once(call.request, &call, |state| state.accept(&call)).await.map(drop)
     }
 
     async fn detach_master(&self, call: DetachMaster) -> Result<()> {
@@ -338,6 +380,7 @@ impl Platform for Fake {
                 {
                     let state = self.lock();
                     let set = state.set(&call.set)?;
+                    state.is_served(set.master)?;
                     if !set.is_running() {
                         return Ok(state.set_status(set));
                     }

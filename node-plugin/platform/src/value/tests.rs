@@ -83,15 +83,23 @@ fn wall_times_are_rfc_3339() {
         (951_782_400_000, "2000-02-29T00:00:00.000Z"),
         (1_001_059_200_250, "2001-09-21T08:00:00.250Z"),
         (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
-        (u64::MAX, "9999-12-31T23:59:59.999Z"),
+        (253_402_207_200_999, "9999-12-30T22:00:00.999Z"),
     ];
     for (millis, text) in known {
         assert_eq!(WallTime::from_unix_millis(millis).to_string(), text);
         assert_eq!(text.parse(), Ok(WallTime::from_unix_millis(millis)));
     }
-    for bad in
-        ["", "2001-09-21", "2001-02-29T00:00:00.000Z", "2001-09-21T24:00:00.000Z", "2001-09-21 08:00:00.250Z"]
-    {
+    assert_eq!(WallTime::from_unix_millis(u64::MAX).to_string(), "9999-12-30T22:00:00.999Z");
+    for bad in [
+        "",
+        "2001-09-21T08:00:00.25Z",
+        "2001-09-21T10:00:00.250+02:00",
+        "1969-12-31T23:59:59.999Z",
+        "2001-09-21",
+        "2001-02-29T00:00:00.000Z",
+        "2001-09-21T24:00:00.000Z",
+        "2001-09-21 08:00:00.250Z",
+    ] {
         bad.parse::<WallTime>().expect_err(bad);
     }
 }
@@ -112,6 +120,24 @@ fn references_are_uuids_or_names() {
     for bad in ["", "wwid:", "foo:1", "serial", "serial: x"] {
         bad.parse::<DeviceIdentity>().expect_err(bad);
     }
+}
+
+#[test]
+fn signatures_can_be_repeated_in_a_shell() {
+    for good in ["ext4:1b4e28ba-2fa1", "dos:0x1234", "LVM2_member:a:b"] {
+        assert_eq!(good.parse::<Signature>().expect(good).to_string(), good);
+    }
+    for bad in ["", "ext4", "ext4:", ":x", "a b:c", "a:$(reboot)", "a:'"] {
+        bad.parse::<Signature>().expect_err(bad);
+    }
+    assert_eq!(Signature::new("ext4", "ab cd;ef").as_str(), "ext4:ab_cd_ef");
+    let odd = Signature::new("", &"ä".repeat(500));
+    assert_eq!(odd.as_str().parse(), Ok(odd.clone()));
+    assert_eq!(
+        "b:1 a:1 b:1".parse::<Signatures>().expect("two").flags(),
+        "--wipe-signature a:1 --wipe-signature b:1"
+    );
+    "".parse::<Signatures>().expect_err("none");
 }
 
 proptest! {

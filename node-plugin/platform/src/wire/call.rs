@@ -2,9 +2,9 @@
 
 use super::{BadField, InField, pb, read, read_enum, read_opt};
 use crate::call::{
-    Abort, AttachMaster, AttachedMaster, Cadence, Copied, CopySets, DetachMaster, DisableSet, EnableSet,
-    EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, SetEpoch, SetTarget, SetTargets, Wait,
-    Watch,
+    Abort, AcceptMaster, AttachMaster, AttachedMaster, Cadence, Copied, CopySets, DetachMaster, DisableSet,
+    EnableSet, EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, SetEpoch, SetTarget, SetTargets,
+    Wait, Watch, WipeSignatures,
 };
 use crate::id::{Epoch, SetName};
 use crate::map::ChunkMap;
@@ -144,6 +144,27 @@ impl TryFrom<pb::AttachMasterResponse> for AttachedMaster {
     }
 }
 
+impl From<AcceptMaster> for pb::AcceptMasterRequest {
+    fn from(call: AcceptMaster) -> Self {
+        Self {
+            request_id: call.request.to_string(),
+            master: call.master.into(),
+            images: pb::AcceptedImages::from(call.images).into(),
+        }
+    }
+}
+
+impl TryFrom<pb::AcceptMasterRequest> for AcceptMaster {
+    type Error = BadField;
+    fn try_from(call: pb::AcceptMasterRequest) -> Result<Self, BadField> {
+        Ok(Self {
+            request: read(&call.request_id, "request_id")?,
+            master: read(&call.master, "master")?,
+            images: read_enum::<pb::AcceptedImages, _>(call.images, "images")?,
+        })
+    }
+}
+
 impl From<DetachMaster> for pb::DetachMasterRequest {
     fn from(call: DetachMaster) -> Self {
         Self { request_id: call.request.to_string(), master: call.master.into() }
@@ -161,16 +182,17 @@ impl From<EnableSet> for pb::EnableSetRequest {
     fn from(call: EnableSet) -> Self {
         Self {
             request_id: call.request.to_string(),
-            expected_epoch: call.expected_epoch.map(|e| e.0),
+            expected_epoch: None,
             master: call.master.into(),
             name: Some(call.name.into()),
             mode: pb::Mode::from(call.mode).into(),
             shadow: call.shadow.into(),
             bitmap: call.bitmap.into(),
-            chunk_bytes: call.chunk.bytes(),
+            chunk_bytes: call.chunk.map_or(0, ChunkSize::bytes),
             deadlines: Some(call.deadlines.into()),
             unrecordable: Some(call.unrecordable.into()),
             protected: call.protected,
+            wipe_signatures: call.wipe.as_slice().iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -178,18 +200,25 @@ impl From<EnableSet> for pb::EnableSetRequest {
 impl TryFrom<pb::EnableSetRequest> for EnableSet {
     type Error = BadField;
     fn try_from(call: pb::EnableSetRequest) -> Result<Self, BadField> {
+        if call.expected_epoch.is_some() {
+            let problem = "an enable makes a new set, which has no epoch yet; leave it out".into();
+            return Err(BadField { field: "expected_epoch", problem });
+        }
+        let chunk = Some(call.chunk_bytes).filter(|bytes| *bytes > 0).map(ChunkSize::new);
+        let wipe: Result<Vec<_>, _> =
+            call.wipe_signatures.iter().map(|text| read(text, "wipe_signatures")).collect();
         Ok(Self {
             request: read(&call.request_id, "request_id")?,
-            expected_epoch: call.expected_epoch.map(Epoch),
             master: read(&call.master, "master")?,
             name: call.name.within("name")?.try_into()?,
             mode: read_enum::<pb::Mode, _>(call.mode, "mode")?,
             shadow: read(&call.shadow, "shadow")?,
             bitmap: read(&call.bitmap, "bitmap")?,
-            chunk: ChunkSize::new(call.chunk_bytes).within("chunk_bytes")?,
+            chunk: chunk.transpose().within("chunk_bytes")?,
             deadlines: call.deadlines.within("deadlines")?.try_into()?,
             unrecordable: call.unrecordable.within("unrecordable")?.try_into()?,
             protected: call.protected,
+            wipe: WipeSignatures::new(wipe?).within("wipe_signatures")?,
         })
     }
 }

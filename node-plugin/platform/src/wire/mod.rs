@@ -8,8 +8,8 @@ pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 
-use crate::status::{Mode, Role, UnrecordablePolicy};
-use crate::{call::CopyKind, call::Direction, value::InvalidValue};
+use crate::status::{Mode, Role, UnrecordablePolicy, WaitReason};
+use crate::{call::AcceptedImages, call::CopyKind, call::Direction, value::InvalidValue};
 use std::str::FromStr;
 
 /// What the build made of the proto file.
@@ -99,6 +99,20 @@ enum_table!(Role, "role", Master, Shadow, Bitmap);
 enum_table!(Direction, "direction", ToShadow, ToMaster);
 enum_table!(CopyKind, "kind", Full, Update);
 enum_table!(UnrecordablePolicy, "policy", Block, FailWrite);
+enum_table!(AcceptedImages, "images", Lost, Changed);
+enum_table!(
+    WaitReason,
+    "reason",
+    NotThere,
+    InUse,
+    Foreign,
+    IoError,
+    Hung,
+    Shrunk,
+    Recovering,
+    Claiming,
+    WrittenOutside
+);
 
 /// Reads an enum field: the number must be one that this build knows, and not 0.
 pub(crate) fn read_enum<W, D>(number: i32, field: &'static str) -> Result<D, BadField>

@@ -4,7 +4,7 @@ use super::{BadField, InField, pb, read, read_enum};
 use crate::id::Epoch;
 use crate::status::{
     ChunkCounts, LastCut, Listing, MasterCounters, MasterEntry, MasterState, MasterStatus, Progress,
-    SetEntry, SetFlags, SetPaths, SetState, SetStatus, Status, Waits,
+    SetEntry, SetFlags, SetPaths, SetState, SetStatus, Status, WaitingFor, Waits,
 };
 use crate::time::{Millis, WallTime};
 use crate::value::{ByteCount, ChunkSize, QueueDepth, UblkId};
@@ -37,6 +37,27 @@ impl TryFrom<pb::Progress> for Progress {
     }
 }
 
+impl From<WaitingFor> for pb::WaitingFor {
+    fn from(wait: WaitingFor) -> Self {
+        Self {
+            reason: pb::WaitReason::from(wait.reason).into(),
+            what: wait.what.into(),
+            since_unix_ms: wait.since.unix_millis(),
+        }
+    }
+}
+
+impl TryFrom<pb::WaitingFor> for WaitingFor {
+    type Error = BadField;
+    fn try_from(wait: pb::WaitingFor) -> Result<Self, BadField> {
+        Ok(Self {
+            reason: read_enum::<pb::WaitReason, _>(wait.reason, "waiting_for.reason")?,
+            what: wait.what.into(),
+            since: WallTime::from_unix_millis(wait.since_unix_ms),
+        })
+    }
+}
+
 impl From<SetState> for pb::SetState {
     fn from(state: SetState) -> Self {
         use pb::set_state::{GivenUp, Idle, Offline, State};
@@ -52,6 +73,7 @@ impl From<SetState> for pb::SetState {
                 since: since.0,
             }),
             SetState::GivenUp { reason } => State::GivenUp(GivenUp { reason: reason.into() }),
+            SetState::Blocked(wait) => State::Blocked(wait.into()),
         };
         Self { state: Some(state) }
     }
@@ -73,6 +95,7 @@ impl TryFrom<pb::SetState> for SetState {
                 since: Epoch(offline.since),
             },
             State::GivenUp(given_up) => Self::GivenUp { reason: given_up.reason.into() },
+            State::Blocked(wait) => Self::Blocked(wait.try_into()?),
         })
     }
 }
@@ -153,6 +176,7 @@ impl From<SetStatus> for pb::SetStatus {
             unrecordable: Some(set.unrecordable.into()),
             waits: Some(set.waits.into()),
             flags: Some(set.flags.into()),
+            stalled: set.stalled.map(Into::into),
         }
     }
 }
@@ -178,17 +202,22 @@ impl TryFrom<pb::SetStatus> for SetStatus {
             unrecordable: set.unrecordable.within("unrecordable")?.try_into()?,
             waits: set.waits.within("waits")?.into(),
             flags: set.flags.within("flags")?.into(),
+            stalled: set.stalled.map(TryInto::try_into).transpose()?,
         })
     }
 }
 
 impl From<MasterState> for pb::MasterState {
     fn from(state: MasterState) -> Self {
-        use pb::master_state::{Blocked, Offline, Serving, State};
+        use pb::master_state::{Detaching, Failed, Serving, State};
         let state = match state {
             MasterState::Serving => State::Serving(Serving {}),
-            MasterState::Blocked { reason } => State::Blocked(Blocked { reason: reason.into() }),
-            MasterState::Offline { reason } => State::Offline(Offline { reason: reason.into() }),
+            MasterState::Claiming(wait) => State::Claiming(wait.into()),
+            MasterState::Recovering(wait) => State::Recovering(wait.into()),
+            MasterState::Blocked(wait) => State::Blocked(wait.into()),
+            MasterState::Failed { reason } => State::Failed(Failed { reason: reason.into() }),
+            MasterState::Detaching => State::Detaching(Detaching {}),
+            MasterState::Quarantined(wait) => State::Quarantined(wait.into()),
         };
         Self { state: Some(state) }
     }
@@ -200,8 +229,12 @@ impl TryFrom<pb::MasterState> for MasterState {
         use pb::master_state::State;
         Ok(match state.state.within("state")? {
             State::Serving(_) => Self::Serving,
-            State::Blocked(blocked) => Self::Blocked { reason: blocked.reason.into() },
-            State::Offline(offline) => Self::Offline { reason: offline.reason.into() },
+            State::Claiming(wait) => Self::Claiming(wait.try_into()?),
+            State::Recovering(wait) => Self::Recovering(wait.try_into()?),
+            State::Blocked(wait) => Self::Blocked(wait.try_into()?),
+            State::Failed(failed) => Self::Failed { reason: failed.reason.into() },
+            State::Detaching(_) => Self::Detaching,
+            State::Quarantined(wait) => Self::Quarantined(wait.try_into()?),
         })
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{BadField, pb};
 use crate::call::{
-    AttachMaster, Cadence, CopyKind, CopySets, Direction, EnableSet, MapQuery, ResetDone, Scope,
-    SetCopyLimits, SetTarget, SetTargets, Watch,
+    AcceptMaster, AcceptedImages, AttachMaster, Cadence, CopyKind, CopySets, Direction, EnableSet, MapQuery,
+    ResetDone, Scope, SetCopyLimits, SetTarget, SetTargets, Watch, WipeSignatures,
 };
 use crate::id::{CutId, DeviceIdentity, Epoch, IdentityKind, MasterId, RequestId, SetId, SetName, SetRef};
 use crate::map::ChunkMap;
@@ -66,6 +66,24 @@ fn progress() -> impl Strategy<Value = Progress> {
         .prop_map(|(a, b, speed)| Progress::new(a.min(b), a.max(b), speed).expect("ordered"))
 }
 
+fn waiting_for() -> impl Strategy<Value = WaitingFor> {
+    (prop::sample::select(WaitReason::ALL), detail(), 0_u64..1 << 47).prop_map(|(reason, what, since)| {
+        WaitingFor { reason, what, since: WallTime::from_unix_millis(since) }
+    })
+}
+
+fn master_state() -> impl Strategy<Value = MasterState> {
+    prop_oneof![
+        Just(MasterState::Serving),
+        Just(MasterState::Detaching),
+        waiting_for().prop_map(MasterState::Claiming),
+        waiting_for().prop_map(MasterState::Recovering),
+        waiting_for().prop_map(MasterState::Blocked),
+        waiting_for().prop_map(MasterState::Quarantined),
+        detail().prop_map(|reason| MasterState::Failed { reason }),
+    ]
+}
+
 fn state() -> impl Strategy<Value = SetState> {
     let role = prop_oneof![Just(Role::Master), Just(Role::Shadow), Just(Role::Bitmap)];
     prop_oneof![
@@ -80,6 +98,7 @@ fn state() -> impl Strategy<Value = SetState> {
             since: Epoch(since)
         }),
         detail().prop_map(|reason| SetState::GivenUp { reason }),
+        waiting_for().prop_map(SetState::Blocked),
     ]
 }
 
@@ -107,7 +126,7 @@ prop_compose! {
         (independent, state, epoch, cut) in (any::<bool>(), state(), any::<u64>(), of((uuid(), 0_u64..1 << 47))),
         (chunk, chunks, shadow_device, paths) in (chunk(), counts(), path(), (path(), path(), path())),
         (limits, shadow, bitmap, unrecordable) in (limits(), deadline(), deadline(), unrecordable()),
-        (waits, [shadow_written, recovered, protected]) in (waits(), any::<[bool; 3]>()),
+        (waits, [shadow_written, recovered, protected], stalled) in (waits(), any::<[bool; 3]>(), of(waiting_for())),
     ) -> SetStatus {
         SetStatus {
             id: SetId(id),
@@ -127,26 +146,23 @@ prop_compose! {
             unrecordable,
             waits,
             flags: SetFlags { shadow_written, recovered, protected },
+            stalled,
         }
     }
 }
 
 prop_compose! {
     fn master_status()(
-        (id, name, state, device) in (uuid(), label(), of((any::<bool>(), detail())), path()),
+        (id, name, state, device) in (uuid(), label(), master_state(), path()),
         (serial, presented, size, block) in ("[A-Z0-9]{1,20}", path(), any::<u64>(), any::<u64>()),
-        (ublk, depth, sets) in (of(0_u64..1 << 20), 1_u64..=4096, prop::collection::vec(uuid(), 0..4)),
+        (ublk, depth, sets) in (of(0_u64..1 << 20), 1_u64..=128, prop::collection::vec(uuid(), 0..4)),
         (n, waits) in (any::<[u64; 9]>(), waits()),
     ) -> MasterStatus {
         let [reads, writes, flushes, discards, first_writes, copies, records, last_drain_ms, last_gate_ms] = n;
         MasterStatus {
             id: MasterId(id),
             name,
-            state: match state {
-                None => MasterState::Serving,
-                Some((true, reason)) => MasterState::Blocked { reason },
-                Some((false, reason)) => MasterState::Offline { reason },
-            },
+            state,
             device,
             identity: DeviceIdentity::new(IdentityKind::Serial, &serial).expect("valid"),
             presented,
@@ -195,13 +211,13 @@ proptest! {
 
     #[test]
     fn enables_come_back(
-        (request, expected, master, name) in (uuid(), of(any::<u64>()), label(), set_name()),
-        (shadow, bitmap, chunk, unrecordable) in (path(), path(), chunk(), unrecordable()),
+        (request, master, name) in (uuid(), label(), set_name()),
+        (shadow, bitmap, chunk, unrecordable) in (path(), path(), of(chunk()), unrecordable()),
         (limit, protected) in (deadline(), any::<bool>()),
+        wipe in prop::collection::vec("[a-z0-9_]{1,20}:[A-Za-z0-9._-]{1,40}", 0..4),
     ) {
         let call = EnableSet {
             request: RequestId(request),
-            expected_epoch: expected.map(Epoch),
             master: crate::id::MasterRef::Name(master),
             name,
             mode: Mode::Dependent,
@@ -211,6 +227,7 @@ proptest! {
             deadlines: Deadlines { shadow: limit, bitmap: IoDeadline::default() },
             unrecordable,
             protected,
+            wipe: WipeSignatures::new(wipe.iter().map(|text| text.parse().expect("valid")).collect()).expect("few"),
         };
         prop_assert_eq!(through::<_, pb::EnableSetRequest>(call.clone()), call);
     }
@@ -278,6 +295,10 @@ fn other_calls_come_back() {
             assert_eq!(through::<_, pb::WatchRequest>(call.clone()), call);
         }
     }
+    for images in [AcceptedImages::Lost, AcceptedImages::Changed] {
+        let call = AcceptMaster { request: RequestId::random(), master: "m".parse().expect("valid"), images };
+        assert_eq!(through::<_, pb::AcceptMasterRequest>(call.clone()), call);
+    }
     let map = MapQuery { set: "s".parse().expect("valid"), columns: Columns::default() };
     assert_eq!(through::<_, pb::MapRequest>(map.clone()), map);
     for done in [ResetDone::NotNeeded, ResetDone::Cut { cut: CutId::random(), epoch: Epoch(3) }] {
@@ -299,6 +320,17 @@ fn bad_fields_are_named() {
     let mut twice = good();
     twice.sets.push(twice.sets[0].clone());
     assert_eq!(field(twice), "sets");
+    // What an argument cannot do is refused, not passed over.
+    let enable = pb::EnableSetRequest { expected_epoch: Some(1), ..pb::EnableSetRequest::default() };
+    assert_eq!(EnableSet::try_from(enable).expect_err("no epoch yet").field, "expected_epoch");
+    let deep = pb::AttachMasterRequest {
+        request_id: good().request_id,
+        device: "/dev/sda".into(),
+        name: "pg".into(),
+        queue_depth: 4096,
+        ..pb::AttachMasterRequest::default()
+    };
+    assert_eq!(AttachMaster::try_from(deep).expect_err("more than 128").field, "queue_depth");
     let map = pb::MapRequest { set: "s".into(), columns: 0 };
     assert_eq!(MapQuery::try_from(map).expect_err("bad").field, "columns");
     let counts = pb::ChunkCounts { total: 1, held: 2, pending: 0, lost: 0, differs: 0 };

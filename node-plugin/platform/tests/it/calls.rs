@@ -3,14 +3,17 @@
 use crate::node::{Node, attach, copy, enable, set, target};
 use tokio_stream::StreamExt;
 use umbra_platform::call::{
-    Abort, Cadence, CopyKind, CopySets, DetachMaster, Direction, DisableSet, MapQuery, Reset, ResetDone,
-    Scope, SetCopyLimits, SetTarget, SetTargets, Wait, Watch,
+    Abort, AcceptMaster, AcceptedImages, Cadence, CopyKind, CopySets, DetachMaster, Direction, DisableSet,
+    EnableSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, SetTarget, SetTargets, Wait, Watch,
+    WipeSignatures,
 };
 use umbra_platform::fake::{Content, FakeDevice};
-use umbra_platform::id::{CutId, Epoch, RequestId};
-use umbra_platform::status::{CopyLimits, Mode, Role, SetState, SetStatus};
-use umbra_platform::time::Millis;
-use umbra_platform::value::{ByteCount, ByteRate, ChunkSize, Columns, InFlight};
+use umbra_platform::id::{CutId, Epoch, MasterRef, RequestId};
+use umbra_platform::status::{
+    CopyLimits, MasterState, Mode, Role, SetState, SetStatus, WaitReason, WaitingFor,
+};
+use umbra_platform::time::{Millis, WallTime};
+use umbra_platform::value::{ByteCount, ByteRate, ChunkSize, Columns, InFlight, Signature};
 use umbra_platform::{ClientError, PlatformError};
 
 const CHUNK: u64 = 64 << 10;
@@ -276,7 +279,7 @@ async fn bad_volumes_of_a_set_are_refused_by_name() {
     fake.add_device("/dev/native4k", FakeDevice { block: ByteCount(4096), ..disk(1 << 20) });
     fake.add_device(
         "/dev/ext4",
-        FakeDevice { content: Content::Foreign("an ext4 file system".into()), ..disk(1 << 25) },
+        FakeDevice { content: Content::Foreign("ext4:77-1".parse().expect("a signature")), ..disk(1 << 25) },
     );
     fake.add_device(
         "/dev/rotten",
@@ -290,7 +293,7 @@ async fn bad_volumes_of_a_set_are_refused_by_name() {
     assert_eq!(enabled("/dev/small", "/dev/bitmap2").await, "SHADOW_TOO_SMALL");
     assert_eq!(enabled("/dev/native4k", "/dev/bitmap2").await, "BLOCK_SIZE_MISMATCH");
     assert_eq!(enabled("/dev/shadow2", "/dev/small").await, "BITMAP_TOO_SMALL");
-    assert_eq!(enabled("/dev/shadow2", "/dev/ext4").await, "BITMAP_FOREIGN");
+    assert_eq!(enabled("/dev/shadow2", "/dev/ext4").await, "HAS_SIGNATURE");
     assert_eq!(enabled("/dev/shadow2", "/dev/rotten").await, "BITMAP_DAMAGED");
     assert_eq!(enabled("/dev/shadow2", "/dev/shadow2").await, "SAME_DEVICE");
     assert_eq!(enabled("/dev/master", "/dev/bitmap2").await, "SAME_DEVICE");
@@ -298,8 +301,95 @@ async fn bad_volumes_of_a_set_are_refused_by_name() {
     assert_eq!(reason(node.client.enable_set(enable("pg-1", Mode::Dependent)).await), "ALREADY_EXISTS");
     let mut nowhere = enable("x", Mode::Dependent);
     nowhere.master = "nobody".parse().expect("a name");
-    nowhere.chunk = ChunkSize::new(4096).expect("in bounds");
+    nowhere.chunk = Some(ChunkSize::new(4096).expect("in bounds"));
     assert_eq!(reason(node.client.enable_set(nowhere).await), "NOT_FOUND");
+    node.stop().await;
+}
+
+/// A master that is not served is there all the same: an operator that reads NOT_FOUND would make it anew.
+#[tokio::test]
+async fn a_master_that_waits_is_listed_and_its_calls_say_for_what() {
+    let (node, _enabled) = Node::with_set(Mode::Dependent).await;
+    let master: MasterRef = "pg".parse().expect("a name");
+    let wait = WaitingFor {
+        reason: WaitReason::NotThere,
+        what: "shadow /dev/shadow of set pg-1 is not there".into(),
+        since: WallTime::from_unix_millis(1_001_059_200_250),
+    };
+    node.fake.set_master_state(&master, MasterState::Blocked(wait.clone())).expect("a master");
+    let status = node.client.status(Scope::Set(set("pg-1"))).await.expect("a status");
+    assert_eq!(status.masters[0].state, MasterState::Blocked(wait.clone()));
+    assert_eq!(status.sets[0].state, SetState::Blocked(wait.clone()));
+    assert_eq!((status.sets[0].epoch, status.sets[0].state.word()), (Epoch(1), "blocked"));
+    let listing = node.client.list().await.expect("a list");
+    assert_eq!((listing.masters.len(), listing.sets.len()), (1, 1));
+    let blocked = PlatformError::blocked(master.clone(), &wait);
+    let refused = node.client.copy(copy("pg-1", Direction::ToShadow, CopyKind::Update)).await;
+    assert_eq!(refused, Err(ClientError::Refused(blocked)));
+    let query = MapQuery { set: set("pg-1"), columns: Columns::default() };
+    assert_eq!(reason(node.client.map(query).await), "BLOCKED");
+    let waiting = Wait { set: set("pg-1"), timeout: Millis::from_secs(60) };
+    assert_eq!(reason(node.client.wait(waiting).await), "BLOCKED");
+    assert_eq!(reason(node.client.disable_set(disable("pg-1")).await), "BLOCKED");
+    assert_eq!(reason(node.client.disable_set(disable("pg-9")).await), "NOT_FOUND");
+    node.fake.set_master_state(&master, MasterState::Serving).expect("a master");
+    node.client.copy(copy("pg-1", Direction::ToShadow, CopyKind::Update)).await.expect("served again");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_master_that_was_written_outside_is_served_once_that_is_accepted() {
+    let (node, _enabled) = Node::with_set(Mode::Dependent).await;
+    let master: MasterRef = "pg".parse().expect("a name");
+    let accept = |images| AcceptMaster { request: RequestId::random(), master: master.clone(), images };
+    assert_eq!(reason(node.client.accept_master(accept(AcceptedImages::Lost)).await), "BAD_ARGUMENT");
+    node.fake.write_master(&master, 0..CHUNK).expect("a write");
+    let quarantine = || {
+        let what = "the file system on /dev/master was mounted without Umbra".into();
+        let since = WallTime::from_unix_millis(0);
+        let wait = WaitingFor { reason: WaitReason::WrittenOutside, what, since };
+        node.fake.set_master_state(&master, MasterState::Quarantined(wait)).expect("a master");
+    };
+    quarantine();
+    let error = node.client.copy(copy("pg-1", Direction::ToShadow, CopyKind::Update)).await;
+    assert!(error.expect_err("quarantined").remedy().contains("umbra-io ctl accept pg --images lost"));
+    node.client.accept_master(accept(AcceptedImages::Changed)).await.expect("accepted");
+    // What the shadow holds itself it keeps; the rest of the image was the master's, which is not what it was.
+    let chunks = status_of(&node, "pg-1").await.chunks;
+    assert_eq!((chunks.held, chunks.lost, chunks.differs), (1, 15, 16));
+    quarantine();
+    node.client.accept_master(accept(AcceptedImages::Lost)).await.expect("accepted");
+    assert_eq!(status_of(&node, "pg-1").await.state.word(), "given-up");
+    node.stop().await;
+}
+
+/// The chunk size is that of the master's first set; what is on a volume goes only if it is named.
+#[tokio::test]
+async fn a_second_set_takes_the_first_ones_chunks_and_a_used_volume_a_word() {
+    let node = Node::start().await;
+    node.client.attach_master(attach("pg", "/dev/master")).await.expect("attach");
+    let chunk = |bytes| Some(ChunkSize::new(bytes).expect("in bounds"));
+    let first = EnableSet { chunk: chunk(128 << 10), ..enable("pg-1", Mode::Dependent) };
+    node.client.enable_set(first).await.expect("the first chooses");
+    let second = |chunk| EnableSet {
+        shadow: "/dev/shadow2".parse().expect("a path"),
+        bitmap: "/dev/used".parse().expect("a path"),
+        chunk,
+        ..enable("pg-2", Mode::Dependent)
+    };
+    let found: Signature = "ext4:1b4e28ba".parse().expect("a signature");
+    let used = FakeDevice {
+        content: Content::Foreign(found.clone()),
+        ..FakeDevice::disk(ByteCount(32 << 20), "used")
+    };
+    node.fake.add_device("/dev/used", used);
+    assert_eq!(reason(node.client.enable_set(second(chunk(CHUNK))).await), "CHUNK_SIZE_FIXED");
+    assert_eq!(reason(node.client.enable_set(second(None)).await), "HAS_SIGNATURE");
+    let wipe = |text: &str| WipeSignatures::new(vec![text.parse().expect("a signature")]).expect("one");
+    let another = EnableSet { wipe: wipe("ext4:other"), ..second(None) };
+    assert_eq!(reason(node.client.enable_set(another).await), "HAS_SIGNATURE");
+    node.client.enable_set(EnableSet { wipe: wipe(found.as_str()), ..second(None) }).await.expect("named");
+    assert_eq!(status_of(&node, "pg-2").await.chunk.bytes(), 128 << 10);
     node.stop().await;
 }
 

@@ -7,6 +7,9 @@ use umbra_platform::PlatformError;
 use umbra_platform::call::Scope;
 use umbra_platform::client::ClientError;
 use umbra_platform::error::UnknownError;
+use umbra_platform::status::{Role, WaitReason, WaitingFor};
+use umbra_platform::time::WallTime;
+use umbra_platform::value::ByteCount;
 
 #[test]
 fn every_variant_has_a_sample_and_a_reason_of_its_own() {
@@ -27,8 +30,10 @@ fn no_reason_that_was_ever_published_is_gone() {
         BITMAP_DAMAGED SESSION_OPEN IDENTITY_CHANGED IDENTITY_WEAK SIZE_CHANGED MASTER_WRITTEN_OUTSIDE \
         MASTER_INCOMPLETE COPYING \
         COPY_PENDING OPPOSITE_PENDING SAME_MASTER OFFLINE GIVEN_UP INCOMPLETE HAS_OPENERS PROTECTED STALE_EPOCH \
-        CUT_VOID REQUEST_REUSED BAD_ARGUMENT LIMIT_REACHED UNSUPPORTED_HOST DEADLINE IO STOPPING";
-    assert_eq!(published.split_whitespace().collect::<Vec<_>>(), PlatformError::REASONS);
+        CUT_VOID REQUEST_REUSED BAD_ARGUMENT LIMIT_REACHED UNSUPPORTED_HOST DEADLINE IO STOPPING \
+        FOREIGN PRESENTED_DEVICE SAME_DEVICE_AS NAME_TAKEN HAS_SIGNATURE CHUNK_SIZE_FIXED HUNG BLOCKED";
+    let published: BTreeSet<_> = published.split_whitespace().collect();
+    assert_eq!(published, PlatformError::REASONS.iter().copied().collect());
 }
 
 #[test]
@@ -54,6 +59,46 @@ fn text_and_remedy_are_sentences_without_an_end() {
         for text in [error.to_string(), error.remedy()] {
             assert!(!text.is_empty() && !text.contains(['\n', '{', '}']) && !text.ends_with('.'), "{text}");
         }
+    }
+}
+
+/// What the remedies of these errors name is there: commands that exist, with the objects at hand.
+#[test]
+fn remedies_name_commands_that_work() {
+    let device = || "/dev/sdb".parse().expect("a path");
+    let signatures = "ext4:1b4e28ba-2fa1-11d2-883f-0016d3cca427 gpt:77".parse().expect("two signatures");
+    let wait = |reason| {
+        PlatformError::blocked(
+            "pg".parse().expect("a name"),
+            &WaitingFor { reason, what: "it".into(), since: WallTime::from_unix_millis(0) },
+        )
+    };
+    let bitmap = device();
+    let small = PlatformError::BitmapTooSmall { bitmap, actual: ByteCount(1), needed: ByteCount(1 << 20) };
+    let used = PlatformError::VolumeInUse { device: device(), holder: "mounted at /srv; unmount it".into() };
+    assert_eq!(used.to_string(), "/dev/sdb is in use: mounted at /srv; unmount it");
+    for (error, has, has_not) in [
+        (
+            PlatformError::HasSignature { device: device(), role: Role::Shadow, signatures },
+            "--wipe-signature ext4:1b4e28ba-2fa1-11d2-883f-0016d3cca427 --wipe-signature gpt:77",
+            "{",
+        ),
+        (wait(WaitReason::WrittenOutside), "umbra-io ctl accept pg --images lost", "wait"),
+        (wait(WaitReason::Recovering), "umbra-io ctl status", "accept"),
+        (small, "at least 1Mi", "chunks"),
+        (
+            PlatformError::no_master(&"pg".parse().expect("a name")),
+            "umbra-io ctl attach",
+            "look at the names",
+        ),
+        (
+            PlatformError::GivenUp { set: "s1".parse().expect("a name"), cause: "gone".into() },
+            "start umbra-io again, then umbra-io ctl reset s1",
+            "which takes a new image",
+        ),
+    ] {
+        let remedy = error.remedy();
+        assert!(remedy.contains(has) && !remedy.contains(has_not), "{remedy}");
     }
 }
 

@@ -6,12 +6,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use umbra_platform::call::{AttachMaster, CopyKind, CopySets, Direction, EnableSet, EnabledSet, SetTarget};
+use umbra_platform::call::{
+    AttachMaster, CopyKind, CopySets, Direction, EnableSet, EnabledSet, SetTarget, WipeSignatures,
+};
 use umbra_platform::fake::{Fake, FakeDevice};
 use umbra_platform::id::{RequestId, SetName, SetRef};
 use umbra_platform::server::ServeError;
 use umbra_platform::status::{Deadlines, Mode, Unrecordable};
-use umbra_platform::value::{ByteCount, ChunkSize, QueueDepth};
+use umbra_platform::value::{ByteCount, QueueDepth};
 use umbra_platform::{CallDeadlines, Client, Socket, serve};
 
 /// Long enough for the slowest machine; nothing waits for it unless something is wrong.
@@ -85,16 +87,16 @@ pub(crate) fn attach(name: &str, device: &str) -> AttachMaster {
 pub(crate) fn enable(name: &str, mode: Mode) -> EnableSet {
     EnableSet {
         request: RequestId::random(),
-        expected_epoch: None,
         master: "pg".parse().expect("a name"),
         name: SetName { cluster: None, namespace: None, name: name.parse().expect("a name") },
         mode,
         shadow: "/dev/shadow".parse().expect("a path"),
         bitmap: "/dev/bitmap".parse().expect("a path"),
-        chunk: ChunkSize::default(),
+        chunk: None,
         deadlines: Deadlines::default(),
         unrecordable: Unrecordable::default(),
         protected: false,
+        wipe: WipeSignatures::default(),
     }
 }
 

@@ -4,9 +4,12 @@ use umbra_platform::PlatformError as E;
 use umbra_platform::call::Direction;
 use umbra_platform::error::ObjectKind;
 use umbra_platform::id::{CutId, DeviceIdentity, Epoch, IdentityKind, MasterRef, RequestId, SetRef};
-use umbra_platform::status::Role;
-use umbra_platform::time::Millis;
-use umbra_platform::value::{ByteCount, Detail, DevicePath, LABEL_BYTES_MAX, PATH_BYTES_MAX};
+use umbra_platform::status::{Role, WaitReason};
+use umbra_platform::time::{Millis, WallTime};
+use umbra_platform::value::{
+    ByteCount, ChunkSize, Detail, DevicePath, LABEL_BYTES_MAX, PATH_BYTES_MAX, SIGNATURE_BYTES_MAX,
+    SIGNATURES_MAX, Signature, Signatures,
+};
 
 fn path(first: char) -> DevicePath {
     format!("/{}", first.to_string().repeat(PATH_BYTES_MAX - 1)).parse().expect("the longest path")
@@ -27,6 +30,11 @@ fn master() -> MasterRef {
 
 fn identity(kind: IdentityKind) -> DeviceIdentity {
     DeviceIdentity::new(kind, &"i".repeat(200)).expect("the longest identity")
+}
+
+fn signatures() -> Signatures {
+    let long = |i| Signature::new("t", &format!("{i}-{}", "u".repeat(SIGNATURE_BYTES_MAX)));
+    Signatures::new((0..SIGNATURES_MAX).map(long).collect()).expect("as many as there can be")
 }
 
 const SMALL: ByteCount = ByteCount(4097);
@@ -53,7 +61,10 @@ fn about_volumes() -> Vec<E> {
         E::BitmapForeign { bitmap: bitmap.clone(), found: detail() },
         E::BitmapStale { bitmap: bitmap.clone(), set: set(), detail: detail() },
         E::BitmapDamaged { bitmap, detail: detail() },
-        E::HasOpeners { device: device.clone(), openers: detail() },
+        E::HasOpeners { device: device.clone(), presents: detail(), openers: detail() },
+        E::HasSignature { device: device.clone(), role: Role::Shadow, signatures: signatures() },
+        E::PresentedDevice { device: device.clone(), presented: detail() },
+        E::Hung { device: device.clone(), step: detail(), after: Millis(1500) },
         E::Io { device, operation: detail(), detail: detail() },
     ]
 }
@@ -65,8 +76,18 @@ fn about_identity() -> Vec<E> {
         E::SessionOpen { device: device.clone(), node: detail() },
         E::IdentityChanged { device: device.clone(), expected, found },
         E::IdentityWeak { device: device.clone(), identity: identity(IdentityKind::File) },
-        E::SizeChanged { device, expected: LARGE, found: SMALL },
+        E::SizeChanged { device: device.clone(), expected: LARGE, found: SMALL },
         E::MasterWrittenOutside { master: master() },
+        E::Foreign { device: device.clone(), expected: detail(), found: detail() },
+        E::SameDeviceAs { device: device.clone(), known_as: path('k'), role: Role::Shadow, owner: detail() },
+        E::NameTaken { name: "n".repeat(LABEL_BYTES_MAX).parse().expect("the longest name"), device },
+        E::Blocked {
+            master: master(),
+            reason: WaitReason::WrittenOutside,
+            waiting_for: detail(),
+            since: WallTime::from_unix_millis(u64::MAX),
+        },
+        E::ChunkSizeFixed { master: master(), asked: ChunkSize::default(), has: ChunkSize::default() },
     ]
 }
 

@@ -3,6 +3,8 @@
 use crate::node::Node;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use umbra_platform::socket::BindError;
 use umbra_platform::{CallDeadlines, Client, ClientError, Socket};
 
@@ -12,6 +14,44 @@ async fn only_the_owner_may_connect() {
     let mode = std::fs::metadata(&node.socket).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
     node.stop().await;
+}
+
+/// The mode may have been changed; the kernel says who asks all the same.
+#[tokio::test]
+async fn another_user_is_told_that_it_may_not() {
+    let node = Node::start().await;
+    let directory = node.socket.parent().expect("a directory");
+    for (path, mode) in [(directory, 0o755), (node.socket.as_path(), 0o666)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
+    }
+    // As somebody else: only root can be that.
+    let mut other = Command::new(std::env::current_exe().expect("this program"));
+    other
+        .args(["socket::the_other_user", "--exact", "--ignored", "--nocapture"])
+        .env("UMBRA_SOCKET", &node.socket);
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        other.uid(65_534).gid(65_534);
+    }
+    let told =
+        tokio::task::spawn_blocking(move || other.output()).await.expect("no panic").expect("it starts");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let expected = if is_root { "user 65534 may not use this socket" } else { "a list" };
+    assert!(told.contains(expected), "{told}");
+    node.client.list().await.expect("others are served");
+    node.stop().await;
+}
+
+/// Not a test: the other user.
+#[tokio::test]
+#[ignore = "runs as another user for another test"]
+async fn the_other_user() {
+    let Some(socket) = std::env::var_os("UMBRA_SOCKET") else { return };
+    let client = Client::connect(socket.as_ref(), CallDeadlines::default()).await.expect("it connects");
+    match client.list().await {
+        Ok(_) => println!("a list"),
+        Err(error) => println!("{error} [{}]", error.reason()),
+    }
 }
 
 #[tokio::test]

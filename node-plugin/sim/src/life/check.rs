@@ -5,7 +5,7 @@ use crate::oracle::{SetNumber, Side, Verdict};
 use crate::plan::{Ask, Disk, Step};
 use crate::stamp::{SECTOR, decode};
 use umbra_engine::SetState;
-use umbra_store::Crash;
+use umbra_store::{Crash, Timing};
 
 impl Life {
     /// Turns until nothing is in flight; false if something hangs.
@@ -112,6 +112,9 @@ impl Life {
         self.calm = true;
         self.world.crash_at(None);
         self.heal();
+        if self.plan.timing.late != u64::MAX {
+            self.world.set_timing(Timing::default());
+        }
         self.rest("everything")?;
         let aborted =
             |set: &SetNumber| self.state(*set) == Some(SetState::CopyAborted) || self.is_restoring(*set);

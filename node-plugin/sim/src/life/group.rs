@@ -3,15 +3,16 @@
 //! The coordinator records its decision in the state directory before it tells it, sometimes changes its mind, and
 //! dies with the machine. A start asks every member before it recovers one.
 
-use super::{Life, Running};
+use super::{DEADLINE_MS, Life, Running};
 use crate::oracle::{SetNumber, Verdict};
 use crate::plan::Disk;
 use std::sync::Arc;
+use std::time::Duration;
 use umbra_engine::{Command, CopyKind, CutMember, Done, Id128, Refusal, SetIndex, SetState};
 use umbra_store::{MemberView, decide, read_superblock};
 
 /// Sets, as bits.
-pub(super) type SetMask = u8;
+pub(super) type SetMask = u16;
 
 /// A cut over several sets under way.
 #[derive(Clone, Debug)]
@@ -212,12 +213,21 @@ impl Life {
     }
 
     /// What every set that is in doubt will hear, asked before one of them is recovered.
-    pub(super) fn verdicts(&mut self) -> Vec<bool> {
+    pub(super) fn verdicts(&mut self) -> Result<Vec<bool>, String> {
         let mut store = self.world.claim();
         let mut superblocks = Vec::new();
         for set in self.set_numbers() {
             let known = self.enabled(set).map(|enabled| enabled.identity.set);
-            let read = known.and_then(|_| read_superblock(&mut store, self.disk(Disk::Bitmap(set))).ok());
+            let deadline = Duration::from_millis(DEADLINE_MS);
+            let read =
+                match known.map(|_| read_superblock(&mut store, self.disk(Disk::Bitmap(set)), deadline)) {
+                    Some(Ok(superblock)) => Some(superblock),
+                    Some(Err(error)) => {
+                        self.land(&mut store, error)?;
+                        None
+                    }
+                    None => None,
+                };
             superblocks.push(read.filter(|superblock| Some(superblock.identity.set) == known));
         }
         let verdict = |superblock: &Option<umbra_format::Superblock>| {
@@ -232,6 +242,6 @@ impl Life {
                 decide(self.notes.is_decided(cut), &views)
             })
         };
-        superblocks.iter().map(verdict).collect()
+        Ok(superblocks.iter().map(verdict).collect())
     }
 }

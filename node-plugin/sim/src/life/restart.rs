@@ -3,15 +3,29 @@
 use super::{DEADLINE_MS, DRAIN_MS, Enabled, Life, REQUESTS, Running, UNRECORDABLE_MS};
 use crate::oracle::{SetNumber, Verdict};
 use crate::plan::{Disk, SetPlan};
+use std::time::Duration;
 use umbra_engine::{Id128, Limits, SetIndex, SetState, Unrecordable};
 use umbra_format::{SetIdentity, VolumeIdentity};
 use umbra_store::{
-    Crash, Known, Machine, RecoverError, Session, SetDevices, SetOptions, StoreError, prepare_set,
-    recover_set,
+    Crash, Expected, Known, Machine, RecoverError, Session, SetDevices, SetOptions, SimStore, StoreError,
+    prepare_set, recover_set,
 };
 
 /// The one node.
 const NODE: Id128 = Id128([0xab; 16]);
+
+/// What the record of a set says of its volumes.
+fn expected(identity: &SetIdentity) -> Expected {
+    Expected {
+        set: Some(identity.set),
+        master: Some(identity.master.uuid),
+        master_bytes: Some(identity.geometry.master_bytes()),
+        fingerprint: None,
+        chunk_bytes: Some(identity.geometry.chunk_bytes()),
+        shadow: Some(identity.shadow.uuid),
+        bitmap: Some(identity.bitmap),
+    }
+}
 
 /// How a start ended.
 enum Start {
@@ -97,7 +111,7 @@ impl Life {
         let sides = self.world.claim();
         let notes = self.notes.clone();
         self.machine = Some(Machine::new(self.plan.geometry, self.limits(), master, sides, notes));
-        let verdicts = self.verdicts();
+        let verdicts = self.verdicts()?;
         if self.world.crashed().is_some() {
             return Ok(Start::Down);
         }
@@ -119,7 +133,8 @@ impl Life {
         let Some(enabled) = self.enabled(set).cloned() else { return Ok(Start::Up) };
         for attempt in 0..2 {
             let session = Session { node: NODE, session: self.fresh_id() };
-            let known = Known { ended: self.notes.ended(enabled.identity.set), commit };
+            let expected = expected(&enabled.identity);
+            let known = Known { ended: self.notes.ended(enabled.identity.set), commit, expected };
             let mut store = self.world.claim();
             let faults = self.faults_of(set);
             let recovered = recover_set(&mut store, self.set_devices(set), session, known, self.options(set));
@@ -148,6 +163,7 @@ impl Life {
                     if attempt == 0 {
                         self.heal();
                     }
+                    self.land(&mut store, error)?;
                 }
             }
         }
@@ -160,6 +176,17 @@ impl Life {
         (place.enabled, place.bitmap_used) = (None, true);
         self.oracle.forget_image(set);
         Ok(Start::Up)
+    }
+
+    /// E6: what was given up would land over what the next attempt writes, so the volumes are used for nothing until
+    /// it has.
+    pub(super) fn land(&self, store: &mut SimStore, error: RecoverError) -> Verdict {
+        let RecoverError::Hung { mut abandoned, .. } = error else { return Ok(()) };
+        self.world.release();
+        match abandoned.land(store, Duration::from_secs(60)) {
+            true => Ok(()),
+            false => Err(format!("{} abandoned operations did not land", abandoned.len())),
+        }
     }
 
     fn identity(&mut self, set: SetNumber) -> SetIdentity {
@@ -221,7 +248,7 @@ impl Life {
             Err(error) if self.faults_of(set) > faults_before => {
                 self.log(|| format!("preparing set {set} failed: {error}"));
                 self.set(set).bitmap_used = true;
-                Ok(())
+                self.land(&mut store, error)
             }
             Err(error) => Err(format!("preparing set {set} failed without a fault: {error}")),
         }

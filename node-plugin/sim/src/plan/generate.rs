@@ -1,5 +1,7 @@
 //! The random part of a plan: devices, and a script weighted by what the seed has switched on.
 
+mod storm;
+
 use super::{Ask, Disk, SetPlan, Step};
 use crate::oracle::{SETS_MAX, SetNumber, Side};
 use umbra_engine::{Geometry, Mode};
@@ -106,7 +108,14 @@ fn weights(rng: &mut SimRng) -> Weights {
     }
 }
 
-pub(super) fn script(rng: &mut SimRng, mut more: SimRng, geometry: &Geometry, sets: usize) -> Vec<Step> {
+/// The script of a plan. In a storm it is made of episodes of trouble.
+pub(super) fn script(
+    rng: &mut SimRng,
+    mut more: SimRng,
+    geometry: &Geometry,
+    sets: usize,
+    storm: bool,
+) -> Vec<Step> {
     let mut weights = weights(rng);
     if sets > 1 && more.chance(350) {
         // Sets that come and go beside others.
@@ -132,6 +141,9 @@ pub(super) fn script(rng: &mut SimRng, mut more: SimRng, geometry: &Geometry, se
         weights,
         hot,
     };
+    if storm {
+        return generator.storm();
+    }
     let length = generator.rng.range(15, 110);
     let before = generator.rng.below(6);
     let mut script: Vec<Step> = (0..before).map(|_| generator.request(Side::Master)).collect();
@@ -194,11 +206,17 @@ impl Generator<'_> {
             10 => self.faults(),
             11 => Step::Restore { set: self.set(), update: self.rng.chance(700) },
             _ => Step::Group {
-                sets: u8::try_from(self.more.range(1, 7)).unwrap_or(1),
+                sets: self.group(),
                 update: self.rng.chance(600),
                 restore: self.rng.chance(250),
             },
         }
+    }
+
+    /// Some sets, as bits.
+    fn group(&mut self) -> u16 {
+        let all = u16::try_from((1u32 << self.sets.max(3)) - 1).unwrap_or(u16::MAX);
+        u16::try_from(self.more.range(1, u64::from(all))).unwrap_or(1)
     }
 
     fn set(&mut self) -> SetNumber {

@@ -1,52 +1,48 @@
-//! The control thread, its ring, and the bookkeeping that lets callers leave it behind.
+//! The control thread, its helper process, and the bookkeeping that lets callers leave a command behind.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
-
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use std::time::Duration;
 
 use crate::command::Prepared;
-use crate::control::Wedge;
-use crate::host::CONTROL_PATH;
+use crate::helper::{Helper, Interrupt};
 use crate::{Command, Errno, Error, Target};
 
-/// One command is in flight at a time; the kernel's smallest ring would do.
-const RING_ENTRIES: u32 = 8;
-
-/// Pause before a system call is tried again that failed for want of memory.
-const RING_RETRY_INTERVAL: Duration = Duration::from_millis(1);
+/// Helpers that hang in the kernel at a time. Each is a process and a device that is lost until the machine starts anew:
+/// a kernel where so many hang helps nobody by one more.
+const HANGING_MAX: usize = 16;
 
 type Answer = Result<Box<[u8]>, Errno>;
 
-/// Carries out a command. The kernel in production; anything in tests.
+/// Carries out a command. A helper process in production; anything in tests.
 pub(super) trait Backend: Send + 'static {
-    /// Runs to completion, however long that takes. `Err` means that the ring is broken.
-    fn execute(&mut self, prepared: Prepared) -> io::Result<Answer>;
+    /// Runs to completion, or until it is stopped. An error means that the outcome is not known.
+    fn execute(&mut self, prepared: &Prepared) -> io::Result<Answer>;
+
+    /// Ends the wait for the command that is executed next, from another thread.
+    fn stopper(&mut self) -> io::Result<Stopper>;
 }
+
+/// See [`Backend::stopper`].
+pub(super) type Stopper = Box<dyn Fn() + Send>;
 
 struct Job {
     ticket: u64,
     prepared: Prepared,
-    answer: SyncSender<Answer>,
+    answer: SyncSender<io::Result<Answer>>,
 }
 
-#[derive(Debug)]
 struct Running {
     ticket: u64,
     command: Command,
     target: Target,
-    since: Instant,
-    /// Its caller has left.
-    overdue: bool,
+    stop: Stopper,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     next_ticket: u64,
     running: Option<Running>,
@@ -62,7 +58,8 @@ pub(super) struct Worker {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("state", &*lock(&self.state)).finish_non_exhaustive()
+        let running = lock(&self.state).running.as_ref().map(|running| (running.command, running.target));
+        f.debug_struct("Worker").field("running", &running).finish_non_exhaustive()
     }
 }
 
@@ -73,17 +70,15 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl Worker {
     pub(super) fn start() -> Result<Worker, Error> {
-        let file =
-            OpenOptions::new().read(true).write(true).open(CONTROL_PATH).map_err(Error::OpenControl)?;
-        let ring = IoUring::builder().build(RING_ENTRIES).map_err(Error::StartControl)?;
-        Self::start_with(KernelBackend { ring, file })
+        let helper = Helper::start().map_err(Error::StartControl)?;
+        Self::start_with(HelperBackend { helper: Some(helper), hanging: Vec::new() })
     }
 
     fn start_with(backend: impl Backend) -> Result<Worker, Error> {
         let (jobs, inbox) = mpsc::channel();
         let state = Arc::new(Mutex::new(State::default()));
         let worker_state = Arc::clone(&state);
-        // Never joined: it may be inside a command that does not return. It ends with the last handle.
+        // It ends with the last handle.
         thread::Builder::new()
             .name("ublk-control".to_owned())
             // Small, since all of it is locked in a process that locks its memory.
@@ -93,157 +88,127 @@ impl Worker {
         Ok(Worker { jobs, state })
     }
 
-    pub(super) fn wedge(&self) -> Option<Wedge> {
-        lock(&self.state).running.as_ref().filter(|running| running.overdue).map(|running| Wedge {
-            command: running.command,
-            target: running.target,
-            since: running.since,
-        })
-    }
-
     pub(super) fn run(&self, prepared: Prepared, deadline: Duration) -> Result<Box<[u8]>, Error> {
         let (command, target) = (prepared.command, prepared.target);
-        let ticket = self.take_ticket(command, target)?;
+        let ticket = {
+            let mut state = lock(&self.state);
+            state.next_ticket += 1;
+            state.next_ticket
+        };
+        let lost = |source| Error::HelperLost { command, target, source };
+        let thread_gone = || lost(io::Error::other("the control thread has ended; restart this process"));
         // One place: the thread leaves its answer and goes on, whether or not the caller is still there.
         let (answer, outcome) = mpsc::sync_channel(1);
-        self.jobs
-            .send(Job { ticket, prepared, answer })
-            .map_err(|_| Error::ControlGone { command, target })?;
+        self.jobs.send(Job { ticket, prepared, answer }).map_err(|_| thread_gone())?;
         let received = match outcome.recv_timeout(deadline) {
             Ok(answer) => answer,
-            Err(RecvTimeoutError::Disconnected) => return Err(Error::ControlGone { command, target }),
-            Err(RecvTimeoutError::Timeout) => self.leave(ticket, command, target, deadline, &outcome)?,
+            Err(RecvTimeoutError::Disconnected) => return Err(thread_gone()),
+            Err(RecvTimeoutError::Timeout) => match self.leave(ticket, &outcome) {
+                Left::Answered(answer) => answer,
+                Left::Overdue => return Err(Error::Deadline { command, target, deadline }),
+                Left::Unsent(other_command, other_target) => {
+                    return Err(Error::NotSent { command, target, other_command, other_target, deadline });
+                }
+            },
         };
-        received.map_err(|errno| Error::Refused { command, target, errno })
-    }
-
-    fn take_ticket(&self, command: Command, target: Target) -> Result<u64, Error> {
-        let mut state = lock(&self.state);
-        if let Some(running) = state.running.as_ref().filter(|running| running.overdue) {
-            return Err(wedged(command, target, running));
-        }
-        state.next_ticket += 1;
-        Ok(state.next_ticket)
+        received.map_err(lost)?.map_err(|errno| Error::Refused { command, target, errno })
     }
 
     /// The deadline has passed: decides, against the thread, whether the command was sent.
-    fn leave(
-        &self,
-        ticket: u64,
-        command: Command,
-        target: Target,
-        deadline: Duration,
-        outcome: &Receiver<Answer>,
-    ) -> Result<Answer, Error> {
+    fn leave(&self, ticket: u64, outcome: &Receiver<io::Result<Answer>>) -> Left {
         let mut state = lock(&self.state);
         // The thread answers under the lock, so what is not here by now comes after us.
         match outcome.try_recv() {
-            Ok(answer) => return Ok(answer),
-            Err(TryRecvError::Disconnected) => return Err(Error::ControlGone { command, target }),
-            Err(TryRecvError::Empty) => {}
+            Ok(answer) => return Left::Answered(answer),
+            Err(TryRecvError::Disconnected | TryRecvError::Empty) => {}
         }
-        match state.running.as_mut() {
-            Some(running) if running.ticket == ticket => {
-                running.overdue = true;
-                Err(Error::Deadline { command, target, deadline })
+        match &state.running {
+            Some(running) if running.ticket != ticket => {
+                let left = Left::Unsent(running.command, running.target);
+                state.cancelled.push(ticket);
+                left
             }
             Some(running) => {
-                let error = wedged(command, target, running);
-                state.cancelled.push(ticket);
-                Err(error)
+                (running.stop)();
+                Left::Overdue
             }
+            // Between two commands: this one may be the next, or have lost its thread.
             None => {
                 state.cancelled.push(ticket);
-                Err(Error::Deadline { command, target, deadline })
+                Left::Overdue
             }
         }
     }
 }
 
-fn wedged(command: Command, target: Target, running: &Running) -> Error {
-    Error::Wedged {
-        command,
-        target,
-        stuck_command: running.command,
-        stuck_target: running.target,
-        stuck_for: running.since.elapsed(),
-    }
+enum Left {
+    Answered(io::Result<Answer>),
+    Overdue,
+    Unsent(Command, Target),
 }
 
 fn serve(mut backend: impl Backend, inbox: &Receiver<Job>, state: &Mutex<State>) {
     while let Ok(job) = inbox.recv() {
-        if !begin(&job, state) {
-            continue;
-        }
-        let outcome = backend.execute(job.prepared);
+        let outcome = match backend.stopper() {
+            Ok(stop) => {
+                if !begin(&job, state, stop) {
+                    continue;
+                }
+                backend.execute(&job.prepared)
+            }
+            Err(error) => Err(error),
+        };
         let mut state = lock(state);
         state.running = None;
-        match outcome {
-            // A caller who has left is no error: the outcome was reported as unknown.
-            Ok(answer) => drop(job.answer.send(answer)),
-            Err(_broken) => return,
-        }
+        // A caller who has left is no error: the outcome was reported as unknown.
+        drop(job.answer.send(outcome));
     }
 }
 
-fn begin(job: &Job, state: &Mutex<State>) -> bool {
+fn begin(job: &Job, state: &Mutex<State>, stop: Stopper) -> bool {
     let mut state = lock(state);
     if let Some(index) = state.cancelled.iter().position(|ticket| *ticket == job.ticket) {
         state.cancelled.swap_remove(index);
         return false;
     }
-    state.running = Some(Running {
-        ticket: job.ticket,
-        command: job.prepared.command,
-        target: job.prepared.target,
-        since: Instant::now(),
-        overdue: false,
-    });
+    let (command, target) = (job.prepared.command, job.prepared.target);
+    state.running = Some(Running { ticket: job.ticket, command, target, stop });
     true
 }
 
-struct KernelBackend {
-    ring: IoUring<squeue::Entry128, cqueue::Entry>,
-    file: File,
+/// One helper at work, and those that it took the place of.
+struct HelperBackend {
+    helper: Option<Helper>,
+    hanging: Vec<Helper>,
 }
 
-impl Backend for KernelBackend {
-    fn execute(&mut self, mut prepared: Prepared) -> io::Result<Answer> {
-        let entry = opcode::UringCmd80::new(types::Fd(self.file.as_raw_fd()), prepared.command.opcode())
-            .cmd(prepared.image())
-            .build();
-        let mut queue = self.ring.submission();
-        // SAFETY: the entry's only pointer is to `prepared`'s heap buffer, which this function keeps until
-        // the command's completion was seen, or leaks.
-        let pushed = unsafe { queue.push(&entry) };
-        drop(queue);
-        pushed.map_err(|_full| io::Error::from_raw_os_error(libc::EBUSY))?;
-        match self.wait() {
-            Ok(result) => Ok(Errno::from_result(result).map(|_| prepared.into_buffer())),
-            Err(error) => {
-                // The kernel may still write to it.
-                std::mem::forget(prepared);
-                Err(error)
-            }
+impl HelperBackend {
+    /// A helper that was not stopped yet.
+    fn helper(&mut self) -> io::Result<&Helper> {
+        self.hanging.retain_mut(Helper::is_there);
+        if let Some(mut helper) = self.helper.take_if(|helper| !helper.serves()) {
+            helper.dismiss();
+            self.hanging.push(helper);
+        }
+        match &mut self.helper {
+            Some(helper) => Ok(helper),
+            none if self.hanging.len() < HANGING_MAX => Ok(none.insert(Helper::start()?)),
+            None => Err(io::Error::other(format!(
+                "{HANGING_MAX} ublk commands hang in the kernel; only a restart of the machine ends them"
+            ))),
         }
     }
 }
 
-impl KernelBackend {
-    fn wait(&mut self) -> io::Result<i32> {
-        loop {
-            match self.ring.submit_and_wait(1) {
-                Ok(_) => {}
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    Some(libc::EAGAIN | libc::EBUSY) => thread::sleep(RING_RETRY_INTERVAL),
-                    _ => return Err(error),
-                },
-            }
-            if let Some(completion) = self.ring.completion().next() {
-                return Ok(completion.result());
-            }
-        }
+impl Backend for HelperBackend {
+    fn execute(&mut self, prepared: &Prepared) -> io::Result<Answer> {
+        let (opcode, dev_id) = (prepared.command.opcode(), prepared.target.wire_id());
+        self.helper()?.command(opcode, dev_id, prepared.data, &prepared.buffer)
+    }
+
+    fn stopper(&mut self) -> io::Result<Stopper> {
+        let interrupt: Interrupt = self.helper()?.interrupt();
+        Ok(Box::new(move || interrupt.fire()))
     }
 }
 
@@ -259,12 +224,19 @@ mod tests {
     struct Scripted {
         seen: mpsc::Sender<Command>,
         answers: Receiver<io::Result<Answer>>,
+        /// Puts an answer among those: what a stopped backend says.
+        stop: mpsc::Sender<io::Result<Answer>>,
     }
 
     impl Backend for Scripted {
-        fn execute(&mut self, prepared: Prepared) -> io::Result<Answer> {
+        fn execute(&mut self, prepared: &Prepared) -> io::Result<Answer> {
             self.seen.send(prepared.command).expect("the test listens");
-            self.answers.recv().unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EBADF)))
+            self.answers.recv().expect("the test lives")
+        }
+
+        fn stopper(&mut self) -> io::Result<Stopper> {
+            let stop = self.stop.clone();
+            Ok(Box::new(move || stop.send(Err(io::ErrorKind::UnexpectedEof.into())).expect("it waits")))
         }
     }
 
@@ -283,7 +255,7 @@ mod tests {
     fn setup() -> Setup {
         let (seen_sender, seen) = mpsc::channel();
         let (answers, answer_receiver) = mpsc::channel();
-        let backend = Scripted { seen: seen_sender, answers: answer_receiver };
+        let backend = Scripted { seen: seen_sender, answers: answer_receiver, stop: answers.clone() };
         Setup { worker: Worker::start_with(backend).expect("a thread"), seen, answers }
     }
 
@@ -302,22 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn an_overdue_command_wedges_the_thread_until_it_returns() {
+    fn an_overdue_command_is_left_behind_and_holds_up_no_other() {
         let setup = setup();
-        let error = setup.worker.run(command(Command::DelDev), SHORT).expect_err("no answer");
-        assert!(matches!(error, Error::Deadline { command: Command::DelDev, .. }), "{error}");
-        assert_eq!(setup.worker.wedge().expect("wedged").command, Command::DelDev);
-        let error = setup.worker.run(command(Command::GetDevInfo), LONG).expect_err("wedged");
-        assert!(matches!(error, Error::Wedged { stuck_command: Command::DelDev, .. }), "{error}");
+        let error = setup.worker.run(command(Command::StartDev), SHORT).expect_err("no answer");
+        assert!(matches!(error, Error::Deadline { command: Command::StartDev, .. }), "{error}");
         assert!(error.is_stuck());
-
-        setup.answer(Ok(Ok(Box::default())));
-        while setup.worker.wedge().is_some() {
-            thread::yield_now();
-        }
+        // It was stopped, so the next one has its turn without anybody answering the first.
         setup.answer(Ok(Ok(Box::default())));
         assert!(setup.worker.run(command(Command::StopDev), LONG).is_ok());
-        assert_eq!(setup.seen.try_iter().collect::<Vec<_>>(), [Command::DelDev, Command::StopDev]);
+        assert_eq!(setup.seen.try_iter().collect::<Vec<_>>(), [Command::StartDev, Command::StopDev]);
     }
 
     #[test]
@@ -327,8 +292,8 @@ mod tests {
             let first = scope.spawn(|| setup.worker.run(command(Command::StartDev), LONG));
             assert_eq!(setup.seen.recv(), Ok(Command::StartDev));
             let error = setup.worker.run(command(Command::DelDev), SHORT).expect_err("behind");
-            assert!(matches!(error, Error::Wedged { stuck_command: Command::StartDev, .. }), "{error}");
-            assert!(setup.worker.wedge().is_none(), "the first is within its own deadline");
+            assert!(matches!(error, Error::NotSent { other_command: Command::StartDev, .. }), "{error}");
+            assert!(!error.is_stuck());
             setup.answer(Ok(Ok(Box::default())));
             assert!(first.join().expect("no panic").is_ok());
         });
@@ -338,12 +303,12 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_ring_ends_the_thread_and_says_so() {
+    fn a_helper_that_dies_costs_one_answer() {
         let setup = setup();
-        setup.answer(Err(io::Error::from_raw_os_error(libc::EBADF)));
-        for _ in 0..2 {
-            let error = setup.worker.run(command(Command::StopDev), LONG).expect_err("gone");
-            assert!(matches!(error, Error::ControlGone { .. }), "{error}");
-        }
+        setup.answer(Err(io::ErrorKind::UnexpectedEof.into()));
+        setup.answer(Ok(Ok(Box::default())));
+        let error = setup.worker.run(command(Command::StopDev), LONG).expect_err("no answer");
+        assert!(matches!(error, Error::HelperLost { .. }), "{error}");
+        assert!(setup.worker.run(command(Command::StopDev), LONG).is_ok());
     }
 }

@@ -1,6 +1,6 @@
 //! The picture of a bitmap.
 
-use super::percent;
+use crate::ctl::figures::percent;
 use umbra_platform::map::ChunkMap;
 use umbra_platform::status::ChunkCounts;
 

@@ -7,14 +7,13 @@ mod table;
 pub(super) mod tests;
 
 use super::command::{CopyOutcome, CtlError, Output};
+use crate::failure::Failure;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use table::Table;
 use umbra_platform::ClientError;
 use umbra_platform::call::ResetDone;
 use umbra_platform::status::{Listing, SetStatus};
-use umbra_platform::value::ByteCount;
 
 /// One line of JSON.
 pub(crate) fn json(output: &impl Serialize) -> String {
@@ -23,45 +22,30 @@ pub(crate) fn json(output: &impl Serialize) -> String {
     line
 }
 
-/// A failure as one line of JSON.
-pub(crate) fn json_error(error: &CtlError) -> String {
-    #[derive(Serialize)]
-    struct Failure<'a> {
-        error: Body<'a>,
-    }
-    #[derive(Serialize)]
-    struct Body<'a> {
-        reason: &'a str,
-        message: String,
-        remedy: String,
-        /// The objects and figures of a refusal.
-        fields: BTreeMap<&'static str, String>,
-    }
-    let fields = match error {
-        CtlError::Client(ClientError::Refused(refusal)) => refusal.fields().into_iter().collect(),
+/// A failure, in the form that every command has.
+pub(crate) fn failure(error: &CtlError) -> Failure {
+    let failure = Failure::new(error.reason(), error, error.remedy());
+    match error {
+        CtlError::Client(ClientError::Refused(refusal)) => failure.with(refusal.fields()),
         CtlError::NotEnded { set, state, .. } => {
-            [("set", set.to_string()), ("state", (*state).to_owned())].into()
+            failure.with([("set", set.to_string()), ("state", (*state).to_owned())])
         }
         CtlError::Client(_)
         | CtlError::Argument(_)
         | CtlError::Declined
         | CtlError::SetMissing(_)
         | CtlError::WatchEnded
-        | CtlError::Output(_) => BTreeMap::new(),
-    };
-    let body = Body { reason: error.reason(), message: error.to_string(), remedy: error.remedy(), fields };
-    json(&Failure { error: body })
-}
-
-/// A failure for people: what, with its objects, and what to do.
-pub(crate) fn text_error(error: &CtlError) -> String {
-    format!("error: {error}\n       {} [{}]\n", error.remedy(), error.reason())
+        | CtlError::Output(_) => failure,
+    }
 }
 
 /// A result for people.
 pub(crate) fn text(output: &Output) -> String {
     match output {
         Output::Attached(master) => format!("master {}\ndevice {}\n", master.id, master.device),
+        Output::Accepted { accepted, images } => {
+            format!("master {accepted} is accepted as it is, its images {images}\n")
+        }
         Output::Detached { detached } => format!("master {detached} is detached\n"),
         Output::Enabled(set) => {
             let (id, device, cut, epoch) = (set.id, &set.shadow_device, set.cut, set.epoch);
@@ -119,38 +103,4 @@ fn listing(all: &Listing) -> String {
         ]);
     }
     format!("{masters}\n{sets}")
-}
-
-/// A size with one decimal where it is not exact: `1.5Gi`, `64Ki`.
-pub(crate) fn human_bytes(bytes: u64) -> String {
-    let exact = ByteCount(bytes).to_string();
-    let shift = (63 - bytes.max(1).leading_zeros()) / 10 * 10;
-    if exact.len() <= 6 || shift == 0 {
-        return exact;
-    }
-    let tenths = (u128::from(bytes) * 10) >> shift;
-    let suffix = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][usize::try_from(shift / 10).expect("at most 6")];
-    format!("{}.{}{suffix}", tenths / 10, tenths % 10)
-}
-
-/// Seconds as hours, minutes and seconds.
-pub(crate) fn human_time(seconds: u64) -> String {
-    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{rest}s"),
-        (0, _) => format!("{minutes}m{rest:02}s"),
-        (_, _) => format!("{hours}h{minutes:02}m"),
-    }
-}
-
-/// A share in percent. Shows nothing as none and something as all only where it is so.
-pub(crate) fn percent(part: u64, whole: u64) -> String {
-    if part == 0 || whole == 0 {
-        return "0%".into();
-    }
-    if part == whole {
-        return "100%".into();
-    }
-    let tenths = (u128::from(part) * 1000 / u128::from(whole)).clamp(1, 999);
-    format!("{}.{}%", tenths / 10, tenths % 10)
 }

@@ -1,9 +1,12 @@
 //! Statuses: tables of everything, or one set in full.
 
 use super::table::Table;
-use super::{human_bytes, percent};
+use crate::ctl::figures::{human_bytes, percent};
 use std::fmt::Write;
-use umbra_platform::status::{MasterState, MasterStatus, SetFlags, SetState, SetStatus, Status, Waits};
+use umbra_platform::call::Direction;
+use umbra_platform::status::{
+    MasterState, MasterStatus, SetFlags, SetState, SetStatus, Status, WaitingFor, Waits,
+};
 
 /// A table of masters, one of sets, and what is wrong.
 pub(super) fn tables(status: &Status) -> String {
@@ -14,6 +17,7 @@ pub(super) fn tables(status: &Status) -> String {
         "SIZE",
         "BLOCK",
         "UBLK",
+        "PRESENTED AS",
         "READS",
         "WRITES",
         "FLUSHES",
@@ -33,7 +37,7 @@ pub(super) fn tables(status: &Status) -> String {
     format!("{masters}\n{sets}{}", troubles(status))
 }
 
-fn master_row(master: &MasterStatus) -> [String; 11] {
+fn master_row(master: &MasterStatus) -> [String; 12] {
     let n = &master.counters;
     [
         master.name.to_string(),
@@ -42,6 +46,7 @@ fn master_row(master: &MasterStatus) -> [String; 11] {
         human_bytes(master.size.0),
         master.block.to_string(),
         master.ublk.map_or("-".to_owned(), |id| id.to_string()),
+        master.presented.to_string(),
         n.reads.to_string(),
         n.writes.to_string(),
         n.flushes.to_string(),
@@ -89,15 +94,30 @@ fn troubles(status: &Status) -> String {
     for master in &status.masters {
         match &master.state {
             MasterState::Serving => {}
-            MasterState::Blocked { reason } | MasterState::Offline { reason } => {
+            MasterState::Detaching => {
+                writeln!(text, "! master {} is detaching", master.name).expect("text takes everything");
+            }
+            MasterState::Claiming(wait)
+            | MasterState::Recovering(wait)
+            | MasterState::Blocked(wait)
+            | MasterState::Quarantined(wait) => {
                 let (name, word) = (&master.name, master.state.word());
-                writeln!(text, "! master {name} is {word}: {reason}").expect("text takes everything");
+                writeln!(text, "! master {name} is {word} {}", waiting(wait)).expect("text takes everything");
+            }
+            MasterState::Failed { reason } => {
+                writeln!(text, "! master {} has failed: {reason}", master.name)
+                    .expect("text takes everything");
             }
         }
     }
     for set in &status.sets {
         if let Some(trouble) = trouble(&set.state) {
             writeln!(text, "! set {}: {trouble}", set.name).expect("text takes everything");
+        }
+        if let Some(wait) = &set.stalled {
+            let what = if set.state.direction() == Some(Direction::ToMaster) { "restore" } else { "copy" };
+            let (name, since) = (&set.name, waiting(wait));
+            writeln!(text, "! set {name}: the {what} stands still {since}").expect("text takes everything");
         }
         if set.chunks.lost > 0 {
             let (name, lost) = (&set.name, set.chunks.lost);
@@ -117,7 +137,12 @@ fn trouble(state: &SetState) -> Option<String> {
             Some(format!("{which} volume offline since epoch {since}: {reason}"))
         }
         SetState::GivenUp { reason } => Some(format!("image given up: {reason}")),
+        SetState::Blocked(wait) => Some(format!("not served {}", waiting(wait))),
     }
+}
+
+fn waiting(wait: &WaitingFor) -> String {
+    format!("since {}: {} ({})", wait.since, wait.what, wait.reason)
 }
 
 /// Everything about the sets of this status, one below the other.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ctl::command::{LimitsOutcome, ResetOutcome, WaitOutcome};
+use crate::ctl::figures::{human_bytes, human_time, percent};
 use crate::ctl::progress;
 use insta::assert_snapshot;
 use umbra_platform::PlatformError;
@@ -10,10 +11,11 @@ use umbra_platform::id::{CutId, Epoch, MasterId, SetId, SetName};
 use umbra_platform::map::ChunkMap;
 use umbra_platform::status::{
     ChunkCounts, CopyLimits, Deadlines, LastCut, MasterCounters, MasterEntry, MasterState, MasterStatus,
-    Mode, Progress, Role, SetEntry, SetFlags, SetPaths, SetState, Status, Unrecordable, Waits,
+    Mode, Progress, Role, SetEntry, SetFlags, SetPaths, SetState, Status, Unrecordable, WaitReason,
+    WaitingFor, Waits,
 };
 use umbra_platform::time::{Millis, WallTime};
-use umbra_platform::value::{ByteRate, ChunkSize, InFlight, QueueDepth, UblkId};
+use umbra_platform::value::{ByteCount, ByteRate, ChunkSize, InFlight, QueueDepth, UblkId};
 
 fn master_id() -> MasterId {
     "11111111-1111-4111-8111-111111111111".parse().expect("a UUID")
@@ -57,7 +59,12 @@ pub(in crate::ctl) fn set(text: &str, mode: Mode, state: SetState) -> SetStatus 
         unrecordable: Unrecordable::default(),
         waits: Waits { count: 3, total: Millis(40), longest: Millis(21) },
         flags: SetFlags::default(),
+        stalled: None,
     }
+}
+
+fn wait(reason: WaitReason, what: &str) -> WaitingFor {
+    WaitingFor { reason, what: what.into(), since: WallTime::from_unix_millis(1_001_059_200_250) }
 }
 
 fn master(state: MasterState) -> MasterStatus {
@@ -86,17 +93,29 @@ fn copying() -> SetState {
 fn troubled() -> Status {
     let offline =
         SetState::Offline { which: Role::Shadow, reason: "write timed out".into(), since: Epoch(7) };
+    let mut stalled =
+        set("pg-4", Mode::Dependent, SetState::Restoring(Progress::new(5, 9, 0).expect("ordered")));
+    stalled.stalled = Some(wait(WaitReason::IoError, "a read of shadow /dev/vdc failed"));
+    let blocked = wait(WaitReason::NotThere, "shadow /dev/vde is not there");
+    let quarantined = wait(WaitReason::WrittenOutside, "the ext4 on /dev/vdf was mounted elsewhere");
     let aborted = SetState::RestoreAborted(Progress::new(5, 9, 0).expect("ordered"));
     let mut lossy = set("pg-lossy", Mode::Dependent, SetState::Idle);
     lossy.chunks.lost = 2;
     lossy.flags = SetFlags { shadow_written: true, recovered: true, protected: true };
     Status {
-        masters: vec![master(MasterState::Blocked { reason: "waiting for /dev/vdc".into() })],
+        masters: vec![
+            master(MasterState::Blocked(blocked.clone())),
+            master(MasterState::Quarantined(quarantined)),
+            master(MasterState::Failed { reason: "its thread panicked".into() }),
+            master(MasterState::Detaching),
+        ],
         sets: vec![
             set("pg-1", Mode::Dependent, offline),
             set("pg-2", Mode::Independent, SetState::GivenUp { reason: "bitmap volume failed".into() }),
             set("pg-3", Mode::Dependent, aborted),
             lossy,
+            stalled,
+            set("pg-5", Mode::Dependent, SetState::Blocked(blocked)),
         ],
     }
 }
@@ -249,7 +268,8 @@ fn errors() {
         failed("offline", Some("write timed out")),
         CtlError::Declined,
     ];
-    let shown: Vec<String> = all.iter().map(|error| text_error(error) + &json_error(error)).collect();
+    let shown: Vec<String> =
+        all.iter().map(failure).map(|failure| failure.text() + &failure.json()).collect();
     assert_snapshot!(shown.join("--\n"));
 }
 

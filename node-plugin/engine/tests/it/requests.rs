@@ -1,0 +1,35 @@
+//! What the port does with requests.
+
+use crate::bench::{Bench, Set};
+use umbra_engine::{RequestKind, Side};
+
+/// A discard of which every other chunk may pass is many operations; they do not fill the ring of the master, where a
+/// flush must find room.
+#[test]
+fn a_discard_has_few_operations_in_flight() {
+    let set = (0..64).step_by(2).fold(Set::dependent(), |set, chunk| set.held(chunk..chunk + 1));
+    let mut bench = Bench::of(64, [set]);
+    bench.request(1, Side::Master, RequestKind::Discard, 0..64);
+    assert!(bench.open().len() <= 8, "{:?}", bench.open());
+    bench.fail("discard master 2+1");
+    bench.rest();
+    assert_eq!(bench.seen("discard master"), 32);
+    assert!(matches!(bench.result(1), Some(Err(_))));
+}
+
+/// Nor do many discards at a time: beyond the first of each they share a few.
+#[test]
+fn many_discards_leave_room_for_a_flush() {
+    let set = (0..64).step_by(2).fold(Set::dependent(), |set, chunk| set.held(chunk..chunk + 1));
+    let mut bench = Bench::of(64, [set]);
+    for round in 0..2 {
+        for number in 0..7 {
+            bench.request(number, Side::Master, RequestKind::Discard, 0..64);
+        }
+        assert!(bench.open().len() <= 7 + 32, "{:?}", bench.open());
+        bench.request(7, Side::Master, RequestKind::Flush, 0..1);
+        bench.rest();
+        assert!((0..8).all(|number| bench.result(number) == Some(Ok(()))));
+        assert_eq!(bench.seen("discard master"), (round + 1) * 7 * 32);
+    }
+}

@@ -1,0 +1,178 @@
+//! Attach: a device becomes a master, or a detached master comes back.
+
+use crate::host::{Host, master_owner};
+use crate::present;
+use crate::recognise::known_master;
+use crate::registry::{Entry, Phase};
+use crate::start::claiming;
+use crate::state::{MasterRecord, QUEUE_DEPTH_MAX};
+use crate::words::{device_identity, io, label};
+use crate::world::{Depth, Reactor, World};
+use std::sync::Arc;
+use umbra_identity::{Consent, DeviceFacts, Fit, Role};
+use umbra_platform::PlatformError;
+use umbra_platform::call::{AttachMaster, AttachedMaster};
+use umbra_platform::error::ObjectKind;
+use umbra_platform::id::MasterId;
+use uuid::Uuid;
+
+/// Whether a device is that of a detached master.
+fn is_of(record: &MasterRecord, facts: &DeviceFacts) -> bool {
+    match (&record.identity, facts.identity.stable_id()) {
+        (Some(recorded), Some(found)) => *recorded == found,
+        (None, None) => record.device == facts.path,
+        _ => false,
+    }
+}
+
+impl<W: World> Host<W> {
+    /// Attaches a device; a new master is called `id`.
+    ///
+    /// # Errors
+    /// What is in the way; nothing was changed then.
+    pub(crate) async fn attach(
+        self: &Arc<Self>,
+        call: AttachMaster,
+        id: Uuid,
+    ) -> Result<AttachedMaster, PlatformError> {
+        // The request was begun before: the master that it made is there.
+        if let Some(entry) = self.registry.entries().into_iter().find(|entry| entry.id() == id) {
+            entry.seen().serving()?;
+            return Ok(self.attached(id));
+        }
+        let giving = self.registry.giving.lock().await;
+        let (record, before) = self.to_attach(&call, id).await?;
+        let id = record.id;
+        let entry = Entry::new(record.clone(), claiming());
+        let turn = entry.turn("attach").await?;
+        // From here on it is in the status, and nobody else is given its name or its device.
+        self.registry.add(Arc::clone(&entry));
+        drop(giving);
+        let started = match before.as_ref() {
+            // What is on record still says that it is detached: so it stays if it cannot be served.
+            Some(_) => self.start_master(&turn, false).await,
+            None => match self.state.save_master(&record).await {
+                Ok(()) => self.start_master(&turn, false).await,
+                Err(error) => {
+                    self.registry.remove(id);
+                    return Err(io(&record.device, "record of the master", &error));
+                }
+            },
+        };
+        let kept = match started {
+            Ok(serving) => {
+                let record = MasterRecord { clean: false, fingerprint: None, ..entry.record() };
+                let kept = self.keep(&entry, record).await;
+                entry.put_phase(Phase::Serving(serving));
+                kept
+            }
+            Err(obstacle) => Err(obstacle.error),
+        };
+        let undone = match kept {
+            Ok(()) => {
+                drop(turn);
+                self.hide_raw().await;
+                tokio::spawn(Arc::clone(self).keep_served(entry));
+                return Ok(self.attached(id));
+            }
+            Err(error) => (self.undo_attach(&entry, before).await, error),
+        };
+        match undone {
+            (Ok(()), error) => {
+                self.registry.remove(id);
+                Err(error)
+            }
+            (Err(left), error) => {
+                // Something of it is left: it stays in the list, is tried again, and can be detached.
+                tracing::error!(master = %record.name, error = %left, "a failed attach could not be undone");
+                entry.put_phase(claiming());
+                drop(turn);
+                tokio::spawn(Arc::clone(self).keep_served(entry));
+                Err(error)
+            }
+        }
+    }
+
+    fn attached(&self, id: Uuid) -> AttachedMaster {
+        AttachedMaster { id: MasterId(id), device: present::by_id(self.world.names(), id) }
+    }
+
+    /// The record of the master, and how it was before, if it was attached once.
+    async fn to_attach(
+        &self,
+        call: &AttachMaster,
+        id: Uuid,
+    ) -> Result<(MasterRecord, Option<MasterRecord>), PlatformError> {
+        let depth = call.queue_depth.get();
+        if depth > QUEUE_DEPTH_MAX {
+            let problem = format!("at most {QUEUE_DEPTH_MAX} requests can be in flight").into();
+            return Err(PlatformError::BadArgument { argument: "queue-depth".into(), problem });
+        }
+        let path = call.device.as_path().to_owned();
+        let name = call.name.as_str().to_owned();
+        let look = self.world.look(&path, Depth::What).await;
+        let facts = look.map_err(|error| crate::obstacle::Obstacle::from(error).error)?;
+        let found = device_identity(facts.identity.stable_id().as_deref(), &path);
+        if let Some(expected) = call.expected_identity.clone().filter(|expected| *expected != found) {
+            return Err(PlatformError::IdentityChanged { device: call.device.clone(), expected, found });
+        }
+        let records = self.records().await;
+        if let Some(other) = records.iter().find(|record| record.name == name && !is_of(record, &facts)) {
+            return Err(if other.clean {
+                let device = crate::words::device_path(&other.device);
+                PlatformError::NameTaken { name: label(&name), device }
+            } else {
+                PlatformError::AlreadyExists { kind: ObjectKind::Master, name: name.as_str().into() }
+            });
+        }
+        let detached = records
+            .into_iter()
+            .find(|record| record.clean && !self.registry.is_there(record.id) && is_of(record, &facts));
+        if let Some(before) = detached {
+            let record = MasterRecord { name, device: path, queue_depth: depth, ..before.clone() };
+            return Ok((record, Some(before)));
+        }
+        let capabilities = facts.capabilities;
+        let record = MasterRecord {
+            id,
+            name,
+            device: path.clone(),
+            identity: facts.identity.stable_id(),
+            size: capabilities.size,
+            logical_block: capabilities.logical_block,
+            physical_block: capabilities.physical_block,
+            ublk_wanted: call.ublk.map(umbra_platform::value::UblkId::get),
+            queue_depth: depth,
+            fingerprint: None,
+            generation: None,
+            quarantined: false,
+            clean: false,
+            chunk: None,
+            sets: Vec::new(),
+        };
+        if let Err(problem) = record.check() {
+            return Err(io(&path, "attach", &problem));
+        }
+        let consent = Consent { weak_identity: call.accept_weak_identity, ..Consent::default() };
+        let owner = master_owner(&record);
+        // The claim falls again; the start that follows recognises what was looked at here.
+        drop(self.take(Role::Master, &owner, &path, Fit::ANY, &consent).await?);
+        debug_assert_eq!(known_master(&record).identity, record.identity);
+        Ok((record, None))
+    }
+
+    async fn undo_attach(&self, entry: &Entry<W>, before: Option<MasterRecord>) -> Result<(), PlatformError> {
+        let record = entry.record();
+        if let Phase::Serving(serving) = entry.seen().phase {
+            serving.reactor.stop().await;
+        }
+        for id in record.sets.iter().map(|set| set.id).chain([record.id]) {
+            present::end_all(self, id).await?;
+        }
+        let restored = match before {
+            Some(before) => self.state.save_master(&before).await,
+            None => self.state.remove_master(record.id).await,
+        };
+        restored.map_err(|error| io(&record.device, "record of the change", &error))
+    }
+}

@@ -1,0 +1,67 @@
+//! Switches that take single protections out of changes and starts, so that the node simulator can prove that it
+//! would notice.
+//!
+//! Only in builds with the feature `mutation`, which the simulator alone asks for: elsewhere the answer is a
+//! constant. Thread-local, as a simulated node is.
+
+/// A protection that can be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// E21: a device on record is compared with what its record says.
+    IdentityCompared,
+    /// A failed enable or attach takes back what it made.
+    RollBack,
+    /// Only a device of the driver with our mark is recovered, stopped or deleted.
+    TagCompared,
+    /// The proof that nobody has a presented device open holds until its content has changed.
+    HoldOverFlip,
+    /// A volume that was exchanged for another one ends no image.
+    SwappedWaits,
+    /// The place of a request's answer is taken before its effect.
+    RequestReserved,
+    /// The decision on a cut is on record, durably, before anybody is told.
+    DecisionRecorded,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::IdentityCompared,
+        Self::RollBack,
+        Self::TagCompared,
+        Self::HoldOverFlip,
+        Self::SwappedWaits,
+        Self::RequestReserved,
+        Self::DecisionRecorded,
+    ];
+}
+
+#[cfg(feature = "mutation")]
+mod switch {
+    use super::Rule;
+    use std::cell::Cell;
+
+    thread_local! {
+        static OFF: Cell<Option<Rule>> = const { Cell::new(None) };
+    }
+
+    /// Switches one protection off on this thread, or none.
+    pub fn switch_off(rule: Option<Rule>) {
+        OFF.with(|off| off.set(rule));
+    }
+
+    /// Whether `rule` is off on this thread.
+    pub fn is_off(rule: Rule) -> bool {
+        OFF.with(Cell::get) == Some(rule)
+    }
+}
+
+#[cfg(feature = "mutation")]
+pub use switch::{is_off, switch_off};
+
+/// Whether `rule` is off: never, in a build without the simulator's feature.
+#[cfg(not(feature = "mutation"))]
+#[inline]
+pub const fn is_off(_rule: Rule) -> bool {
+    false
+}

@@ -1,0 +1,201 @@
+//! Presenting a master or a shadow as a ublk device: made new, or taken over from a server that died.
+//!
+//! Which device of the driver is ours says the tag that it was added with, and nothing else: numbers are given to
+//! others after a reboot, and are never recorded. So a device is recovered, stopped or deleted only if it is ours.
+
+use crate::host::Host;
+use crate::mutation::{Rule, is_off};
+use crate::registry::{Seen, Serving};
+use crate::tag::tag;
+use crate::words::{device_path, set_name};
+use crate::world::{DriverDevice, DriverError, DriverSpec, DriverState, Reactor, World};
+use std::path::Path;
+use umbra_engine::Side;
+use umbra_platform::PlatformError;
+use umbra_store::Capabilities;
+use uuid::Uuid;
+
+/// What is to be presented.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Presentation {
+    pub(crate) id: Uuid,
+    pub(crate) side: Side,
+    /// Number that a new device is to have.
+    pub(crate) number: Option<u32>,
+    pub(crate) depth: u16,
+    pub(crate) size: u64,
+    pub(crate) master: Capabilities,
+    pub(crate) volatile_cache: bool,
+}
+
+pub(crate) fn driver_refusal(error: &DriverError) -> PlatformError {
+    PlatformError::UnsupportedHost { missing: error.to_string().into() }
+}
+
+/// The devices of the driver that present the master or set `id`.
+pub(crate) async fn devices_of<W: World>(host: &Host<W>, id: Uuid) -> Result<Vec<DriverDevice>, DriverError> {
+    let ours = tag(host.node, id);
+    let mut devices = host.world.driver_list().await?;
+    let waits = |device: &DriverDevice| device.state == DriverState::Quiesced;
+    devices.retain(|device| device.tag == ours || is_off(Rule::TagCompared) && waits(device));
+    devices.sort_by_key(|device| device.number);
+    Ok(devices)
+}
+
+/// Presents a device and serves it. Returns its number.
+///
+/// # Errors
+/// What the driver says; then a new device is gone again, and one that was taken over waits in the kernel.
+pub(crate) async fn present<W: World>(
+    host: &Host<W>,
+    reactor: &W::Reactor,
+    what: Presentation,
+) -> Result<u32, PlatformError> {
+    let spec = DriverSpec {
+        number: what.number,
+        tag: tag(host.node, what.id),
+        side: what.side,
+        depth: what.depth,
+        size: what.size,
+        master: what.master,
+        volatile_cache: what.volatile_cache,
+    };
+    let (number, recovers) = take_device(host, &spec, what.id).await.map_err(|e| driver_refusal(&e))?;
+    match show(host, reactor, spec, number, recovers).await {
+        Ok(()) => {}
+        Err(error) => {
+            let _ = reactor.leave(what.side).await;
+            if !recovers && let Err(left) = end(host, number).await {
+                tracing::warn!(%number, error = %left, "a device that was not presented is left");
+            }
+            return Err(error);
+        }
+    }
+    if let Err(problem) = host.world.publish(what.id, number).await {
+        // The device is there under its number; the name is made again at the next start.
+        tracing::warn!(id = %what.id, problem, "the device has no name");
+    }
+    Ok(number)
+}
+
+/// The device to serve: a new one, or the one that a dead server left; true if it must be recovered.
+async fn take_device<W: World>(
+    host: &Host<W>,
+    spec: &DriverSpec,
+    id: Uuid,
+) -> Result<(u32, bool), DriverError> {
+    let mut found = None;
+    for device in devices_of(host, id).await? {
+        match device.state {
+            DriverState::Live | DriverState::Quiesced | DriverState::Other if found.is_none() => {
+                found = Some(device.number);
+            }
+            // Never started, so that nobody has it open; or a second one, which a start that was killed has left.
+            _ => end(host, device.number).await?,
+        }
+    }
+    match found {
+        Some(number) => {
+            // All that the old server had in flight on the master has landed: its claim is ours.
+            host.world.driver_recover(number).await?;
+            Ok((number, true))
+        }
+        None => Ok((host.world.driver_add(spec).await?, false)),
+    }
+}
+
+async fn show<W: World>(
+    host: &Host<W>,
+    reactor: &W::Reactor,
+    spec: DriverSpec,
+    number: u32,
+    recovers: bool,
+) -> Result<(), PlatformError> {
+    let gone = |error: crate::world::ReactorGone| PlatformError::Stopping { cause: error.to_string().into() };
+    let served = reactor.serve(spec.side, number, spec).await.map_err(gone)?;
+    served.map_err(|missing| PlatformError::UnsupportedHost { missing: missing.into() })?;
+    let shown = if recovers {
+        host.world.driver_recovered(number).await
+    } else {
+        host.world.driver_start(number).await
+    };
+    shown.map_err(|error| driver_refusal(&error))
+}
+
+/// Stops and removes a device of the driver that nobody serves. One that is not there is no error.
+///
+/// # Errors
+/// What the driver says.
+pub(crate) async fn end<W: World>(host: &Host<W>, number: u32) -> Result<(), DriverError> {
+    host.world.driver_stop(number).await?;
+    host.world.driver_delete(number).await
+}
+
+/// Ends whatever presents the master or set `id`, though nobody serves it: who waits for it gets errors.
+///
+/// # Errors
+/// What the driver says.
+pub(crate) async fn end_all<W: World>(host: &Host<W>, id: Uuid) -> Result<(), PlatformError> {
+    host.world.unpublish(id).await;
+    for device in devices_of(host, id).await.map_err(|e| driver_refusal(&e))? {
+        end(host, device.number).await.map_err(|e| driver_refusal(&e))?;
+    }
+    Ok(())
+}
+
+/// Ends the presented shadow of a served set. `holds` prove that nothing has it open, and go when it has stopped: the
+/// driver does not remove a device that anybody has open, us included.
+///
+/// # Errors
+/// What the driver says.
+pub(crate) async fn withdraw_shadow<W: World>(
+    host: &Host<W>,
+    serving: &Serving<W>,
+    side: Side,
+    id: Uuid,
+    holds: Vec<W::Hold>,
+) -> Result<(), PlatformError> {
+    host.world.unpublish(id).await;
+    let Some(number) = serving.presented.get(&id).copied() else { return Ok(()) };
+    host.world.driver_stop(number).await.map_err(|e| driver_refusal(&e))?;
+    drop(holds);
+    let left = serving.reactor.leave(side).await;
+    left.map_err(|error| PlatformError::Stopping { cause: error.to_string().into() })?;
+    host.world.driver_delete(number).await.map_err(|e| driver_refusal(&e))
+}
+
+/// Claims presented devices whose content is about to change, or that are about to go.
+///
+/// # Errors
+/// [`PlatformError::HasOpeners`], with what the device presents.
+pub(crate) async fn hold<W: World>(
+    host: &Host<W>,
+    presented: impl IntoIterator<Item = (Uuid, u32, String)>,
+) -> Result<Vec<W::Hold>, PlatformError> {
+    let mut holds = Vec::new();
+    for (id, number, what) in presented {
+        match host.world.hold_presented(number).await {
+            Ok(hold) => holds.push(hold),
+            Err(PlatformError::HasOpeners { device, openers, .. }) => {
+                let path = device_path(&host.world.names().join(id.to_string()));
+                let presents = format!("{what}, {path}").into();
+                return Err(PlatformError::HasOpeners { device, presents, openers });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(holds)
+}
+
+/// What a master presents, for claims and messages.
+pub(crate) fn presented<W: World>(seen: &Seen<W>, serving: &Serving<W>) -> Vec<(Uuid, u32, String)> {
+    let record = &seen.record;
+    let sets = record.sets.iter().map(|set| (set.id, format!("set {}", set_name(set))));
+    let all = sets.chain([(record.id, format!("master {}", record.name))]);
+    all.filter_map(|(id, what)| Some((id, *serving.presented.get(&id)?, what))).collect()
+}
+
+/// The name of a presented device.
+pub(crate) fn by_id(names: &Path, id: Uuid) -> umbra_platform::value::DevicePath {
+    device_path(&names.join(id.to_string()))
+}

@@ -1,0 +1,104 @@
+//! Calls that have their effect once, whatever is repeated (request ids).
+//!
+//! ```text
+//!   begin: the request, and the name of what it will make ──> the effect, under that name ──> the answer
+//! ```
+//! The place of the answer is taken before the effect: where it cannot be, nothing happens. If the answer itself is
+//! lost (a kill, a disk that fails), the repetition does the same under the same name, and what is there already is
+//! found by it: a cut by its id, a set or a master by its UUID.
+
+use crate::files::Files;
+use crate::state::State;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use umbra_platform::PlatformError;
+use umbra_platform::id::RequestId;
+use uuid::Uuid;
+
+/// Requests that are being carried out: a repetition that comes meanwhile waits for the answer.
+#[derive(Debug, Default)]
+pub(crate) struct Running(Mutex<HashMap<RequestId, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Running {
+    fn turn(&self, request: RequestId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(running.entry(request).or_default())
+    }
+
+    /// Runs `call` unless its request was answered before; then gives that answer. `text` tells calls apart. `call` is
+    /// given the name of what it makes; a new one is `fresh`.
+    ///
+    /// # Errors
+    /// The call's own, [`PlatformError::RequestReused`], or that the request cannot be recorded.
+    pub(crate) async fn once<F, T, C>(
+        &self,
+        state: &State<F>,
+        request: RequestId,
+        text: &str,
+        fresh: Uuid,
+        call: impl FnOnce(Uuid) -> C,
+    ) -> Result<T, PlatformError>
+    where
+        F: Files,
+        T: Serialize + DeserializeOwned,
+        C: Future<Output = Result<T, PlatformError>>,
+    {
+        let turn = self.turn(request);
+        let _one_at_a_time = turn.lock().await;
+        let fingerprint = umbra_format::data_hash(text.as_bytes());
+        let name = request.to_string();
+        let broken = |error: &dyn std::fmt::Display| PlatformError::Io {
+            device: crate::words::device_path(std::path::Path::new("/")),
+            operation: "record of the request".into(),
+            detail: error.to_string().into(),
+        };
+        let begun = state.begin_request(&name, fingerprint, fresh).await.map_err(|error| broken(&error))?;
+        if begun.fingerprint != fingerprint {
+            return Err(PlatformError::RequestReused { request });
+        }
+        if let Some(answer) = begun.answer {
+            let [answer] = serde_json::from_value(answer).map_err(|error| broken(&error))?;
+            return Ok(answer);
+        }
+        let answer = match call(begun.makes).await {
+            Ok(answer) => answer,
+            Err(refused) => {
+                // It has changed nothing: tried again it is a new request.
+                if let Err(error) = state.forget_request(&name).await {
+                    tracing::warn!(%error, request = %name, "a refused request stays on record as begun");
+                }
+                return Err(refused);
+            }
+        };
+        // In a list: an answer that says no more than "done" would read as none.
+        let kept = serde_json::to_value([&answer]).map_err(|error| broken(&error))?;
+        if let Err(error) = state.answer_request(&name, &begun, kept).await {
+            // A repetition finds what there is by its name.
+            tracing::warn!(%error, request = %name, "the answer could not be kept");
+        }
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tests::Memory;
+
+    #[tokio::test]
+    async fn a_request_that_is_answered_with_no_more_than_done_has_its_effect_once() {
+        let (state, running) = (State::new(Memory::default()), Running::default());
+        let request = RequestId(Uuid::from_u128(5));
+        for round in 0..2 {
+            let fresh = Uuid::from_u128(9 + round);
+            let call = |_| async move {
+                if round == 0 { Ok(()) } else { Err(PlatformError::Stopping { cause: "again".into() }) }
+            };
+            assert_eq!(running.once(&state, request, "disable", fresh, call).await, Ok(()));
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `umbra-sim node`: the command line of the node's simulator.
+
+use clap::Subcommand;
+use std::process::ExitCode;
+use std::time::Instant;
+use umbra_lifecycle::mutation::Rule;
+use umbra_sim::node::mutants::hunt;
+use umbra_sim::node::plan::Plan;
+use umbra_sim::node::run::{Campaign, attempt, shrink};
+use umbra_sim::node::sweep::{step, sweep};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sub {
+    /// Run seeds until one fails.
+    Run {
+        /// How many seeds.
+        #[arg(long, default_value_t = 20_000)]
+        seeds: u64,
+        /// First seed.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Threads; all processors by default.
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
+    /// Run one seed again, shorten it, and print what happens.
+    Replay {
+        /// The seed.
+        seed: u64,
+        /// A protection that is switched off.
+        #[arg(long)]
+        without: Option<String>,
+        /// Not shortened.
+        #[arg(long)]
+        whole: bool,
+    },
+    /// Kill, fail and hang at every step of scripted lives.
+    Sweep {
+        /// Only at every so manieth.
+        #[arg(long, default_value_t = 1)]
+        stride: u64,
+        /// Threads; all processors by default.
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
+    /// Meet one step of one of these lives with every fate, and print what happens where something is wrong.
+    Step {
+        /// The life, as the sweep numbers it.
+        life: u64,
+        /// The step.
+        step: u64,
+    },
+    /// Switch each protection off in turn: each must be caught.
+    Mutants {
+        /// Most seeds for each.
+        #[arg(long, default_value_t = 5000)]
+        seeds: u64,
+    },
+}
+
+pub(crate) fn run(command: &Sub) -> ExitCode {
+    match command {
+        Sub::Run { seeds, from, jobs } => many(*from, *seeds, super::jobs(*jobs)),
+        Sub::Replay { seed, without, whole } => replay(*seed, without.as_deref(), *whole),
+        Sub::Sweep { stride, jobs } => everywhere(*stride, super::jobs(*jobs)),
+        Sub::Step { life, step } => one_step(*life, *step),
+        Sub::Mutants { seeds } => mutants(*seeds),
+    }
+}
+
+fn code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn many(start: u64, seeds: u64, jobs: usize) -> ExitCode {
+    let begin = Instant::now();
+    let summary = Campaign { start, seeds, jobs, off: None }.run();
+    let tally = summary.tally;
+    println!(
+        "{} seeds, {} steps, {} starts, {} steps that met a fate, {} calls ({} done), {} cuts, {} sectors judged, {:.0} s",
+        summary.seeds,
+        tally.steps,
+        tally.starts,
+        tally.met,
+        tally.calls,
+        tally.done,
+        tally.cuts,
+        tally.judged,
+        begin.elapsed().as_secs_f64()
+    );
+    match &summary.failure {
+        None => println!("0 violations"),
+        Some(failure) => {
+            println!("violation: seed {}: {}", failure.seed, failure.message);
+            println!("1 violation; again with: umbra-sim node replay {}", failure.seed);
+        }
+    }
+    code(summary.failure.is_none())
+}
+
+fn replay(seed: u64, without: Option<&str>, whole: bool) -> ExitCode {
+    let off = Rule::ALL.into_iter().find(|rule| without == Some(format!("{rule:?}").as_str()));
+    let plan = Plan::of(seed);
+    let fails = attempt(&plan, off, false, |_| {}).verdict.is_err();
+    let plan = if fails && !whole { shrink(&plan, off) } else { plan };
+    let outcome = attempt(&plan, off, true, |_| {});
+    for line in &outcome.trace {
+        println!("{line}");
+    }
+    for master in &plan.masters {
+        println!("{master:?}");
+    }
+    println!("strong {} renames {} late {} ms", plan.strong, plan.renames, plan.late_ms);
+    for step in &plan.script {
+        println!("  {step:?}");
+    }
+    println!("{:?}", outcome.verdict);
+    code(outcome.verdict.is_ok())
+}
+
+fn everywhere(stride: u64, jobs: usize) -> ExitCode {
+    let swept = sweep(stride, jobs, None);
+    for violation in &swept.violations {
+        println!("violation: {violation}");
+    }
+    println!("{} steps, {} lives, {} steps that met a fate", swept.steps, swept.runs, swept.met);
+    println!("{} violations", swept.violations.len());
+    code(swept.violations.is_empty())
+}
+
+fn one_step(life: u64, at: u64) -> ExitCode {
+    let mut good = true;
+    for (fate, outcome) in step(life, at) {
+        let Err(text) = outcome.verdict else { continue };
+        good = false;
+        for line in outcome.trace {
+            println!("{line}");
+        }
+        println!("violation: {fate:?}: {text}");
+    }
+    code(good)
+}
+
+fn mutants(seeds: u64) -> ExitCode {
+    let mut blind = false;
+    for hunted in hunt(seeds, super::jobs(None)) {
+        match hunted.caught {
+            Some(how) => {
+                let text: String = how.chars().take(150).collect();
+                println!("{:?} caught ({text})", hunted.rule);
+            }
+            None => {
+                blind = true;
+                println!("{:?} NOT CAUGHT in {seeds} seeds", hunted.rule);
+            }
+        }
+    }
+    code(!blind)
+}
