@@ -154,8 +154,8 @@ pub(crate) struct Entry<W: World> {
     turn: Arc<tokio::sync::Mutex<()>>,
     seen: Mutex<Seen<W>>,
     doing: Mutex<Option<Doing>>,
-    /// It was served in this process.
-    was_served: AtomicBool,
+    /// This process has served it, or somebody has accepted its content as it is.
+    vouched_for: AtomicBool,
     /// Wakes whoever waits to start it again.
     poke: Notify,
 }
@@ -199,7 +199,7 @@ impl<W: World> Entry<W> {
             turn: Arc::default(),
             seen: Mutex::new(Seen { record, phase }),
             doing: Mutex::new(None),
-            was_served: AtomicBool::new(false),
+            vouched_for: AtomicBool::new(false),
             poke: Notify::new(),
         })
     }
@@ -258,15 +258,19 @@ impl<W: World> Entry<W> {
 
     pub(crate) fn put_phase(&self, phase: Phase<W>) {
         if matches!(phase, Phase::Serving(_)) {
-            self.was_served.store(true, Ordering::Relaxed);
+            self.vouch();
         }
         lock(&self.seen).phase = phase;
     }
 
-    /// Whether this process has served it, so that what its file system says of a later time than the process before
-    /// went through us.
-    pub(crate) fn was_served(&self) -> bool {
-        self.was_served.load(Ordering::Relaxed)
+    /// From now on a later time than the last service of the process before raises no suspicion.
+    pub(crate) fn vouch(&self) {
+        self.vouched_for.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what its file system says of a later time went through this process, or is accepted.
+    pub(crate) fn is_vouched_for(&self) -> bool {
+        self.vouched_for.load(Ordering::Relaxed)
     }
 
     /// Changes how it is served, if it is.

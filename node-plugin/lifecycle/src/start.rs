@@ -448,7 +448,7 @@ impl<W: World> Host<W> {
             }
             None => false,
         };
-        let counts = !record.clean && record.generation.is_none() && !entry.was_served();
+        let counts = !record.clean && record.generation.is_none() && !entry.is_vouched_for();
         let since = master.generation.as_ref().filter(|_| counts);
         let later = since.is_some_and(|found| is_later(found, self.world.served_until()));
         if !sampled && !later && master.ours.written_outside.is_none() && !record.quarantined {

@@ -55,6 +55,9 @@ pub(crate) enum Sub {
         /// Most seeds for each.
         #[arg(long, default_value_t = 5000)]
         seeds: u64,
+        /// Only these; all without it.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
     },
 }
 
@@ -64,7 +67,7 @@ pub(crate) fn run(command: &Sub) -> ExitCode {
         Sub::Replay { seed, without, whole } => replay(*seed, without.as_deref(), *whole),
         Sub::Sweep { stride, jobs } => everywhere(*stride, super::jobs(*jobs)),
         Sub::Step { life, step } => one_step(*life, *step),
-        Sub::Mutants { seeds } => mutants(*seeds),
+        Sub::Mutants { seeds, only } => mutants(*seeds, only),
     }
 }
 
@@ -141,9 +144,10 @@ fn one_step(life: u64, at: u64) -> ExitCode {
     code(good)
 }
 
-fn mutants(seeds: u64) -> ExitCode {
+fn mutants(seeds: u64, only: &[String]) -> ExitCode {
     let mut blind = false;
-    for hunted in hunt(seeds, super::jobs(None)) {
+    let wanted = |rule: &Rule| only.is_empty() || only.contains(&format!("{rule:?}"));
+    for hunted in hunt(Rule::ALL.into_iter().filter(wanted), seeds, super::jobs(None)) {
         match hunted.caught {
             Some(how) => {
                 let text: String = how.chars().take(150).collect();

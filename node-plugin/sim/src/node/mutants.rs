@@ -14,9 +14,9 @@ pub struct Hunted {
     pub caught: Option<String>,
 }
 
-/// Runs seeds without each protection.
-pub fn hunt(seeds: u64, jobs: usize) -> impl Iterator<Item = Hunted> {
-    Rule::ALL.into_iter().map(move |rule| {
+/// Runs seeds, then the sweep, without each of these protections.
+pub fn hunt(rules: impl Iterator<Item = Rule>, seeds: u64, jobs: usize) -> impl Iterator<Item = Hunted> {
+    rules.map(move |rule| {
         let campaign = Campaign { start: 0, seeds, jobs, off: Some(rule) };
         let swept = || {
             let violation = sweep(1, jobs, Some(rule)).violations.into_iter().next()?;
