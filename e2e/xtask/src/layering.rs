@@ -54,6 +54,8 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("umbra-engine", &["port", "shared"]),
     ("umbra-format", &["in_doubt", "superblock"]),
     ("umbra-store", &["machine", "side_jobs"]),
+    ("umbra-sim", &["node::calls", "node::io", "node::life"]),
+    ("umbra-sim", &["node::files", "node::reactor", "node::world"]),
     ("umbra-bench", &["bed", "systems"]),
     ("umbra-bench", &["interruptions", "run"]),
 ];
