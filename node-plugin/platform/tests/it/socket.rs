@@ -1,10 +1,11 @@
 //! Who may bind, and what lies in the way.
 
 use crate::node::Node;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::path::Path;
 use umbra_platform::socket::BindError;
 use umbra_platform::{CallDeadlines, Client, ClientError, Socket};
 
@@ -25,33 +26,34 @@ async fn another_user_is_told_that_it_may_not() {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
     }
     // As somebody else: only root can be that.
-    let mut other = Command::new(std::env::current_exe().expect("this program"));
-    other
-        .args(["socket::the_other_user", "--exact", "--ignored", "--nocapture"])
-        .env("UMBRA_SOCKET", &node.socket);
     let is_root = rustix::process::geteuid().is_root();
-    if is_root {
-        other.uid(65_534).gid(65_534);
-    }
+    let socket = node.socket.clone();
     let told =
-        tokio::task::spawn_blocking(move || other.output()).await.expect("no panic").expect("it starts");
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        tokio::task::spawn_blocking(move || ask_as_other_user(&socket, is_root)).await.expect("no panic");
     let expected = if is_root { "user 65534 may not use this socket" } else { "a list" };
     assert!(told.contains(expected), "{told}");
     node.client.list().await.expect("others are served");
     node.stop().await;
 }
 
-/// Not a test: the other user.
-#[tokio::test]
-#[ignore = "runs as another user for another test"]
-async fn the_other_user() {
-    let Some(socket) = std::env::var_os("UMBRA_SOCKET") else { return };
-    let client = Client::connect(socket.as_ref(), CallDeadlines::default()).await.expect("it connects");
-    match client.list().await {
-        Ok(_) => println!("a list"),
-        Err(error) => println!("{error} [{}]", error.reason()),
-    }
+/// What a client in a thread of its own is told. In the kernel each thread has its own user (setresuid(2)).
+fn ask_as_other_user(socket: &Path, change: bool) -> String {
+    let ask = || {
+        if change {
+            let (user, group) = (Uid::from_raw(65_534), Gid::from_raw(65_534));
+            set_thread_res_gid(group, group, group).expect("root may");
+            set_thread_res_uid(user, user, user).expect("root may");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let client = Client::connect(socket, CallDeadlines::default()).await.expect("it connects");
+            match client.list().await {
+                Ok(_) => "a list".to_owned(),
+                Err(error) => format!("{error} [{}]", error.reason()),
+            }
+        })
+    };
+    std::thread::scope(|scope| scope.spawn(ask).join().expect("no panic"))
 }
 
 #[tokio::test]
