@@ -6,9 +6,8 @@ use std::hint::black_box;
 use std::time::Instant;
 use umbra_engine::{
     Action, AtomicBits, ByteRange, CHUNK_BYTES_DEFAULT, Durability, Epoch, Event, Geometry, Id128, Limits,
-    Master, Mode, Now, PLANES, Plane, PlaneHeader, Request, RequestId, RequestKind, RingGeneration, Sequence,
-    SetHeader, SetImage, SetIndex, SetParameters, SetState, Side, SuperblockGeneration, TrackingPair,
-    Unrecordable,
+    Master, Mode, Now, Plane, Request, RequestId, RequestKind, SetHeader, SetImage, SetIndex, SetParameters,
+    SetState, Side, SuperblockGeneration, Unrecordable,
 };
 
 /// 1 TiB in chunks of 64 KiB.
@@ -31,18 +30,9 @@ fn master() -> Master {
     let header = SetHeader {
         epoch: Epoch(1),
         cut: Id128([1; 16]),
-        cut_unix_ms: 0,
         state: SetState::Dependent,
-        planes: [PlaneHeader::default(); PLANES],
-        tracking: TrackingPair::First,
-        merging: false,
         head_moved: false,
-        ring_generation: RingGeneration(1),
-        checkpoint_upto: Sequence(0),
-        confirmed_upto: Sequence(0),
-        shadow_written: false,
-        recovered: false,
-        clean: false,
+        ..SetHeader::prepared()
     };
     let parameters = SetParameters {
         mode: Mode::Dependent,

@@ -242,3 +242,25 @@ pub struct SetHeader {
     /// Closed in order: pages are complete and nothing is to be replayed.
     pub clean: bool,
 }
+
+impl SetHeader {
+    /// Of a set that was formatted and never cut.
+    pub fn prepared() -> Self {
+        Self {
+            epoch: Epoch(0),
+            cut: Id128::default(),
+            cut_unix_ms: 0,
+            state: SetState::Prepared,
+            planes: [PlaneHeader::default(); PLANES],
+            tracking: TrackingPair::First,
+            merging: false,
+            head_moved: true,
+            ring_generation: RingGeneration(1),
+            checkpoint_upto: Sequence(0),
+            confirmed_upto: Sequence(0),
+            shadow_written: false,
+            recovered: false,
+            clean: false,
+        }
+    }
+}

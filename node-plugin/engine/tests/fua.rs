@@ -2,9 +2,8 @@
 
 use umbra_engine::{
     Action, ByteRange, Device, Durability, Epoch, Event, Geometry, Id128, IoKind, Limits, Master, Mode, Now,
-    OpId, PLANES, PlaneHeader, PlaneId, Request, RequestError, RequestId, RequestKind, RingGeneration,
-    Sequence, SetHeader, SetImage, SetIndex, SetParameters, SetState, Side, SuperblockGeneration,
-    TrackingPair, Unrecordable,
+    OpId, PlaneId, Request, RequestError, RequestId, RequestKind, SetHeader, SetImage, SetIndex,
+    SetParameters, SetState, Side, SuperblockGeneration, Unrecordable,
 };
 
 const CHUNK: u64 = 4096;
@@ -16,18 +15,10 @@ fn master() -> Master {
     let header = SetHeader {
         epoch: Epoch(2),
         cut: Id128([1; 16]),
-        cut_unix_ms: 0,
         state: SetState::Dependent,
-        planes: [PlaneHeader::default(); PLANES],
-        tracking: TrackingPair::First,
-        merging: false,
         head_moved: false,
-        ring_generation: RingGeneration(1),
-        checkpoint_upto: Sequence(0),
-        confirmed_upto: Sequence(0),
         shadow_written: true,
-        recovered: false,
-        clean: false,
+        ..SetHeader::prepared()
     };
     let mut image = SetImage::prepared(&geometry, header, SuperblockGeneration(1));
     (0..8).for_each(|chunk| image.planes[PlaneId::Held.index()].put(chunk, true));

@@ -1,9 +1,6 @@
 //! What several tests make up.
 
-use umbra_engine::{
-    Epoch, Geometry, Id128, Mode, PLANES, PlaneHeader, RingGeneration, Sequence, SetHeader, SetState,
-    SuperblockGeneration, TrackingPair,
-};
+use umbra_engine::{Epoch, Geometry, Id128, Mode, SetHeader, SetState, SuperblockGeneration};
 use umbra_format::{SetIdentity, Superblock, VolumeIdentity};
 
 /// Size of the master.
@@ -45,18 +42,8 @@ pub(crate) fn superblock(set: Id128) -> Superblock {
     let header = SetHeader {
         epoch: Epoch(1),
         cut: Id128([6; 16]),
-        cut_unix_ms: 0,
         state: SetState::Dependent,
-        planes: [PlaneHeader::default(); PLANES],
-        tracking: TrackingPair::First,
-        merging: false,
-        head_moved: true,
-        ring_generation: RingGeneration(1),
-        checkpoint_upto: Sequence(0),
-        confirmed_upto: Sequence(0),
-        shadow_written: false,
-        recovered: false,
-        clean: false,
+        ..SetHeader::prepared()
     };
     Superblock { generation: SuperblockGeneration(1), identity, header, doubt: None, labelled: false }
 }

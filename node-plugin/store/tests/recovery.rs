@@ -241,7 +241,7 @@ fn superblock(image: &[u8]) -> Superblock {
 #[test]
 fn volumes_of_another_record_are_refused_before_anything_is_written() {
     let image = golden(DEPENDENT);
-    let right = Expected::all_of(&superblock(&image));
+    let right = Expected::all_of(&superblock(&image).identity);
     let (other, found) = (Id128([0xcc; 16]), superblock(&image).identity);
     let wrong = [
         (Expected { set: Some(other), ..right }, Mismatch::Set { expected: other, found: found.set }),
@@ -287,7 +287,7 @@ fn a_master_that_was_written_outside_is_told_from_the_one_that_was_detached() {
         superblock.identity.master.fingerprint = 5;
         superblock.header.clean = true;
     });
-    let right = Expected::all_of(&superblock(&image));
+    let right = Expected::all_of(&superblock(&image).identity);
     let mut bench = Bench::new(&image, shadow_of(&image));
     let refused = bench.refused(Expected { fingerprint: Some(6), ..right });
     assert_eq!(refused, RecoverError::NotExpected(Mismatch::Fingerprint { expected: 5, found: 6 }));

@@ -14,19 +14,6 @@ use umbra_store::{
 /// The one node.
 const NODE: Id128 = Id128([0xab; 16]);
 
-/// What the record of a set says of its volumes.
-fn expected(identity: &SetIdentity) -> Expected {
-    Expected {
-        set: Some(identity.set),
-        master: Some(identity.master.uuid),
-        master_bytes: Some(identity.geometry.master_bytes()),
-        fingerprint: None,
-        chunk_bytes: Some(identity.geometry.chunk_bytes()),
-        shadow: Some(identity.shadow.uuid),
-        bitmap: Some(identity.bitmap),
-    }
-}
-
 /// How a start ended.
 enum Start {
     Up,
@@ -133,7 +120,7 @@ impl Life {
         let Some(enabled) = self.enabled(set).cloned() else { return Ok(Start::Up) };
         for attempt in 0..2 {
             let session = Session { node: NODE, session: self.fresh_id() };
-            let expected = expected(&enabled.identity);
+            let expected = Expected::all_of(&enabled.identity);
             let known = Known { ended: self.notes.ended(enabled.identity.set), commit, expected };
             let mut store = self.world.claim();
             let faults = self.faults_of(set);

@@ -3,7 +3,7 @@
 use super::RecoverError;
 use thiserror::Error;
 use umbra_engine::Id128;
-use umbra_format::Superblock;
+use umbra_format::{SetIdentity, Superblock};
 
 /// What the record of a set says that its superblock must say. What is not known is not compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,9 +88,8 @@ pub enum Mismatch {
 }
 
 impl Expected {
-    /// Everything that a superblock says of itself, but for the fingerprint.
-    pub fn all_of(superblock: &Superblock) -> Self {
-        let identity = &superblock.identity;
+    /// Everything that a set's identity says, but for the fingerprint.
+    pub fn all_of(identity: &SetIdentity) -> Self {
         Self {
             set: Some(identity.set),
             master: Some(identity.master.uuid),
@@ -107,7 +106,7 @@ impl Expected {
     /// # Errors
     /// [`RecoverError::NotExpected`].
     pub fn compare(&self, superblock: &Superblock) -> Result<(), RecoverError> {
-        let found = Self::all_of(superblock);
+        let found = Self::all_of(&superblock.identity);
         let differ =
             |expected: Option<Id128>, found: Option<Id128>| expected.zip(found).filter(|(a, b)| a != b);
         let differs = |expected: Option<u64>, found: Option<u64>| expected.zip(found).filter(|(a, b)| a != b);

@@ -7,8 +7,7 @@ use crate::block_store::BlockStore;
 use crate::blocking::Job;
 use crate::buf::AlignedBuf;
 use umbra_engine::{
-    Epoch, Id128, PAGE_WORDS, PLANES, Place, PlaneHeader, PlaneId, RingGeneration, Sequence, SetHeader,
-    SetImage, SetState, SuperblockGeneration, TrackingPair,
+    Epoch, PAGE_WORDS, Place, PlaneId, Sequence, SetHeader, SetImage, SetState, SuperblockGeneration,
 };
 use umbra_format::{BLOCK_BYTES, PageHeader, SetIdentity, Superblock, SuperblockError, encode_page};
 
@@ -27,7 +26,7 @@ pub fn prepare_set<S: BlockStore>(
     check_sizes(store, devices, &identity)?;
     check_head(store, devices, &identity)?;
     let config = SetConfig { labelled: true, ..config(store, devices, identity, options) };
-    let image = SetImage::prepared(&config.identity.geometry, prepared_header(), SuperblockGeneration(1));
+    let image = SetImage::prepared(&config.identity.geometry, SetHeader::prepared(), SuperblockGeneration(1));
     check_describable(&config, &image)?;
     let mut io = blocking(store, devices, options);
     if !force {
@@ -71,25 +70,6 @@ fn empty_pages(config: &SetConfig) -> impl Iterator<Item = (u64, AlignedBuf)> {
             (layout.page(plane, index, place), block)
         })
     })
-}
-
-fn prepared_header() -> SetHeader {
-    SetHeader {
-        epoch: Epoch(0),
-        cut: Id128::default(),
-        cut_unix_ms: 0,
-        state: SetState::Prepared,
-        planes: [PlaneHeader::default(); PLANES],
-        tracking: TrackingPair::First,
-        merging: false,
-        head_moved: true,
-        ring_generation: RingGeneration(1),
-        checkpoint_upto: Sequence(0),
-        confirmed_upto: Sequence(0),
-        shadow_written: false,
-        recovered: false,
-        clean: false,
-    }
 }
 
 /// The head is read in blocks of the master, so the volume that keeps it must be able to (E17).

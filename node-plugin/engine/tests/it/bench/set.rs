@@ -3,8 +3,8 @@
 use super::CHUNK;
 use std::ops::Range;
 use umbra_engine::{
-    Durability, Epoch, Geometry, Id128, Mode, PLANES, PlaneHeader, PlaneId, RingGeneration, Sequence,
-    SetHeader, SetImage, SetParameters, SetState, SuperblockGeneration, TrackingPair, Unrecordable,
+    Durability, Epoch, Geometry, Id128, Mode, PlaneId, SetHeader, SetImage, SetParameters, SetState,
+    SuperblockGeneration, Unrecordable,
 };
 
 /// A set with nothing held, nothing lost; its devices have caches and deadlines of a second.
@@ -75,18 +75,9 @@ impl Set {
         let header = SetHeader {
             epoch: Epoch(2),
             cut: Id128([0xff; 16]),
-            cut_unix_ms: 0,
             state,
-            planes: [PlaneHeader::default(); PLANES],
-            tracking: TrackingPair::First,
-            merging: false,
             head_moved: false,
-            ring_generation: RingGeneration(1),
-            checkpoint_upto: Sequence(0),
-            confirmed_upto: Sequence(0),
-            shadow_written: false,
-            recovered: false,
-            clean: false,
+            ..SetHeader::prepared()
         };
         Self { parameters, header, bits: Vec::new(), dirty: false }
     }
