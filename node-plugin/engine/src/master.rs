@@ -38,6 +38,8 @@ pub struct SetStatus {
     pub abandoned: bool,
     /// The restore from the set, from its flip until nothing is pending.
     pub restore: Option<RestoreStatus>,
+    /// Its superblock may say that a cut over several sets is in doubt (E4).
+    pub in_doubt: bool,
 }
 
 /// Chunks of a run, by kind.
@@ -160,8 +162,8 @@ impl Master {
     }
 
     /// What a set is doing.
-    pub fn status(&self, set: SetIndex) -> Option<SetStatus> {
-        let set = self.owner.sets[usize::from(set.0)].as_ref()?;
+    pub fn status(&self, index: SetIndex) -> Option<SetStatus> {
+        let set = self.owner.sets[usize::from(index.0)].as_ref()?;
         Some(SetStatus {
             header: set.header,
             held: set.plane(PlaneId::Held).ones(),
@@ -180,6 +182,7 @@ impl Master {
             copied_bytes: set.copier.copied_bytes(),
             abandoned: set.shadow_watch.has_abandoned() || set.bitmap_watch.has_abandoned(),
             restore: self.owner.restore_status(set),
+            in_doubt: self.owner.doubtful_epoch(index).is_some(),
         })
     }
 

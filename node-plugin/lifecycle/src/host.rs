@@ -1,6 +1,5 @@
 //! What every master needs of its process, and what it can ask of the others.
 
-use crate::left_cuts::LeftCuts;
 use crate::registry::Registry;
 use crate::state::{MasterRecord, SetRecord, State};
 use crate::tag::{is_tagged, tag};
@@ -32,7 +31,10 @@ pub(crate) struct Host<W: World> {
     pub(crate) node: Id128,
     pub(crate) deaths: Box<dyn Deaths>,
     pub(crate) registry: Registry<W>,
-    pub(crate) left_cuts: LeftCuts,
+    /// Held while a cut that was left in doubt is decided.
+    pub(crate) deciding: tokio::sync::Mutex<()>,
+    /// Held from the view of what is to be hidden until it is.
+    pub(crate) hiding: tokio::sync::Mutex<()>,
 }
 
 /// A master, for messages about devices.
@@ -68,6 +70,18 @@ fn volumes_of(record: &MasterRecord) -> Vec<Configured> {
 }
 
 impl<W: World> Host<W> {
+    pub(crate) fn new(world: W, state: Arc<State<W::Files>>, node: Id128, deaths: Box<dyn Deaths>) -> Self {
+        Self {
+            world,
+            state,
+            node,
+            deaths,
+            registry: Registry::new(),
+            deciding: tokio::sync::Mutex::default(),
+            hiding: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// Every master on record, attached or not.
     pub(crate) async fn records(&self) -> Vec<MasterRecord> {
         let mut records: Vec<MasterRecord> =

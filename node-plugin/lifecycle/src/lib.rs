@@ -15,7 +15,6 @@ mod change;
 mod deadline;
 pub mod files;
 mod host;
-mod left_cuts;
 pub mod mutation;
 mod notice;
 mod obstacle;

@@ -6,6 +6,7 @@
 use crate::host::Host;
 use crate::mutation::{Rule, is_off};
 use crate::registry::{Seen, Serving};
+use crate::state::{MasterRecord, SetRecord};
 use crate::tag::tag;
 use crate::words::{device_path, set_name};
 use crate::world::{DriverDevice, DriverError, DriverSpec, DriverState, Reactor, World};
@@ -144,7 +145,8 @@ pub(crate) async fn end_all<W: World>(host: &Host<W>, id: Uuid) -> Result<(), Pl
 }
 
 /// Ends the presented shadow of a served set. `holds` prove that nothing has it open, and go when it has stopped: the
-/// driver does not remove a device that anybody has open, us included.
+/// driver does not remove a device that anybody has open, us included. It goes by the tags: a step that was given up may
+/// have freed the number, which may be another's since.
 ///
 /// # Errors
 /// What the driver says.
@@ -156,12 +158,45 @@ pub(crate) async fn withdraw_shadow<W: World>(
     holds: Vec<W::Hold>,
 ) -> Result<(), PlatformError> {
     host.world.unpublish(id).await;
-    let Some(number) = serving.presented.get(&id).copied() else { return Ok(()) };
-    host.world.driver_stop(number).await.map_err(|e| driver_refusal(&e))?;
+    let devices = devices_of(host, id).await.map_err(|e| driver_refusal(&e))?;
+    for device in &devices {
+        host.world.driver_stop(device.number).await.map_err(|e| driver_refusal(&e))?;
+    }
     drop(holds);
     let left = serving.reactor.leave(side).await;
     left.map_err(|error| PlatformError::Stopping { cause: error.to_string().into() })?;
-    host.world.driver_delete(number).await.map_err(|e| driver_refusal(&e))
+    for device in devices {
+        host.world.driver_delete(device.number).await.map_err(|e| driver_refusal(&e))?;
+    }
+    Ok(())
+}
+
+/// What the driver shows of masters and sets, served or left by a server that died, for claims and messages.
+///
+/// # Errors
+/// What the driver says.
+pub(crate) async fn shown<W: World>(
+    host: &Host<W>,
+    of: impl IntoIterator<Item = (Uuid, String)>,
+) -> Result<Vec<(Uuid, u32, String)>, PlatformError> {
+    let mut shown = Vec::new();
+    for (id, what) in of {
+        let devices = devices_of(host, id).await.map_err(|e| driver_refusal(&e))?;
+        let live = devices.iter().filter(|device| device.block.is_some());
+        shown.extend(live.map(|device| (id, device.number, what.clone())));
+    }
+    Ok(shown)
+}
+
+/// A master and its sets, the master last, in the words of messages.
+pub(crate) fn all_of(record: &MasterRecord) -> Vec<(Uuid, String)> {
+    let sets = record.sets.iter().map(set_of);
+    sets.chain([(record.id, format!("master {}", record.name))]).collect()
+}
+
+/// A set in the words of messages.
+pub(crate) fn set_of(set: &SetRecord) -> (Uuid, String) {
+    (set.id, format!("set {}", set_name(set)))
 }
 
 /// Claims presented devices whose content is about to change, or that are about to go.
@@ -187,11 +222,9 @@ pub(crate) async fn hold<W: World>(
     Ok(holds)
 }
 
-/// What a master presents, for claims and messages.
+/// What a master that is served presents, for claims and messages.
 pub(crate) fn presented<W: World>(seen: &Seen<W>, serving: &Serving<W>) -> Vec<(Uuid, u32, String)> {
-    let record = &seen.record;
-    let sets = record.sets.iter().map(|set| (set.id, format!("set {}", set_name(set))));
-    let all = sets.chain([(record.id, format!("master {}", record.name))]);
+    let all = all_of(&seen.record).into_iter();
     all.filter_map(|(id, what)| Some((id, *serving.presented.get(&id)?, what))).collect()
 }
 

@@ -4,8 +4,9 @@
 //!   begin: the request, and the name of what it will make ──> the effect, under that name ──> the answer
 //! ```
 //! The place of the answer is taken before the effect: where it cannot be, nothing happens. If the answer itself is
-//! lost (a kill, a disk that fails), the repetition does the same under the same name, and what is there already is
-//! found by it: a cut by its id, a set or a master by its UUID.
+//! lost (a kill, a disk that fails), or there is none because a step failed half-way, the repetition does the same under
+//! the same name, and what is there already is found by it: a cut by its id, a set or a master by its UUID. So a request
+//! that was refused keeps its name: nobody can tell a refusal that has changed nothing from a failure that has.
 
 use crate::files::Files;
 use crate::state::State;
@@ -30,7 +31,7 @@ impl Running {
     }
 
     /// Runs `call` unless its request was answered before; then gives that answer. `text` tells calls apart. `call` is
-    /// given the name of what it makes; a new one is `fresh`.
+    /// given the name of what it makes or takes away: `named`, or what that was when the request was begun.
     ///
     /// # Errors
     /// The call's own, [`PlatformError::RequestReused`], or that the request cannot be recorded.
@@ -39,7 +40,7 @@ impl Running {
         state: &State<F>,
         request: RequestId,
         text: &str,
-        fresh: Uuid,
+        named: Uuid,
         call: impl FnOnce(Uuid) -> C,
     ) -> Result<T, PlatformError>
     where
@@ -56,7 +57,7 @@ impl Running {
             operation: "record of the request".into(),
             detail: error.to_string().into(),
         };
-        let begun = state.begin_request(&name, fingerprint, fresh).await.map_err(|error| broken(&error))?;
+        let begun = state.begin_request(&name, fingerprint, named).await.map_err(|error| broken(&error))?;
         if begun.fingerprint != fingerprint {
             return Err(PlatformError::RequestReused { request });
         }
@@ -64,16 +65,7 @@ impl Running {
             let [answer] = serde_json::from_value(answer).map_err(|error| broken(&error))?;
             return Ok(answer);
         }
-        let answer = match call(begun.makes).await {
-            Ok(answer) => answer,
-            Err(refused) => {
-                // It has changed nothing: tried again it is a new request.
-                if let Err(error) = state.forget_request(&name).await {
-                    tracing::warn!(%error, request = %name, "a refused request stays on record as begun");
-                }
-                return Err(refused);
-            }
-        };
+        let answer = call(begun.makes).await?;
         // In a list: an answer that says no more than "done" would read as none.
         let kept = serde_json::to_value([&answer]).map_err(|error| broken(&error))?;
         if let Err(error) = state.answer_request(&name, &begun, kept).await {
@@ -100,5 +92,25 @@ mod tests {
             };
             assert_eq!(running.once(&state, request, "disable", fresh, call).await, Ok(()));
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_failed_goes_on_under_the_name_that_it_had() {
+        let (state, running) = (State::new(Memory::default()), Running::default());
+        let request = RequestId(Uuid::from_u128(5));
+        let failed = PlatformError::Stopping { cause: "half-way".into() };
+        let mut names = Vec::new();
+        for round in 0..3 {
+            let (failed, names) = (failed.clone(), &mut names);
+            let call = |name: Uuid| {
+                names.push(name);
+                async move { if round < 2 { Err(failed) } else { Ok(()) } }
+            };
+            let fresh = Uuid::from_u128(9 + round);
+            assert_eq!(running.once(&state, request, "enable", fresh, call).await.is_ok(), round == 2);
+        }
+        assert_eq!(names, [Uuid::from_u128(9); 3]);
+        let other = running.once(&state, request, "another", Uuid::from_u128(1), |_| async { Ok(()) }).await;
+        assert_eq!(other, Err(PlatformError::RequestReused { request }));
     }
 }

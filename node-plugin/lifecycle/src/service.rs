@@ -6,8 +6,7 @@
 
 use crate::change::member::{check_epoch, died, engine_status, refusal};
 use crate::host::{Deaths, Host};
-use crate::left_cuts::LeftCuts;
-use crate::registry::{Found, Phase, Registry};
+use crate::registry::{Found, Phase};
 use crate::report;
 use crate::request::Running;
 use crate::start::ending;
@@ -61,9 +60,7 @@ impl<W: World> Service<W> {
     /// The masters that are on record in `files`, in `world`, on node `node`. Nothing is started yet.
     pub fn new(world: W, files: W::Files, node: Id128, deaths: Box<dyn Deaths>) -> Self {
         let state = Arc::new(State::new(files));
-        let host =
-            Host { world, state, node, deaths, registry: Registry::new(), left_cuts: LeftCuts::default() };
-        Self { host: Arc::new(host), running: Arc::default() }
+        Self { host: Arc::new(Host::new(world, state, node, deaths)), running: Arc::default() }
     }
 
     /// Starts what was attached when the last process ended, and goes on doing so in the background. Returns how many
@@ -170,12 +167,14 @@ impl<W: World> Service<W> {
         )
     }
 
-    /// Carries out a change that has its effect once, however often it is asked for.
+    /// Carries out a change that has its effect once, however often it is asked for. `named` is what it makes, under a
+    /// new name, or what it takes away.
     async fn once<T, C>(
         &self,
         subject: Subject,
         request: RequestId,
         text: String,
+        named: Uuid,
         change: impl FnOnce(Arc<Host<W>>, Uuid) -> C + Send + 'static,
     ) -> Result<T>
     where
@@ -184,11 +183,10 @@ impl<W: World> Service<W> {
     {
         let (host, running) = (Arc::clone(&self.host), Arc::clone(&self.running));
         let whole = async move {
-            let fresh = host.world.fresh();
-            let call = |makes| change(Arc::clone(&host), makes);
-            running.once(&host.state, request, &text, fresh, call).await
+            let call = |named| change(Arc::clone(&host), named);
+            running.once(&host.state, request, &text, named, call).await
         };
-        self.change(subject, whole).await
+        self.change(subject, Box::pin(whole)).await
     }
 
     async fn command(&self, found: &Found<W>, command: Command) -> Result<()> {
@@ -235,38 +233,47 @@ impl<W: World> Platform for Service<W> {
     async fn attach_master(&self, call: AttachMaster) -> Result<AttachedMaster> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Master(MasterRef::Name(call.name.clone()));
-        self.once(subject, request, text, |host, id| async move { host.attach(call, id).await }).await
+        let named = self.host.id_to_attach(&call).await;
+        self.once(subject, request, text, named, |host, id| async move { host.attach(call, id).await }).await
     }
 
     async fn detach_master(&self, call: DetachMaster) -> Result<()> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Master(call.master.clone());
-        self.once(subject, request, text, |host, _| async move { host.detach(call).await }).await
+        let attached = self.host.registry.master(&call.master).map(|entry| entry.id());
+        let named = attached.unwrap_or_else(|_| self.host.world.fresh());
+        self.once(subject, request, text, named, |host, id| async move { host.detach(call, id).await }).await
     }
 
     async fn accept_master(&self, call: AcceptMaster) -> Result<()> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Master(call.master.clone());
-        self.once(subject, request, text, |host, _| async move { host.accept(call).await }).await
+        let unused = self.host.world.fresh();
+        self.once(subject, request, text, unused, |host, _| async move { host.accept(call).await }).await
     }
 
     async fn enable_set(&self, call: EnableSet) -> Result<EnabledSet> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Master(call.master.clone());
-        self.once(subject, request, text, |host, id| async move { host.enable(call, id).await }).await
+        let fresh = self.host.world.fresh();
+        self.once(subject, request, text, fresh, |host, id| async move { host.enable(call, id).await }).await
     }
 
     async fn disable_set(&self, call: DisableSet) -> Result<()> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Set(call.target.set.clone());
-        self.once(subject, request, text, |host, _| async move { host.disable(call).await }).await
+        let there = self.host.registry.set(&call.target.set).map(|found| found.set.id);
+        let named = there.unwrap_or_else(|_| self.host.world.fresh());
+        self.once(subject, request, text, named, |host, id| async move { host.disable(call, id).await }).await
     }
 
     async fn copy(&self, call: CopySets) -> Result<Copied> {
         let (request, text) = (call.request, format!("{call:?}"));
         let first = call.sets.as_slice().first().map(|target| target.set.clone());
         let subject = Subject::Set(first.expect("a cut has a member"));
-        self.once(subject, request, text, |host, cut| async move { host.copy_sets(call, cut).await }).await
+        let fresh = self.host.world.fresh();
+        self.once(subject, request, text, fresh, |host, cut| async move { host.copy_sets(call, cut).await })
+            .await
     }
 
     async fn abort(&self, call: Abort) -> Result<()> {
@@ -302,7 +309,8 @@ impl<W: World> Platform for Service<W> {
     async fn reset(&self, call: Reset) -> Result<ResetDone> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Set(call.target.set.clone());
-        self.once(subject, request, text, |host, cut| async move { host.reset(call, cut).await }).await
+        let fresh = self.host.world.fresh();
+        self.once(subject, request, text, fresh, |host, cut| async move { host.reset(call, cut).await }).await
     }
 
     async fn status(&self, scope: Scope) -> Result<Status> {

@@ -17,7 +17,7 @@ use crate::present::{self, Presentation};
 use crate::recognise::Recognised;
 use crate::registry::{Entry, Phase, Seen, Serving, Turn};
 use crate::start_set::SetStart;
-use crate::state::{CopyLimitsRecord, MasterRecord, SetStage, StateError};
+use crate::state::{CopyLimitsRecord, MasterRecord, SetRecord, SetStage, StateError};
 use crate::tag::tag;
 use crate::words::{io, master_ref};
 use crate::world::{Claim, Reactor, ReactorEnd, ReactorSetup, ReadySet, SetVolumes, Sight, World};
@@ -85,6 +85,8 @@ impl<W: World> Host<W> {
         let mut record = entry.record();
         // What is served from now on changes it.
         record.generation = None;
+        // Where it is now: by its old name another device may be found.
+        record.device.clone_from(&master.ours.path);
         if let Some(grown) = master.ours.grown {
             tracing::warn!(master = %record.name, ?grown, "the device has grown: it is served at its recorded size");
         }
@@ -108,9 +110,10 @@ impl<W: World> Host<W> {
         for (id, start) in sets {
             match start {
                 SetStart::Ready(set) => {
+                    for on_record in record.sets.iter_mut().filter(|on_record| on_record.id == id) {
+                        put_started(on_record, &set.volumes);
+                    }
                     ready.push(*set);
-                    let enabled = |set: &&mut crate::state::SetRecord| set.id == id;
-                    record.sets.iter_mut().filter(enabled).for_each(|set| set.stage = SetStage::Enabled);
                 }
                 SetStart::Unserved(why) => drop(unserved.insert(id, why)),
                 SetStart::Gone => record.sets.retain(|set| set.id != id),
@@ -223,13 +226,15 @@ impl<W: World> Host<W> {
             return Ok(Vec::new());
         }
         turn.step("recovery of its sets");
-        self.settle_cuts(record).await.map_err(|problem| {
+        let cuts = self.settle_cuts(record).await.map_err(|problem| {
             let error = io(&record.device, "decision of a cut", &problem);
             Obstacle::new(Kind::Passing, WaitReason::Recovering, error)
         })?;
+        let cuts = Arc::new(cuts);
         let start = |set: &crate::state::SetRecord| {
             let (host, record, set) = (Arc::clone(self), record.clone(), set.clone());
-            tokio::spawn(async move { (set.id, host.start_set(&record, &set, by_itself).await) })
+            let cuts = Arc::clone(&cuts);
+            tokio::spawn(async move { (set.id, host.start_set(&record, &set, &cuts, by_itself).await) })
         };
         let started: Vec<_> = record.sets.iter().map(start).collect();
         let (mut sets, mut obstacle) = (Vec::new(), None);
@@ -248,6 +253,8 @@ impl<W: World> Host<W> {
 
     /// Keeps the raw devices of all masters and sets out of sight, once what is configured or presented has changed.
     pub(crate) async fn hide_raw(&self) {
+        // The rule is one for all masters: of two changes the later view must be written last.
+        let _one_at_a_time = self.hiding.lock().await;
         let mut sight = Sight::default();
         for entry in self.registry.entries() {
             let Seen { record, phase } = entry.seen();
@@ -348,10 +355,6 @@ impl<W: World> Host<W> {
         };
         for fault in faults {
             tracing::error!(error = %fault, "a master on record cannot be served");
-        }
-        while let Err(error) = self.left_cuts.load(&self.state).await {
-            tracing::error!(%error, "the cuts on record cannot be read: nothing is started yet");
-            tokio::time::sleep(RETRY).await;
         }
         let (detached, attached): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.clean);
         self.end_left_of(&detached).await;
@@ -470,6 +473,14 @@ fn is_later(generation: &FsGeneration, served_until: u64) -> bool {
         FsGeneration::Ext { mounted, written, .. } => (*mounted).max(*written) > served_until,
         FsGeneration::Xfs { .. } | FsGeneration::Btrfs { .. } => false,
     }
+}
+
+/// What a recovery has made of a set, and where it has found its volumes.
+fn put_started<C: Claim>(set: &mut SetRecord, volumes: &SetVolumes<C>) {
+    set.stage = SetStage::Enabled;
+    set.master_changed = false;
+    set.shadow.device = volumes.shadow.path().to_owned();
+    set.bitmap.device = volumes.bitmap.path().to_owned();
 }
 
 fn image_of<C: Claim>(set: &ReadySet<C>) -> Image {

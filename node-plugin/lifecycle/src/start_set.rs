@@ -14,12 +14,13 @@ use crate::mutation::{Rule, is_off};
 use crate::obstacle::{Kind, Obstacle, hung};
 use crate::present;
 use crate::registry::Unserved;
-use crate::state::{MasterRecord, SetRecord, SetStage};
+use crate::state::{EVERY_EPOCH, MasterRecord, SetRecord, SetStage, StateError};
+use crate::undecided::Outcomes;
 use crate::words::{device_path, id128, io, set_ref};
 use crate::world::{ReadySet, SetVolumes, World};
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
-use umbra_engine::{Epoch, Id128, OfflineCause, SetIndex, SetState, Unrecordable};
+use umbra_engine::{OfflineCause, SetIndex, SetState, Unrecordable};
 use umbra_platform::PlatformError;
 use umbra_platform::status::WaitReason;
 use umbra_platform::time::Millis;
@@ -69,18 +70,51 @@ impl<W: World> Host<W> {
         &self,
         master: &MasterRecord,
         set: &SetRecord,
+        cuts: &Arc<Outcomes>,
         by_itself: bool,
     ) -> Result<SetStart<W::Claim>, Obstacle> {
         match set.stage {
-            SetStage::Enabled => self.start_enabled(master, set, by_itself).await,
-            SetStage::Enabling => match self.recover_volumes(master, set, None).await {
-                Ok(ready) if ready.image.header.state != SetState::Prepared => {
-                    tracing::info!(set = %set.name, "an enable that was interrupted is finished");
-                    Ok(SetStart::Ready(Box::new(ready)))
-                }
-                Ok(_) | Err(_) => self.undo_set(set).await,
-            },
+            SetStage::Enabled => self.start_enabled(master, set, cuts, by_itself).await,
+            SetStage::Enabling => self.finish_enable(master, set, cuts).await,
             SetStage::Disabling => self.undo_set(set).await,
+        }
+    }
+
+    /// An enable that was interrupted is finished if its image was cut, and else undone.
+    async fn finish_enable(
+        &self,
+        master: &MasterRecord,
+        set: &SetRecord,
+        cuts: &Arc<Outcomes>,
+    ) -> Result<SetStart<W::Claim>, Obstacle> {
+        let ended = self.state_of(set).await?;
+        let recovered = match ended {
+            // Its volumes may still say what an earlier life of it has left, or its enable was being undone.
+            Err(_) => return self.undo_set(set).await,
+            Ok(Some(ended)) if ended.epoch == EVERY_EPOCH => return self.undo_set(set).await,
+            Ok(ended) => self.recover_volumes(master, set, cuts, ended).await,
+        };
+        match recovered {
+            Ok(ready) if ready.image.header.state != SetState::Prepared => {
+                tracing::info!(set = %set.name, "an enable that was interrupted is finished");
+                Ok(SetStart::Ready(Box::new(ready)))
+            }
+            Ok(_) | Err(_) => self.undo_set(set).await,
+        }
+    }
+
+    /// What is on record about the end of a set's images; the inner error: that record is damaged.
+    ///
+    /// # Errors
+    /// It cannot be read now, which says nothing about the image.
+    async fn state_of(
+        &self,
+        set: &SetRecord,
+    ) -> Result<std::result::Result<Option<Ended>, PlatformError>, Obstacle> {
+        let unread = |error: &StateError| io(&set.bitmap.device, "read the state of", error);
+        match self.state.ended(id128(set.id)).await {
+            Err(error) if error.is_passing() => Err(Obstacle::failed(unread(&error))),
+            ended => Ok(ended.map_err(|error| unread(&error))),
         }
     }
 
@@ -101,15 +135,10 @@ impl<W: World> Host<W> {
         &self,
         master: &MasterRecord,
         set: &SetRecord,
+        cuts: &Arc<Outcomes>,
         by_itself: bool,
     ) -> Result<SetStart<W::Claim>, Obstacle> {
-        let ended = match self.state.ended(id128(set.id)).await {
-            // The disk of the state directory says nothing about the image.
-            Err(error) if error.is_passing() => {
-                return Err(Obstacle::failed(io(&set.bitmap.device, "read the state of", &error)));
-            }
-            ended => ended.map_err(|error| io(&set.bitmap.device, "read the state of", &error)),
-        };
+        let ended = self.state_of(set).await?;
         let needed = is_indispensable(set, ended.clone().unwrap_or_default());
         // An attach is somebody's wish; only a start by itself may be the next in a row of deaths (E11).
         if by_itself && self.deaths.passes_through(master.id) && !set.independent && !needed {
@@ -123,7 +152,7 @@ impl<W: World> Host<W> {
         let mut told = None;
         loop {
             let recovered = match &ended {
-                Ok(ended) => self.recover_volumes(master, set, *ended).await,
+                Ok(ended) => self.recover_volumes(master, set, cuts, *ended).await,
                 Err(error) => Err(Obstacle::new(Kind::Final, WaitReason::IoError, error.clone())),
             };
             let obstacle = match recovered {
@@ -151,14 +180,15 @@ impl<W: World> Host<W> {
         &self,
         master: &MasterRecord,
         set: &SetRecord,
+        cuts: &Arc<Outcomes>,
         ended: Option<Ended>,
     ) -> Result<ReadySet<W::Claim>, Obstacle> {
         let (shadow, bitmap) =
             tokio::join!(self.recognise_shadow(master, set), self.recognise_bitmap(master, set));
         let volumes = SetVolumes { shadow: shadow?.claim, bitmap: bitmap?.claim };
-        let decisions = self.decisions().await;
+        let cuts = Arc::clone(cuts);
         let session = Session { node: self.node, session: id128(self.world.fresh()) };
-        let (options, expected) = (options(set), expected(master, set));
+        let (options, expected, master_changed) = (options(set), expected(master, set), set.master_changed);
         let work = self.world.work(volumes.into_vec(), move |store, slots| {
             let found = match find_set(store, SetVolumes::<W::Claim>::slots(slots), options) {
                 Ok(found) => found,
@@ -166,10 +196,10 @@ impl<W: World> Host<W> {
             };
             let doubt = found.superblock().doubt.as_ref().map(|doubt| doubt.then.cut);
             let commit = match doubt {
-                Some(cut) => decisions.get(&cut).cloned().unwrap_or(Ok(false))?,
+                Some(cut) => cuts.is_committed(cut)?,
                 None => false,
             };
-            Ok(found.recover(store, session, Known { ended, commit, expected }))
+            Ok(found.recover(store, session, Known { ended, commit, master_changed, expected }))
         });
         let failed = |detail: String| {
             let error = io(&set.bitmap.device, "recovery of the set", &detail);
@@ -187,15 +217,6 @@ impl<W: World> Host<W> {
         Ok(ReadySet { index: SetIndex(set.index), config, image, volumes: SetVolumes::from_vec(claims) })
     }
 
-    /// What became of the cuts that a superblock may be in doubt about.
-    async fn decisions(&self) -> BTreeMap<Id128, Result<bool, String>> {
-        let mut decisions = BTreeMap::new();
-        for cut in self.left_cuts.cuts() {
-            decisions.insert(id128(cut), self.is_committed(id128(cut)).await);
-        }
-        decisions
-    }
-
     /// E6: the image of a set has ended, durably, before its master serves.
     ///
     /// # Errors
@@ -203,7 +224,7 @@ impl<W: World> Host<W> {
     pub(crate) async fn give_up(&self, set: &SetRecord) -> Result<(), Obstacle> {
         let note = EndNote {
             set: id128(set.id),
-            epoch: Epoch(u64::MAX),
+            epoch: EVERY_EPOCH,
             cause: OfflineCause::Bitmap,
             master_incomplete: false,
         };
@@ -295,6 +316,7 @@ pub(crate) fn recover_refusal(set: &SetRecord, error: RecoverError) -> PlatformE
 mod tests {
     use super::*;
     use crate::state::{CopyLimitsRecord, VolumeRecord};
+    use umbra_engine::{Epoch, Id128};
     use uuid::Uuid;
 
     fn set(restoring: Option<u64>) -> SetRecord {
@@ -318,6 +340,7 @@ mod tests {
             protected: false,
             copy_limits: CopyLimitsRecord { bytes_per_second: None, in_flight: 4 },
             restoring,
+            master_changed: false,
         }
     }
 

@@ -30,8 +30,10 @@ use umbra_engine::{Epoch, Id128, OfflineCause};
 use umbra_store::{EndNote, Ended};
 use uuid::Uuid;
 
-/// Answers kept; a request repeated later than this many others is a new one.
-const ANSWERS_MAX: usize = 1024;
+/// Requests kept; one repeated later than this many others is a new one.
+const REQUESTS_MAX: usize = 1024;
+/// Stands for every epoch of a set: it is to be gone, or nobody can say which images have ended.
+pub const EVERY_EPOCH: Epoch = Epoch(u64::MAX);
 /// Longest request id, in bytes: it becomes a file name.
 const REQUEST_BYTES_MAX: usize = 128;
 
@@ -199,14 +201,15 @@ impl<F: Files> State<F> {
         let file = ended_file(set);
         let _one = self.ended.lock().await;
         // The highest of all stands for "whatever it was" and was recorded before the set was served.
-        let of_this = |record: EndRecord| record.epoch >= epoch.0 && record.epoch != u64::MAX;
+        let of_this = |record: EndRecord| record.epoch >= epoch.0 && record.epoch != EVERY_EPOCH.0;
         if self.load::<EndRecord>(&file, remedy::ENDED).await.ok().flatten().is_some_and(of_this) {
             return Ok(());
         }
         Ok(self.files.remove(&file).await?)
     }
 
-    /// Records that a request begins to make `makes`; if it was begun before, what is on record.
+    /// Records that a request begins to make `makes`; if it was begun before, what is on record. Lets go of the oldest
+    /// requests if there are too many.
     ///
     /// # Errors
     /// [`StateError`]; then the request must have no effect.
@@ -222,6 +225,10 @@ impl<F: Files> State<F> {
             let RequestRecord { fingerprint, makes, answer } = record;
             return Ok(Begun { fingerprint, makes, answer });
         }
+        let known = self.files.list(Folder::Answers).await?;
+        for name in known.iter().take((known.len() + 1).saturating_sub(REQUESTS_MAX)) {
+            self.files.remove(&FileName { folder: Folder::Answers, name: name.clone() }).await?;
+        }
         let reserved = self.save(&file, &RequestRecord { fingerprint, makes, answer: None }).await;
         if !is_off(Rule::RequestReserved) {
             reserved?;
@@ -229,7 +236,7 @@ impl<F: Files> State<F> {
         Ok(Begun { fingerprint, makes, answer: None })
     }
 
-    /// Keeps the answer to a request that was begun, and lets go of the oldest if there are too many.
+    /// Keeps the answer to a request that was begun.
     ///
     /// # Errors
     /// [`StateError`]; then the request is still on record as begun.
@@ -243,22 +250,7 @@ impl<F: Files> State<F> {
         let _one = self.answers.lock().await;
         let record =
             RequestRecord { fingerprint: begun.fingerprint, makes: begun.makes, answer: Some(answer) };
-        self.save(&file, &record).await?;
-        let known = self.files.list(Folder::Answers).await?;
-        for name in known.iter().take(known.len().saturating_sub(ANSWERS_MAX)) {
-            self.files.remove(&FileName { folder: Folder::Answers, name: name.clone() }).await?;
-        }
-        Ok(())
-    }
-
-    /// Forgets a request that had no effect.
-    ///
-    /// # Errors
-    /// [`StateError`]; a repetition then goes on under the name that was on record.
-    pub async fn forget_request(&self, request: &str) -> Result<(), StateError> {
-        let file = answer_file(request)?;
-        let _one = self.answers.lock().await;
-        Ok(self.files.remove(&file).await?)
+        self.save(&file, &record).await
     }
 
     async fn save<T: Serialize + Sync>(&self, file: &FileName, record: &T) -> Result<(), StateError> {

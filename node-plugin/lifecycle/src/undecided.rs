@@ -1,4 +1,4 @@
-//! Cuts over several sets that the last process left behind (E4): decided once, before any of their sets is recovered.
+//! Cuts over several sets that a process or a thread left behind (E4): decided once, before any of their sets is recovered.
 //!
 //! ```text
 //!   cuts/UUID without a decision ──> every member's superblock, claimed and flushed ──> decide ──> on record
@@ -8,13 +8,13 @@
 //! Masters start side by side. Those with a member wait here, for no longer than the deadlines of its members'
 //! volumes; the others do not.
 
-use crate::deadline::STEP_DEADLINE;
+use crate::deadline::{STEP_DEADLINE, within};
 use crate::host::Host;
 use crate::registry::Phase;
-use crate::state::{CutRecord, Decision, MasterRecord, SetRecord, SetStage};
+use crate::state::{CutRecord, Decision, MasterRecord, SetRecord, SetStage, StateError};
 use crate::words::id128;
-use crate::world::World;
-use std::collections::BTreeSet;
+use crate::world::{Reactor, World};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use umbra_engine::Id128;
 use umbra_store::{Blocking, MemberView, decide, read_superblock};
@@ -27,34 +27,76 @@ fn configured(masters: &[MasterRecord]) -> impl Iterator<Item = (&MasterRecord, 
     masters.iter().flat_map(|master| master.sets.iter().map(move |set| (master, set)))
 }
 
-impl<W: World> Host<W> {
-    /// Decides the cuts that a set of this master is a member of, if the last process did not.
+/// What became of the cuts on record, as far as that is known.
+#[derive(Debug, Default)]
+pub(crate) struct Outcomes(BTreeMap<Id128, Outcome>);
+
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Decided(Decision),
+    /// There is a record, and nothing can be told from it: either answer could be wrong.
+    Unknown,
+}
+
+impl Outcomes {
+    fn of(records: &[CutRecord], faults: &[StateError]) -> Self {
+        let decided = |record: &CutRecord| {
+            (id128(record.cut), record.decision.map_or(Outcome::Unknown, Outcome::Decided))
+        };
+        let unreadable = faults.iter().filter_map(|fault| match fault {
+            StateError::Unreadable { file, .. } => Uuid::try_parse(&file.name).ok(),
+            StateError::RequestId(_) | StateError::File(_) => None,
+        });
+        let unreadable = unreadable.map(|cut| (id128(cut), Outcome::Unknown));
+        Self(records.iter().map(decided).chain(unreadable).collect())
+    }
+
+    /// Whether a cut that a superblock is in doubt about is committed.
     ///
     /// # Errors
-    /// A decision that cannot be recorded.
-    pub(crate) async fn settle_cuts(&self, master: &MasterRecord) -> Result<(), String> {
-        let members: BTreeSet<Uuid> = master.sets.iter().map(|set| set.id).collect();
-        let left = self.left_cuts.all();
-        if !left.values().flatten().any(|member| members.contains(member)) {
-            return Ok(());
+    /// A text, if there is a record of it from which that cannot be told.
+    pub(crate) fn is_committed(&self, cut: Id128) -> Result<bool, String> {
+        match self.0.get(&cut) {
+            Some(Outcome::Decided(decision)) => Ok(*decision == Decision::Commit),
+            Some(Outcome::Unknown) => {
+                let cut = Uuid::from_bytes(cut.0);
+                Err(format!("the set is in doubt about cut {cut}, which could not be decided"))
+            }
+            None => {
+                tracing::warn!(cut = %Uuid::from_bytes(cut.0), "nothing is on record about a cut that a set is in doubt about: it is void");
+                Ok(false)
+            }
         }
-        let _one_at_a_time = self.left_cuts.deciding.lock().await;
-        for (cut, of) in left {
-            if !of.iter().any(|member| members.contains(member)) {
-                continue;
+    }
+}
+
+impl<W: World> Host<W> {
+    /// Decides the cuts that a set of this master is a member of, if nobody did; what became of all that are on record.
+    /// The caller has the turn of the master: a cut that is being taken now has no member here.
+    ///
+    /// # Errors
+    /// The cuts cannot be read, or a decision cannot be recorded. Nothing may be started then: who is in doubt would
+    /// take the cut for void.
+    pub(crate) async fn settle_cuts(&self, master: &MasterRecord) -> Result<Outcomes, String> {
+        let _one_at_a_time = self.deciding.lock().await;
+        let (mut records, faults) = self.state.cuts().await.map_err(|error| error.to_string())?;
+        for fault in &faults {
+            if fault.is_passing() {
+                return Err(fault.to_string());
             }
-            let Some(record) = self.state.cut(cut).await.map_err(|error| error.to_string())? else {
-                continue;
-            };
-            if record.decision.is_some() {
-                continue;
-            }
-            let views = self.views(&record).await;
+            tracing::error!(error = %fault, "a cut on record cannot be read: who is in doubt about it waits");
+        }
+        let is_of_master = |record: &CutRecord| {
+            record.members.iter().any(|member| master.sets.iter().any(|set| set.id == *member))
+        };
+        for record in records.iter_mut().filter(|record| record.decision.is_none() && is_of_master(record)) {
+            let views = self.views(record).await;
             let decision = if decide(false, &views) { Decision::Commit } else { Decision::Void };
-            let holds = self.state.decide_cut(&record, decision).await.map_err(|error| error.to_string())?;
-            tracing::info!(%cut, ?views, decision = ?holds, "a cut over several sets was left undecided");
+            let holds = self.state.decide_cut(record, decision).await.map_err(|error| error.to_string())?;
+            tracing::info!(cut = %record.cut, ?views, decision = ?holds, "a cut over several sets was left undecided");
+            record.decision = Some(holds);
         }
-        Ok(())
+        Ok(Outcomes::of(&records, &faults))
     }
 
     /// What each member's superblock says of the cut.
@@ -99,28 +141,10 @@ impl<W: World> Host<W> {
         }
     }
 
-    /// Whether a cut that a superblock is in doubt about is committed.
-    ///
-    /// # Errors
-    /// A text, if there is a record of it and nothing can be told from it: either answer could be wrong.
-    pub(crate) async fn is_committed(&self, cut: Id128) -> Result<bool, String> {
-        let cut = Uuid::from_bytes(cut.0);
-        match self.state.cut(cut).await.map_err(|error| error.to_string())? {
-            Some(record) => match record.decision {
-                Some(decision) => Ok(decision == Decision::Commit),
-                None => Err(format!("the set is in doubt about cut {cut}, which could not be decided")),
-            },
-            None => {
-                tracing::warn!(%cut, "nothing is on record about a cut that a set is in doubt about: it is void");
-                Ok(false)
-            }
-        }
-    }
-
     /// Forgets the cuts that nobody can be in doubt about any more.
     pub(crate) async fn forget_resolved_cuts(&self) {
-        let left = self.left_cuts.all();
-        if left.is_empty() {
+        let Ok((records, _)) = self.state.cuts().await else { return };
+        if records.is_empty() {
             return;
         }
         let masters = self.records().await;
@@ -128,28 +152,33 @@ impl<W: World> Host<W> {
             .filter(|(_, set)| set.stage == SetStage::Enabled)
             .map(|(_, set)| set.id)
             .collect();
-        let mut served = BTreeSet::new();
-        for entry in self.registry.entries() {
-            let seen = entry.seen();
-            if let Phase::Serving(serving) = &seen.phase {
-                let sets = seen.record.sets.iter().map(|set| set.id);
-                served.extend(sets.filter(|id| !serving.unserved.contains_key(id)));
-            }
-        }
-        for (cut, _) in left {
-            let Ok(Some(record)) = self.state.cut(cut).await else { continue };
-            if !is_resolved(&record, &configured, &served) {
-                continue;
-            }
-            match self.state.forget_cut(cut).await {
-                Ok(()) => self.left_cuts.forget(cut),
-                Err(error) => tracing::warn!(%cut, %error, "the cut stays on record"),
+        let served = self.out_of_doubt().await;
+        for record in records.iter().filter(|record| is_resolved(record, &configured, &served)) {
+            if let Err(error) = self.state.forget_cut(record.cut).await {
+                tracing::warn!(cut = %record.cut, %error, "the cut stays on record");
             }
         }
     }
+
+    /// The sets that are served and whose superblocks are in no doubt.
+    async fn out_of_doubt(&self) -> BTreeSet<Uuid> {
+        let mut sets = BTreeSet::new();
+        for entry in self.registry.entries() {
+            let seen = entry.seen();
+            let Phase::Serving(serving) = &seen.phase else { continue };
+            let Some(Ok(snapshot)) = within(STEP_DEADLINE, serving.reactor.snapshot()).await else {
+                continue;
+            };
+            for (index, _) in snapshot.sets.iter().filter(|(_, status)| !status.in_doubt) {
+                let of = seen.record.sets.iter().find(|set| set.index == index.0);
+                sets.extend(of.map(|set| set.id));
+            }
+        }
+        sets
+    }
 }
 
-/// Recovery takes a set out of its doubt; one that is not configured is asked by nobody.
+/// Recovery, or its engine, takes a set out of its doubt; one that is not configured is asked by nobody.
 fn is_resolved(record: &CutRecord, configured: &BTreeSet<Uuid>, served: &BTreeSet<Uuid>) -> bool {
     record.decision.is_some()
         && record.members.iter().all(|member| served.contains(member) || !configured.contains(member))
@@ -158,6 +187,23 @@ fn is_resolved(record: &CutRecord, configured: &BTreeSet<Uuid>, served: &BTreeSe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::{FileName, Folder};
+
+    #[test]
+    fn who_is_in_doubt_waits_where_a_record_says_nothing() {
+        let cut = |number: u128, decision| CutRecord {
+            cut: Uuid::from_u128(number),
+            members: Vec::new(),
+            decision,
+        };
+        let records = [cut(1, Some(Decision::Commit)), cut(2, Some(Decision::Void)), cut(3, None)];
+        let file = FileName { folder: Folder::Cuts, name: Uuid::from_u128(4).to_string() };
+        let damaged = StateError::Unreadable { file, problem: "cut short".to_owned(), remedy: "" };
+        let outcomes = Outcomes::of(&records, &[damaged]);
+        let of = |number: u128| outcomes.is_committed(id128(Uuid::from_u128(number)));
+        assert_eq!((of(1), of(2), of(5)), (Ok(true), Ok(false), Ok(false)));
+        assert!(of(3).is_err() && of(4).is_err());
+    }
 
     #[test]
     fn a_cut_is_forgotten_when_no_member_can_be_in_doubt() {

@@ -70,6 +70,29 @@ impl Replay {
         self.replayed = true;
     }
 
+    /// The master is not what the set knows of it: every chunk may differ, and of an image that leans on the master only
+    /// what the shadow holds is left.
+    pub(crate) fn master_changed(&mut self) {
+        match self.header.state {
+            SetState::Prepared | SetState::Offline(_) | SetState::Disabled => return,
+            SetState::Complete => {}
+            SetState::Dependent
+            | SetState::Copying
+            | SetState::CopyAborted
+            | SetState::Restoring
+            | SetState::RestoreAborted => {
+                for chunk in 0..self.geometry.chunk_count() {
+                    if !self.planes[PlaneId::Held.index()].get(chunk) {
+                        self.plane(PlaneId::Lost).put(chunk, true);
+                    }
+                }
+            }
+        }
+        let differs = PlaneId::differs(self.header.tracking);
+        self.plane(differs).fill(true);
+        self.replayed = true;
+    }
+
     /// Runs and hashes of the records that nobody has confirmed, in the order that [`apply`](Self::apply) expects.
     pub(crate) fn unconfirmed(&self) -> impl Iterator<Item = (ChunkRun, u64)> {
         self.hashed().map(|(_, record, hash)| (record.run, hash))

@@ -41,9 +41,12 @@ impl Machine {
     }
 
     fn recover(&self) -> Result<SetImage, RecoverError> {
+        self.recover_with(Known::default())
+    }
+
+    fn recover_with(&self, known: Known) -> Result<SetImage, RecoverError> {
         let mut store = self.world.claim();
-        recover_set(&mut store, self.devices, SESSION, Known::default(), SetOptions::default())
-            .map(|(_, image)| image)
+        recover_set(&mut store, self.devices, SESSION, known, SetOptions::default()).map(|(_, image)| image)
     }
 
     /// As [`recover`](Self::recover), with a power cut at the `at`th operation; whether it came to that.
@@ -92,6 +95,43 @@ fn cut_twice(image: &[u8], seeds: u64) {
         }
     }
     assert!(pairs > 40 * seeds, "{pairs} pairs");
+}
+
+/// Rule 5: what the shadow holds is kept, what was the master's is lost, and everything may differ; durably.
+#[test]
+fn of_an_image_whose_master_was_written_past_it_only_what_the_shadow_holds_is_left() {
+    for (name, complete) in [(DEPENDENT, false), (INDEPENDENT, false), (INDEPENDENT, true)] {
+        let mut volume = golden(name);
+        for at in SLOTS.into_iter().filter(|_| complete) {
+            let slot: &mut [u8; BLOCK] = (&mut volume[at..at + BLOCK]).try_into().unwrap();
+            let mut superblock = Superblock::decode(slot).unwrap();
+            superblock.header.state = SetState::Complete;
+            superblock.encode(slot);
+        }
+        let machine = Machine::new(0, &volume, [Cache::Volatile; 2]);
+        let before = machine.recover().unwrap();
+        let leans = before.header.state != SetState::Complete;
+        assert_eq!(leans, !complete);
+        let known = Known { master_changed: true, ..Known::default() };
+        let changed = machine.recover_with(known).unwrap();
+        let after = machine.recover().unwrap();
+        assert_eq!(planes(&after), planes(&changed), "{name}");
+        assert_eq!(after.header.state, before.header.state, "{name}");
+        let bit = |image: &SetImage, plane: PlaneId, chunk| image.planes[plane.index()].get(chunk);
+        let mut lost = 0;
+        for chunk in 0..CHUNKS {
+            let (held, was_lost) = (bit(&before, PlaneId::Held, chunk), bit(&before, PlaneId::Lost, chunk));
+            assert_eq!(bit(&after, PlaneId::Held, chunk), held, "{name}, chunk {chunk}");
+            assert_eq!(
+                bit(&after, PlaneId::Lost, chunk),
+                was_lost || leans && !held,
+                "{name}, chunk {chunk}"
+            );
+            assert!(bit(&after, PlaneId::differs(after.header.tracking), chunk), "{name}, chunk {chunk}");
+            lost += u64::from(leans && !held);
+        }
+        assert_eq!(lost > 0, leans, "{name}: nothing of the image leaned on the master");
+    }
 }
 
 /// The good slot was written over first, whichever that was: torn, there were two damaged ones.

@@ -42,6 +42,13 @@ fn kernel_name(path: &Path) -> Option<String> {
     folder.file_name()?.to_str().map(str::to_owned)
 }
 
+/// Matches a device and its partitions, and no other device: after a digit the kernel puts a `p` before the partition's
+/// number (`disk_name` in block/partitions/core.c), so that what begins with `dm-1` may be `dm-10`.
+fn pattern(name: &str) -> String {
+    let between = if name.ends_with(|last: char| last.is_ascii_digit()) { "p" } else { "" };
+    format!("{name}|{name}{between}[0-9]*")
+}
+
 /// The rule that hides devices with these names of the kernel, and their partitions, and shows the masters.
 fn rule(names: &BTreeSet<String>, masters: &BTreeSet<u32>) -> String {
     let mut text = String::from(
@@ -50,11 +57,10 @@ fn rule(names: &BTreeSet<String>, masters: &BTreeSet<u32>) -> String {
          SUBSYSTEM!=\"block\", GOTO=\"umbra_end\"\n\
          KERNEL==\"ublkb*\", OPTIONS+=\"nowatch\"\n",
     );
-    for number in masters {
-        let _ = writeln!(text, "KERNEL==\"ublkb{number}|ublkb{number}p[0-9]*\", GOTO=\"umbra_master\"");
-    }
-    for name in names {
-        let _ = writeln!(text, "KERNEL==\"{name}|{name}[0-9]*|{name}p[0-9]*\", GOTO=\"umbra_raw\"");
+    let masters = masters.iter().map(|number| (format!("ublkb{number}"), "umbra_master"));
+    let raw = names.iter().map(|name| (name.clone(), "umbra_raw"));
+    for (name, fate) in masters.chain(raw) {
+        let _ = writeln!(text, "KERNEL==\"{}\", GOTO=\"{fate}\"", pattern(&name));
     }
     text.push_str(
         "GOTO=\"umbra_end\"\n\
@@ -147,8 +153,30 @@ mod tests {
         let raw = ["nvme0n1p2", "vdb"].map(|name| about(name, "umbra_raw"));
         let all: BTreeSet<_> = raw.into_iter().chain([about("ublkb3", "umbra_master")]).collect();
         assert_eq!(concerned(&text), all);
-        assert!(text.contains("KERNEL==\"vdb|vdb[0-9]*|vdbp[0-9]*\", GOTO"), "{text}");
+        assert!(text.contains("KERNEL==\"vdb|vdb[0-9]*\", GOTO"), "{text}");
         assert!(!text.contains("by-id") && text.contains("disk/by-uuid/$env{ID_FS_UUID_ENC}"), "{text}");
+    }
+
+    #[test]
+    fn a_device_whose_name_begins_with_that_of_another_is_not_hidden_with_it() {
+        for (name, its, others) in [
+            ("vdb", ["vdb", "vdb1", "vdb12"], ["vda", "vdba", "vd"]),
+            ("vdb1", ["vdb1"; 3], ["vdb", "vdb10", "vdb2"]),
+            ("dm-1", ["dm-1", "dm-1p1", "dm-1p12"], ["dm-10", "dm-11", "dm-2"]),
+            ("nvme0n1p1", ["nvme0n1p1"; 3], ["nvme0n1", "nvme0n1p10", "nvme0n1p12"]),
+            ("ublkb3", ["ublkb3", "ublkb3p1", "ublkb3p2"], ["ublkb30", "ublkb31", "ublkb2"]),
+        ] {
+            let matches = |device: &&str| {
+                pattern(name).split('|').any(|part| match part.strip_suffix("[0-9]*") {
+                    Some(before) => device
+                        .strip_prefix(before)
+                        .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit())),
+                    None => part == *device,
+                })
+            };
+            assert!(its.iter().all(&matches), "{name}: {}", pattern(name));
+            assert!(!others.iter().any(matches), "{name}: {}", pattern(name));
+        }
     }
 
     #[test]

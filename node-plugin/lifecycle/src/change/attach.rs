@@ -26,6 +26,20 @@ fn is_of(record: &MasterRecord, facts: &DeviceFacts) -> bool {
 }
 
 impl<W: World> Host<W> {
+    /// The master that an attach is about: the detached one that comes back, or a new one.
+    pub(crate) async fn id_to_attach(&self, call: &AttachMaster) -> Uuid {
+        let before = match self.world.look(call.device.as_path(), Depth::What).await {
+            Ok(facts) => self.detached(self.records().await, &facts),
+            Err(_) => None,
+        };
+        before.map_or_else(|| self.world.fresh(), |record| record.id)
+    }
+
+    fn detached(&self, records: Vec<MasterRecord>, facts: &DeviceFacts) -> Option<MasterRecord> {
+        let is_free = |record: &MasterRecord| record.clean && !self.registry.is_there(record.id);
+        records.into_iter().find(|record| is_free(record) && is_of(record, facts))
+    }
+
     /// Attaches a device; a new master is called `id`.
     ///
     /// # Errors
@@ -125,11 +139,10 @@ impl<W: World> Host<W> {
                 PlatformError::AlreadyExists { kind: ObjectKind::Master, name: name.as_str().into() }
             });
         }
-        let detached = records
-            .into_iter()
-            .find(|record| record.clean && !self.registry.is_there(record.id) && is_of(record, &facts));
-        if let Some(before) = detached {
-            let record = MasterRecord { name, device: path, queue_depth: depth, ..before.clone() };
+        if let Some(before) = self.detached(records, &facts) {
+            let ublk_wanted = call.ublk.map(umbra_platform::value::UblkId::get);
+            let record =
+                MasterRecord { name, device: path, queue_depth: depth, ublk_wanted, ..before.clone() };
             return Ok((record, Some(before)));
         }
         let capabilities = facts.capabilities;

@@ -7,22 +7,28 @@ use crate::present;
 use crate::registry::{Phase, Seen, Serving, Turn};
 use crate::start::claiming;
 use crate::state::{MasterRecord, SetStage};
-use crate::words::{io, set_name};
+use crate::words::io;
 use crate::world::{Reactor, World};
 use umbra_engine::{Command, SetIndex, Side};
 use umbra_platform::PlatformError;
 use umbra_platform::call::DetachMaster;
+use uuid::Uuid;
 
 /// The fingerprint of a master that could not be looked at when it was detached: it matches nothing, so that an attach
 /// with sets asks for a decision.
 const UNKNOWN_CONTENT: &str = "unknown";
 
 impl<W: World> Host<W> {
-    /// Takes a master out.
+    /// Takes a master out: `id`, if it was there when the request was begun.
     ///
     /// # Errors
     /// What is in the way. If it could not be carried through, the master is served again.
-    pub(crate) async fn detach(&self, call: DetachMaster) -> Result<(), PlatformError> {
+    pub(crate) async fn detach(&self, call: DetachMaster, id: Uuid) -> Result<(), PlatformError> {
+        let is_out = |record: &MasterRecord| record.id == id && record.clean;
+        if !self.registry.is_there(id) && self.records().await.iter().any(is_out) {
+            // The request was begun before, and has had its effect.
+            return Ok(());
+        }
         let entry = self.registry.master(&call.master)?;
         let turn = entry.turn("detach").await?;
         if !self.registry.is_there(entry.id()) {
@@ -53,7 +59,8 @@ impl<W: World> Host<W> {
     ) -> Result<(), PlatformError> {
         restore::check_none(seen, serving).await?;
         turn.step("proof that nothing has its devices open");
-        let holds = present::hold(self, present::presented(seen, serving)).await?;
+        let shown = present::shown(self, present::all_of(&seen.record)).await?;
+        let holds = present::hold(self, shown).await?;
         turn.entry().put_phase(Phase::Detaching);
         let outcome = self.take_out(turn, seen, serving, holds).await;
         if outcome.is_err() {
@@ -72,15 +79,14 @@ impl<W: World> Host<W> {
         holds: Vec<W::Hold>,
     ) -> Result<(), PlatformError> {
         let record = &seen.record;
-        let number = serving.presented.get(&record.id).copied();
-        let shadows = serving.presented.values().copied().filter(|shadow| Some(*shadow) != number);
         turn.step("end of what it presents");
-        for number in shadows.chain(number) {
+        // The shadows first: they read from the master.
+        for (_, number, _) in present::shown(self, present::all_of(record)).await? {
             self.world.driver_stop(number).await.map_err(|e| present::driver_refusal(&e))?;
         }
         // Not before all have stopped: whoever opened one meanwhile would lose what it writes.
         drop(holds);
-        for set in record.sets.iter().filter(|set| serving.presented.contains_key(&set.id)) {
+        for set in &record.sets {
             let side = Side::Shadow(SetIndex(set.index));
             present::withdraw_shadow(self, serving, side, set.id, Vec::new()).await?;
         }
@@ -92,10 +98,8 @@ impl<W: World> Host<W> {
         let detached = detached.ok_or_else(|| turn.entry().busy())?.map_err(gone)?;
         detached.map_err(|refusal| io(&record.device, "detach", &refusal))?;
         serving.reactor.stop().await;
-        if let Some(number) = number {
-            // Not before its thread has let go of it.
-            self.world.driver_delete(number).await.map_err(|e| present::driver_refusal(&e))?;
-        }
+        // Not before its thread has let go of it.
+        present::end_all(self, record.id).await?;
         turn.step("samples of its content");
         let fingerprint = self.sample(record).await?;
         self.keep(turn.entry(), detached_record(record, Some(fingerprint))).await
@@ -125,23 +129,13 @@ impl<W: World> Host<W> {
             });
         }
         turn.step("end of what it presents");
-        let mut waiting = Vec::new();
-        for (id, what) in record
-            .sets
-            .iter()
-            .map(|set| (set.id, format!("set {}", set_name(set))))
-            .chain([(record.id, format!("master {}", record.name))])
-        {
-            let devices = present::devices_of(self, id).await.map_err(|e| present::driver_refusal(&e))?;
-            let live = devices.iter().filter(|device| device.block.is_some());
-            waiting.extend(live.map(|device| (id, device.number, what.clone())));
-        }
+        let waiting = present::shown(self, present::all_of(record)).await?;
         let holds = present::hold(self, waiting.clone()).await?;
         for (_, number, _) in waiting {
             self.world.driver_stop(number).await.map_err(|e| present::driver_refusal(&e))?;
         }
         drop(holds);
-        for id in record.sets.iter().map(|set| set.id).chain([record.id]) {
+        for (id, _) in present::all_of(record) {
             present::end_all(self, id).await?;
         }
         // What becomes of the content until the next attach, or became of it already, nobody saw.

@@ -9,20 +9,25 @@ use crate::deadline::{STEP_DEADLINE, within};
 use crate::host::Host;
 use crate::present;
 use crate::registry::{Found, Phase, Serving, Turn};
-use crate::state::{SetRecord, SetStage};
-use crate::words::{io, set_name, set_ref};
+use crate::state::{EVERY_EPOCH, SetRecord, SetStage};
+use crate::words::{id128, io, set_ref};
 use crate::world::{Reactor, World};
 use umbra_engine::{Command, SetIndex, SetState};
 use umbra_platform::PlatformError;
 use umbra_platform::call::{Direction, DisableSet};
 use umbra_platform::id::Epoch;
+use uuid::Uuid;
 
 impl<W: World> Host<W> {
-    /// Takes a set away.
+    /// Takes a set away: `id`, if it was there when the request was begun.
     ///
     /// # Errors
     /// What is in the way. From the record of it on the set is one that is to be gone.
-    pub(crate) async fn disable(&self, call: DisableSet) -> Result<(), PlatformError> {
+    pub(crate) async fn disable(&self, call: DisableSet, id: Uuid) -> Result<(), PlatformError> {
+        if self.is_taken_away(id).await {
+            // The request was begun before, and has had its effect.
+            return Ok(());
+        }
         let entry = self.registry.set(&call.target.set)?.entry;
         let turn = entry.turn("disable").await?;
         let Found { seen, set, .. } = self.registry.set(&call.target.set)?;
@@ -58,11 +63,17 @@ impl<W: World> Host<W> {
             });
         }
         turn.step("proof that nothing has its shadow open");
-        let shown = serving.presented.get(&set.id).copied();
-        let shown = shown.map(|number| (set.id, number, format!("set {}", set_name(&set))));
+        let shown = present::shown(self, [present::set_of(&set)]).await?;
         let holds = present::hold(self, shown).await?;
         self.put_stage(turn.entry(), set.id, SetStage::Disabling).await?;
         self.take_away(&turn, serving, &set, holds).await
+    }
+
+    /// Whether it was a set, which is on record as one that is to be gone, and is on no master any more.
+    async fn is_taken_away(&self, id: Uuid) -> bool {
+        let ended = self.state.ended(id128(id)).await.ok().flatten();
+        let to_be_gone = ended.is_some_and(|ended| ended.epoch == EVERY_EPOCH);
+        to_be_gone && !self.records().await.iter().flat_map(|record| &record.sets).any(|set| set.id == id)
     }
 
     /// Takes away a set that is served, whatever state it is in: every step may have been done before.
@@ -114,7 +125,12 @@ impl<W: World> Host<W> {
         self.forget_set(turn, set).await
     }
 
-    async fn disable_unserved(&self, turn: &Turn<W>, set: &SetRecord) -> Result<(), PlatformError> {
+    /// Takes away a set that is not served.
+    pub(super) async fn disable_unserved(
+        &self,
+        turn: &Turn<W>,
+        set: &SetRecord,
+    ) -> Result<(), PlatformError> {
         self.put_stage(turn.entry(), set.id, SetStage::Disabling).await?;
         self.give_up(set).await.map_err(|obstacle| obstacle.error)?;
         turn.step("end of the presented shadow");

@@ -45,13 +45,16 @@ impl<W: World> Host<W> {
     ) -> Result<EnabledSet, PlatformError> {
         let entry = self.registry.master(&call.master)?;
         let turn = entry.turn("enable").await?;
+        // The request was begun before: its set is there, or what was left of it when a step failed.
+        match entry.record().sets.into_iter().find(|set| set.id == id) {
+            Some(set) if set.stage == SetStage::Enabled => {
+                return self.enabled(entry.seen().serving()?, &set).await;
+            }
+            Some(left) => self.take_away_left(&turn, &left).await?,
+            None => {}
+        }
         let seen = entry.seen();
         let mut serving = seen.serving()?.clone();
-        if let Some(set) = seen.record.sets.iter().find(|set| set.id == id && set.stage == SetStage::Enabled)
-        {
-            // The request was begun before, and its set is there.
-            return self.enabled(&serving, set).await;
-        }
         restore::check_none(&seen, &serving).await?;
         let geometry = chunks(&seen.record, &serving, call.chunk)?;
         let giving = self.registry.giving.lock().await;
@@ -92,6 +95,18 @@ impl<W: World> Host<W> {
             cut: CutId(Uuid::from_bytes(status.header.cut.0)),
             epoch: Epoch(status.header.epoch.0),
         })
+    }
+
+    /// Takes away what an earlier attempt has left.
+    async fn take_away_left(&self, turn: &Turn<W>, set: &SetRecord) -> Result<(), PlatformError> {
+        let seen = turn.entry().seen();
+        let serving = seen.serving()?;
+        turn.step("undoing of an earlier attempt");
+        if serving.unserved.contains_key(&set.id) {
+            self.disable_unserved(turn, set).await
+        } else {
+            self.take_away(turn, serving, set, Vec::new()).await
+        }
     }
 
     async fn check_name(&self, call: &EnableSet) -> Result<(), PlatformError> {
@@ -168,6 +183,10 @@ impl<W: World> Host<W> {
         let volatile_cache = volatile(&taken.volumes);
         turn.step("preparation of its volumes");
         let ready = self.prepare(&record, serving, set, taken).await?;
+        // An earlier attempt of the same request may have left that the set is to be gone. Not sooner: what that one has
+        // left on the volumes would be believed.
+        let forgotten = self.state.forget_end(id128(set.id), ready.image.header.epoch).await;
+        forgotten.map_err(|error| io(&set.bitmap.device, "record of the first image of", &error))?;
         let gone = |error: crate::world::ReactorGone| io(&record.device, "enable", &error);
         let added = serving.reactor.add_set(ready).await.map_err(gone)?;
         added.map_err(|problem| io(&set.bitmap.device, "add", &problem))?;
@@ -365,6 +384,7 @@ fn set_record<W: World>(
             in_flight: umbra_engine::COPIES_IN_FLIGHT_DEFAULT,
         },
         restoring: None,
+        master_changed: false,
     }
 }
 

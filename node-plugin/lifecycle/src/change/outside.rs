@@ -1,7 +1,7 @@
 //! Accept: somebody has decided what becomes of the images of a master that was written while nobody watched it.
 
 use crate::host::Host;
-use crate::registry::Phase;
+use crate::registry::{Phase, Seen};
 use crate::state::MasterRecord;
 use crate::words::{is_master, set_ref};
 use crate::world::World;
@@ -12,17 +12,19 @@ impl<W: World> Host<W> {
     /// Lets a master be served again, or attached again.
     ///
     /// # Errors
-    /// [`PlatformError::BadArgument`]: an image cannot be kept that way.
+    /// [`PlatformError::BadArgument`]: nobody has found that it was written, or an image cannot end now.
     pub(crate) async fn accept(&self, call: AcceptMaster) -> Result<(), PlatformError> {
         let served = self.registry.master(&call.master).ok();
         let Some(entry) = served else { return self.accept_detached(&call).await };
         let turn = entry.turn("accept").await?;
-        if !matches!(entry.seen().phase, Phase::Quarantined(_)) {
-            return Ok(());
+        let Seen { record, phase } = entry.seen();
+        // After a restart it is on record, and the device may be on its way.
+        if !record.quarantined && !matches!(phase, Phase::Quarantined(_)) {
+            let problem = format!("{} is not quarantined: there is nothing to accept", record.name);
+            return Err(bad("master", &problem));
         }
-        let record = entry.record();
-        self.end_images(&record, call.images).await?;
-        self.keep(&entry, MasterRecord { quarantined: false, generation: None, ..record }).await?;
+        let record = self.accepted(record, call.images).await?;
+        self.keep(&entry, record).await?;
         // The next process takes the time of this one's life for the last service, which is later.
         entry.vouch();
         drop(turn);
@@ -36,30 +38,41 @@ impl<W: World> Host<W> {
             self.state.masters().await.map_err(|error| crate::words::io("/".as_ref(), "look", &error))?;
         let record = records.into_iter().find(|record| is_master(&call.master, record));
         let record = record.ok_or_else(|| PlatformError::no_master(&call.master))?;
-        self.end_images(&record, call.images).await?;
-        let device = record.device.clone();
-        let record = MasterRecord { fingerprint: None, quarantined: false, generation: None, ..record };
+        let record = MasterRecord { fingerprint: None, ..self.accepted(record, call.images).await? };
         let saved = self.state.save_master(&record).await;
-        saved.map_err(|error| crate::words::io(&device, "record of the change", &error))
+        saved.map_err(|error| crate::words::io(&record.device, "record of the change", &error))
     }
 
-    /// Nobody knows any more which chunks an image shares with its master: a dependent image is lost, and of an
-    /// independent one every chunk counts as changed, which is what the end of its tracking means.
-    async fn end_images(&self, record: &MasterRecord, images: AcceptedImages) -> Result<(), PlatformError> {
-        let dependent = record.sets.iter().find(|set| !set.independent);
-        if let (AcceptedImages::Changed, Some(set)) = (images, dependent) {
-            let problem = format!(
-                "set {} is dependent, and its image cannot be kept; accept with --images lost, or disable it first",
-                set_ref(set)
-            );
-            return Err(PlatformError::BadArgument {
-                argument: "images".into(),
-                problem: problem.as_str().into(),
-            });
+    /// Nobody knows any more which chunks an image shares with its master. Either the images end, or they keep what the
+    /// shadows hold themselves, and the recovery of each set, which can read its planes, does the rest.
+    async fn accepted(
+        &self,
+        mut record: MasterRecord,
+        images: AcceptedImages,
+    ) -> Result<MasterRecord, PlatformError> {
+        let restoring = record.sets.iter().find(|set| set.restoring.is_some());
+        match (images, restoring) {
+            (AcceptedImages::Lost, Some(set)) => {
+                let problem = format!(
+                    "a restore from set {} is under way, and a part of the master is on its shadow only; accept with \
+                     --images changed, and the restore goes on",
+                    set_ref(set)
+                );
+                return Err(bad("images", &problem));
+            }
+            (AcceptedImages::Lost, None) => {
+                for set in &record.sets {
+                    self.give_up(set).await.map_err(|obstacle| obstacle.error)?;
+                }
+            }
+            (AcceptedImages::Changed, _) => {
+                record.sets.iter_mut().for_each(|set| set.master_changed = true);
+            }
         }
-        for set in &record.sets {
-            self.give_up(set).await.map_err(|obstacle| obstacle.error)?;
-        }
-        Ok(())
+        Ok(MasterRecord { quarantined: false, generation: None, ..record })
     }
+}
+
+fn bad(argument: &str, problem: &str) -> PlatformError {
+    PlatformError::BadArgument { argument: argument.into(), problem: problem.into() }
 }

@@ -112,6 +112,10 @@ pub struct SetRecord {
     /// data may be on the shadow only, so that nobody may serve the master without the set (E6, E9).
     #[serde(default)]
     pub restoring: Option<u64>,
+    /// The master was written outside of Umbra, which was accepted and is not on the bitmap volume yet: every chunk
+    /// differs, and what the shadow does not hold itself is lost (rule 5).
+    #[serde(default)]
+    pub master_changed: bool,
 }
 
 /// A volume of a set: where it was, and what it is recognised by (invariant 10).

@@ -121,7 +121,12 @@ impl Life {
         for attempt in 0..2 {
             let session = Session { node: NODE, session: self.fresh_id() };
             let expected = Expected::all_of(&enabled.identity);
-            let known = Known { ended: self.notes.ended(enabled.identity.set), commit, expected };
+            let known = Known {
+                ended: self.notes.ended(enabled.identity.set),
+                commit,
+                master_changed: false,
+                expected,
+            };
             let mut store = self.world.claim();
             let faults = self.faults_of(set);
             let recovered = recover_set(&mut store, self.set_devices(set), session, known, self.options(set));

@@ -114,6 +114,9 @@ pub struct Known {
     pub ended: Option<Ended>,
     /// Whether a cut that is in doubt is committed: [`decide`] says so.
     pub commit: bool,
+    /// The master was written past the set: of a complete image every chunk differs, and of any other what the shadow
+    /// does not hold is lost, since it was the master's (E19).
+    pub master_changed: bool,
     /// What the set's record says that its volumes are.
     pub expected: Expected,
 }

@@ -159,6 +159,9 @@ impl FoundSet {
         } else {
             let accepted = check_hashes(&mut io, &config, &replay)?;
             replay.apply(&accepted);
+            if known.master_changed {
+                replay.master_changed();
+            }
         }
         let mut image = replay.finish(generation);
         if !is_off(Rule::CheckpointAtRecovery) {
