@@ -16,14 +16,14 @@ const BYTES_MAX: usize = 64;
 /// queue is empty, for ever if the device hangs: so do not ask on a thread that serves anything.
 #[derive(Debug)]
 pub struct WriteCacheWatch {
-    /// None for what has no such attribute: files, which always need a flush, and devices that sysfs does not show.
+    /// None for what has no such attribute: files, and devices that sysfs does not show.
     attribute: Option<File>,
 }
 
 impl WriteCacheWatch {
     pub(crate) fn of_device(number: DeviceNumber) -> Self {
         match BlockDir::of(number) {
-            Ok(block) => Self::at(&block.queue()),
+            Ok(block) => Self::of_queue(&block.queue()),
             Err(_) => Self::of_file(),
         }
     }
@@ -32,17 +32,18 @@ impl WriteCacheWatch {
         Self { attribute: None }
     }
 
-    fn at(queue: &Path) -> Self {
+    /// Of the device whose queue has this directory in sysfs.
+    pub fn of_queue(queue: &Path) -> Self {
         Self { attribute: File::open(queue.join("write_cache")).ok() }
     }
 
-    /// Whether a completed write may be lost by a power cut until a flush. What cannot be read is taken from the
-    /// careful side: it may.
-    pub fn is_volatile(&self) -> bool {
+    /// Whether a completed write may be lost by a power cut until a flush. None if that cannot be read, as of a device
+    /// that is gone: then nothing is known to have changed, and whatever is asked of the device says the rest.
+    pub fn is_volatile(&self) -> Option<bool> {
         let mut bytes = [0; BYTES_MAX];
-        let read = self.attribute.as_ref().map(|attribute| attribute.read_at(&mut bytes, 0));
-        let Some(Ok(length)) = read else { return true };
-        bytes[..length].trim_ascii_end() != WRITE_THROUGH.as_bytes()
+        let length = self.attribute.as_ref()?.read_at(&mut bytes, 0).ok()?;
+        let word = bytes[..length].trim_ascii_end();
+        (!word.is_empty()).then_some(word != WRITE_THROUGH.as_bytes())
     }
 }
 
@@ -51,17 +52,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cache_that_is_switched_on_is_seen_and_what_is_unknown_is_volatile() {
+    fn a_cache_that_is_switched_on_is_seen_and_what_cannot_be_read_is_no_verdict() {
         let home = tempfile::tempdir().unwrap();
         let queue = home.path();
         std::fs::write(queue.join("write_cache"), "write through\n").unwrap();
-        let watch = WriteCacheWatch::at(queue);
-        assert!(!watch.is_volatile());
+        let watch = WriteCacheWatch::of_queue(queue);
+        assert_eq!(watch.is_volatile(), Some(false));
         std::fs::write(queue.join("write_cache"), "write back\n").unwrap();
-        assert!(watch.is_volatile());
+        assert_eq!(watch.is_volatile(), Some(true));
         std::fs::write(queue.join("write_cache"), "").unwrap();
-        assert!(watch.is_volatile());
-        assert!(WriteCacheWatch::at(&queue.join("missing")).is_volatile());
-        assert!(WriteCacheWatch::of_file().is_volatile());
+        assert_eq!(watch.is_volatile(), None);
+        assert_eq!(WriteCacheWatch::of_queue(&queue.join("missing")).is_volatile(), None);
+        assert_eq!(WriteCacheWatch::of_file().is_volatile(), None);
+        // Opens, and fails to be read, as the attribute of a device that is gone.
+        std::fs::create_dir_all(queue.join("gone/write_cache")).unwrap();
+        assert_eq!(WriteCacheWatch::of_queue(&queue.join("gone")).is_volatile(), None);
     }
 }

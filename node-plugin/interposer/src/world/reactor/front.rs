@@ -6,6 +6,7 @@ use umbra_engine::{ByteRange, Request, RequestError, RequestId, RequestKind, Sid
 use umbra_lifecycle::world::RequestCounters;
 use umbra_store::{AlignedBuf, Finished, IoBuf};
 use umbra_ublk::{CharDevice, Errno, Op, Queue, QueueConfig, QueueEvent, RingFile, RingSlot, SqePush};
+use umbra_uring::FixedFile;
 
 /// Largest read or write of a presented device, in bytes. With the queue depth it bounds the memory that
 /// requests lock; larger requests gain nothing on the devices this is for.
@@ -79,6 +80,8 @@ pub(crate) struct FrontSpec {
 pub(crate) struct Front {
     side: Side,
     queue: Queue,
+    /// The character node in its ring's table.
+    node: Option<FixedFile>,
     requests: Vec<Option<umbra_ublk::Request>>,
     buffers: BufferPool,
     /// Requests that wait for a large buffer, the oldest first.
@@ -112,12 +115,18 @@ impl Front {
         Ok(Self {
             side: spec.side,
             queue,
+            node: None,
             requests,
             buffers: BufferPool::new(spec.side, spec.depth),
             held_back: VecDeque::with_capacity(usize::from(spec.depth)),
             first_id,
             counters: RequestCounters::default(),
         })
+    }
+
+    /// With the place in its ring's table that holds the node for it.
+    pub(crate) fn with_node(self, node: Option<FixedFile>) -> Self {
+        Self { node, ..self }
     }
 
     /// What it presents.
@@ -237,12 +246,15 @@ impl Front {
         self.queue.complete(request, outcome);
     }
 
-    /// Lets go of the queue; the kernel has ended it, so no client waits.
-    pub(crate) fn leave(mut self) {
+    /// Lets go of the queue; the kernel has ended it, so no client waits. Returns the place in its ring's table that is
+    /// to be given back.
+    #[must_use]
+    pub(crate) fn leave(mut self) -> Option<FixedFile> {
         let in_flight = self.requests.iter_mut().filter_map(Option::take);
         for request in in_flight.chain(self.held_back.drain(..)) {
             self.queue.abandon(request);
         }
+        self.node
     }
 }
 

@@ -36,7 +36,7 @@ use umbra_lifecycle::world::{
 };
 use umbra_store::{Finished, Machine, SetConfig, SetDevices};
 use umbra_ublk::{CharDevice, DeviceId, RingFile, RingSlot};
-use umbra_uring::{Owner, Ring, RingCompletion, RingConfig, SharedRing, StoreLimits, UringStore};
+use umbra_uring::{FixedFile, Owner, Ring, RingCompletion, RingConfig, SharedRing, StoreLimits, UringStore};
 
 /// Time between ticks, in milliseconds: the precision of deadlines and rate limits.
 const TICK_MS: u64 = 100;
@@ -154,12 +154,22 @@ impl Reactor {
 
 impl umbra_lifecycle::world::Reactor<Linux> for Reactor {
     async fn add_set(&self, set: ReadySet<Claimed>) -> Result<Result<(), String>, ReactorGone> {
+        let index = set.index;
+        // Before it is served: a caller that gives up must not leave it unwatched.
         self.caches.add_set(&set);
-        self.ask(|reply| Call::AddSet(Box::new(set), reply)).await
+        let added = self.ask(|reply| Call::AddSet(Box::new(set), reply)).await;
+        if !matches!(added, Ok(Ok(()))) {
+            self.caches.remove_set(index);
+        }
+        added
     }
 
     async fn remove_set(&self, set: SetIndex) -> Result<Result<(), String>, ReactorGone> {
-        self.ask(|reply| Call::RemoveSet(set, reply)).await
+        let removed = self.ask(|reply| Call::RemoveSet(set, reply)).await;
+        if matches!(removed, Ok(Ok(()))) {
+            self.caches.remove_set(set);
+        }
+        removed
     }
 
     async fn command(&self, command: Command) -> Result<Result<Done, Refusal>, ReactorGone> {
@@ -477,9 +487,7 @@ impl Loop {
                 let _ = reply.send(outcome);
             }
             Call::Leave(side, reply) => {
-                while let Some(at) = self.fronts.iter().position(|front| front.side() == side) {
-                    self.fronts.swap_remove(at).leave();
-                }
+                self.leave(side);
                 let _ = reply.send(());
             }
             Call::Snapshot(reply) => {
@@ -532,20 +540,42 @@ impl Loop {
         };
         let slot = RingSlot::new(self.next_slot);
         self.next_slot = self.next_slot.wrapping_add(1);
-        let ring = if spec.side == Side::Master { &self.ring_master } else { &self.ring_sides };
         // A shadow's ring carries no master I/O, so its node need not be held by the ring.
-        let file = match spec.side {
-            Side::Master => match ring.borrow_mut().register_file(spec.device.as_fd()) {
-                Ok(fixed) => RingFile::Fixed(fixed.index()),
-                Err(error) => {
+        let fixed = match spec.side {
+            Side::Master => {
+                let registered = self.ring_master.borrow_mut().register_file(spec.device.as_fd());
+                registered.inspect_err(|error| {
                     tracing::warn!(%error, "the ring cannot hold the character device; claims alone guard the master");
-                    RingFile::Descriptor
-                }
-            },
-            Side::Shadow(_) => RingFile::Descriptor,
+                }).ok()
+            }
+            Side::Shadow(_) => None,
         };
-        self.fronts.push(Front::new(spec, file, slot, first_id)?);
-        Ok(())
+        let file = fixed.as_ref().map_or(RingFile::Descriptor, |fixed| RingFile::Fixed(fixed.index()));
+        match Front::new(spec, file, slot, first_id) {
+            Ok(front) => {
+                self.fronts.push(front.with_node(fixed));
+                Ok(())
+            }
+            Err(error) => {
+                self.give_back(fixed);
+                Err(error)
+            }
+        }
+    }
+
+    fn leave(&mut self, side: Side) {
+        while let Some(at) = self.fronts.iter().position(|front| front.side() == side) {
+            let node = self.fronts.swap_remove(at).leave();
+            self.give_back(node);
+        }
+    }
+
+    /// The kernel removes no device whose node a ring still holds.
+    fn give_back(&mut self, node: Option<FixedFile>) {
+        let Some(node) = node else { return };
+        if let Err(error) = self.ring_master.borrow_mut().unregister_file(node) {
+            tracing::warn!(%error, "the ring holds a character device until the master's thread ends");
+        }
     }
 
     fn snapshot(&self) -> Snapshot {
