@@ -19,7 +19,6 @@
 //! --write-us N      time that each write takes (default 0)
 //! --read-ms N       time that each read takes (default 0)
 //! --deadline-ms N   for each control command (default 10000)
-//! --patience-ms N   with --recover: how long to wait for the old server's end (default 30000)
 //! --late-ms N       offer no tag to the kernel for so long, to see START_DEV miss its deadline
 //! --tag N           the owner's tag of the device
 //! ```
@@ -37,8 +36,8 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, cqueue, squeue};
 use umbra_ublk::{
     CharDevice, Control, DeviceId, DeviceInfo, DeviceParams, DeviceSpec, DiscardParams, Errno, Host, Op,
-    OwnerTag, Queue, QueueConfig, QueueEvent, RecoveryWait, Request, RingFile, RingSlot, SECTOR_BYTES,
-    become_io_flusher, is_io_flusher, lock_memory, reread_partitions, serve_helper, wait_for_block_node,
+    OwnerTag, Queue, QueueConfig, QueueEvent, Request, RingFile, RingSlot, SECTOR_BYTES, become_io_flusher,
+    is_io_flusher, lock_memory, reread_partitions, serve_helper, wait_for_block_node,
 };
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -154,7 +153,6 @@ struct Options {
     depth: u16,
     delays: Delays,
     deadline: Duration,
-    patience: Duration,
     late: Option<Duration>,
     tag: Option<OwnerTag>,
 }
@@ -186,7 +184,6 @@ impl Options {
                 read: Duration::from_millis(number("--read-ms", 0)?),
             },
             deadline: Duration::from_millis(number("--deadline-ms", 10_000)?),
-            patience: Duration::from_millis(number("--patience-ms", 30_000)?),
             late: values
                 .contains_key("--late-ms")
                 .then_some(number("--late-ms", 0)?)
@@ -269,7 +266,7 @@ fn make(control: &Control, options: &Options) -> Outcome<DeviceInfo> {
 
 fn take_over(control: &Control, options: &Options) -> Outcome<DeviceInfo> {
     let id = options.id.ok_or("--recover needs --dev-id")?;
-    let waited = control.start_recovery(id, RecoveryWait::AtMost(options.patience))?;
+    let waited = control.start_recovery(id)?;
     let info = control.info(id)?;
     println!("took over device {id} ({:?}), which was free after {waited:?}", info.state);
     Ok(info)

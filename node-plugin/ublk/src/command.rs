@@ -66,6 +66,20 @@ impl Command {
         }
     }
 
+    /// Whether it only tells what there is: sent twice at a time, it does no harm.
+    pub(crate) const fn looks_only(self) -> bool {
+        match self {
+            Command::GetFeatures | Command::GetParams | Command::GetDevInfo => true,
+            Command::AddDev
+            | Command::SetParams
+            | Command::StartDev
+            | Command::StopDev
+            | Command::DelDev
+            | Command::StartUserRecovery
+            | Command::EndUserRecovery => false,
+        }
+    }
+
     pub(crate) const fn opcode(self) -> u32 {
         match self {
             Command::GetFeatures => CMD_GET_FEATURES,

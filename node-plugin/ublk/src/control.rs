@@ -25,25 +25,24 @@ use crate::{Errno, Error, Features};
 
 use worker::Worker;
 
-/// Between two tries of START_USER_RECOVERY. The kernel answers "busy" in microseconds, and the wait is
+/// Shortest time between two tries of START_USER_RECOVERY. The kernel answers "busy" in microseconds, and the wait is
 /// part of what a client sees of a restart.
-const RECOVERY_RETRY_INTERVAL: Duration = Duration::from_micros(100);
+const RECOVERY_RETRY_MIN: Duration = Duration::from_micros(100);
+/// Longest: a device that has kept its server for seconds may do so for hours.
+const RECOVERY_RETRY_MAX: Duration = Duration::from_millis(250);
 
-/// How long to wait for the I/O of a dead server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecoveryWait {
-    /// Until it has landed. What the claim rule asks for: giving up would leave the device parked.
-    Forever,
-    /// At most this long.
-    AtMost(Duration),
+/// How long to wait for the next try, after so long in vain: the later a try, the less does a client notice of it.
+fn recovery_pause(waited: Duration) -> Duration {
+    (waited / 8).clamp(RECOVERY_RETRY_MIN, RECOVERY_RETRY_MAX)
 }
 
-/// Handle of the control thread. Clones share the thread; each has its own deadline.
+/// Handle of the control thread. Clones share the thread.
 ///
 /// # Guarantees
-/// Every call returns by its deadline, whatever the kernel does, except that a full queue of commands of
-/// other clones is waited for within that deadline too. A command whose call ended with
-/// [`Error::NotSent`] was not sent and will not be. Whatever hangs, this process can be killed, and then
+/// Every command ends by the deadline, whatever the kernel does; the time that it waits for those before it counts. A
+/// command whose call ended with [`Error::NotSent`] or [`Error::Unfinished`] was not sent and will not be. While a
+/// command that changes something has not returned from the kernel, no other one that does is sent for the same target,
+/// and so none is executed twice at a time. Whatever hangs, this process can be killed, and then
 /// holds no device.
 #[derive(Clone, Debug)]
 pub struct Control {
@@ -66,16 +65,11 @@ impl Control {
         Ok(Control { worker: Arc::new(Worker::start()?), deadline })
     }
 
-    /// The same control thread with another deadline.
-    #[must_use]
-    pub fn with_deadline(&self, deadline: Duration) -> Control {
-        Control { worker: Arc::clone(&self.worker), deadline }
-    }
-
     /// What the driver can do.
     ///
     /// # Errors
-    /// As every command: [`Error::Refused`], [`Error::Deadline`], [`Error::NotSent`], [`Error::HelperLost`].
+    /// As every command: [`Error::Refused`], [`Error::Deadline`], [`Error::NotSent`], [`Error::Unfinished`],
+    /// [`Error::HelperLost`].
     pub fn features(&self) -> Result<Features, Error> {
         let buffer = [0; size_of::<u64>()];
         let answer = self.run(Prepared::with_buffer(Command::GetFeatures, Target::Driver, &buffer))?;
@@ -128,9 +122,9 @@ impl Control {
     /// one with it does not read it at all (see [`reread_partitions`](crate::reread_partitions)).
     ///
     /// # Errors
-    /// As every command; [`Error::Deadline`] if a queue does not serve. The device may come up later; or never,
-    /// if its server ends meanwhile: the driver then holds the device's lock while it waits for the partition
-    /// table, and no command for that device returns any more. Present the master as another one.
+    /// As every command; [`Error::Deadline`] if a queue does not serve. The device may come up later; or never, if its
+    /// server ends meanwhile and the driver reads the partition table by itself: it then holds the device's lock while it
+    /// waits for that, and no command for that device returns any more. Present the master as another one.
     pub fn start(&self, device: DeviceId) -> Result<(), Error> {
         self.run(Prepared::plain(Command::StartDev, Target::Device(device), pid_data())).map(drop)
     }
@@ -179,37 +173,26 @@ impl Control {
         self.run(Prepared::plain(Command::DelDev, Target::Device(device), 0)).map(drop)
     }
 
-    /// Takes the device over from a dead server, once it is free: retries every 100 µs while the kernel
-    /// says busy. Other commands get their turn between two tries. Returns how long it took.
+    /// Takes the device over from a dead server, once it is free: tries for as long as the kernel says busy, at first
+    /// every 100 µs and then less often. Other commands get their turn between two tries. Returns how long it took.
+    ///
+    /// It has no end of its own: to give up would leave the device parked.
     ///
     /// # Assumptions
     /// The caller holds the claims on all backing devices: in this data mode the kernel does not wait for
     /// writes that the dead server has in flight.
     ///
     /// # Errors
-    /// [`Error::RecoveryBusy`] after the given wait; [`Error::RecoveryGone`] at once if the device does
-    /// not exist; otherwise as every command.
-    pub fn start_recovery(&self, device: DeviceId, wait: RecoveryWait) -> Result<Duration, Error> {
+    /// [`Error::RecoveryGone`] at once if the device does not exist; otherwise as every command.
+    pub fn start_recovery(&self, device: DeviceId) -> Result<Duration, Error> {
         let start = Instant::now();
-        loop {
-            if self.try_start_recovery(device)? {
-                return Ok(start.elapsed());
-            }
-            let waited = start.elapsed();
-            if let RecoveryWait::AtMost(limit) = wait
-                && waited >= limit
-            {
-                return Err(Error::RecoveryBusy { device, waited });
-            }
-            std::thread::sleep(RECOVERY_RETRY_INTERVAL);
+        while !self.try_start_recovery(device)? {
+            std::thread::sleep(recovery_pause(start.elapsed()));
         }
+        Ok(start.elapsed())
     }
 
-    /// One try of [`Control::start_recovery`]: false while the device is busy.
-    ///
-    /// # Errors
-    /// As there, without [`Error::RecoveryBusy`].
-    pub fn try_start_recovery(&self, device: DeviceId) -> Result<bool, Error> {
+    fn try_start_recovery(&self, device: DeviceId) -> Result<bool, Error> {
         match self.run(Prepared::plain(Command::StartUserRecovery, Target::Device(device), 0)) {
             Ok(_) => Ok(true),
             Err(Error::Refused { errno: Errno::EBUSY, .. }) => Ok(false),
@@ -238,4 +221,17 @@ fn pid_data() -> u64 {
 
 fn pid_wire() -> i32 {
     i32::try_from(std::process::id()).expect("a pid is positive")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_stays_busy_is_asked_less_and_less_often() {
+        let pause = |waited_ms| recovery_pause(Duration::from_millis(waited_ms));
+        assert_eq!(pause(0), RECOVERY_RETRY_MIN);
+        assert_eq!(pause(80), Duration::from_millis(10));
+        assert_eq!(pause(3_600_000), RECOVERY_RETRY_MAX);
+    }
 }

@@ -123,6 +123,20 @@ pub enum Error {
         /// How long it waited.
         deadline: Duration,
     },
+    /// An earlier command for the same target was given up and is still in the kernel: this one was not sent, since the
+    /// earlier one may take effect after it.
+    #[error(
+        "{command} for {target} was not sent: {earlier} for it, given up earlier, has not returned from the kernel; \
+         try again, and if it stays so, restart the machine"
+    )]
+    Unfinished {
+        /// The command that was not sent.
+        command: Command,
+        /// What it was about.
+        target: Target,
+        /// The command that has not returned.
+        earlier: Command,
+    },
     /// The partition table could not be read again.
     #[error("read the partition table of device {device} again")]
     RereadPartitions {
@@ -149,17 +163,6 @@ pub enum Error {
         device: DeviceId,
         /// What is wrong.
         reason: BadParams,
-    },
-    /// The dead server's I/O had not landed when the caller's patience ended.
-    #[error(
-        "START_USER_RECOVERY for device {device}: still busy after {waited:?}; the previous server, or I/O \
-         that it started, still holds /dev/ublkc{device}"
-    )]
-    RecoveryBusy {
-        /// The device.
-        device: DeviceId,
-        /// How long it was tried.
-        waited: Duration,
     },
     /// The device is gone. Whoever goes on would take over the next device with the same number.
     #[error("START_USER_RECOVERY for device {device}: no such device; do not retry, make it anew")]

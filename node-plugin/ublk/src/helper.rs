@@ -15,6 +15,7 @@
 //! The helper is this program again, started with [`ARGUMENT`], so the program's `main` calls
 //! [`serve_helper`] before anything else. It ends when its socket does.
 
+pub(crate) mod left;
 mod process;
 mod serve;
 mod wire;

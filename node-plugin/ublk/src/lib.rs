@@ -73,7 +73,7 @@
 //! [`Control`] may be cloned and used from any thread. A [`Queue`] and the ring that carries its entries
 //! belong to one thread: the kernel ties a tag to the task that fetched it. Dropping the ring is what ends
 //! the queue's commands in the kernel; a ring that has `/dev/ublkcN` registered as a fixed file keeps the
-//! device busy (and [`Control::delete`] waiting) until it is dropped.
+//! device busy (and [`Control::delete`] waiting) until it lets go of the file, or is dropped.
 
 #![allow(unsafe_code, reason = "mmap, prctl and submission entries; every block states its conditions")]
 
@@ -94,7 +94,7 @@ mod tag;
 mod uapi;
 
 pub use command::{Command, Target};
-pub use control::{Control, RecoveryWait};
+pub use control::Control;
 pub use descriptor::{BadDescriptor, Op};
 pub use device::{
     BlockNode, CharDevice, DeviceId, DeviceInfo, DeviceSpec, DeviceState, OwnerTag, block_path, char_path,

@@ -1,10 +1,19 @@
 //! Reading a device's partition table again, after what is below it has changed.
 
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::helper::Helper;
+use crate::helper::left::{HANGING_MAX, LeftBehind};
 use crate::{DeviceId, Errno, Error};
+
+/// Those that wait for devices that do not answer.
+static LEFT: Mutex<LeftBehind<Helper, DeviceId>> = Mutex::new(LeftBehind::new());
+
+fn left() -> MutexGuard<'static, LeftBehind<Helper, DeviceId>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +29,8 @@ pub enum PartitionScan {
 /// Has the kernel read the partition table of `/dev/ublkbN` again (BLKRRPART), for at most `deadline`.
 ///
 /// The device must be served while this waits, by a thread other than the caller's. A process of its own asks: it
-/// waits with the device, also if this process dies, and takes nothing with it. Blocks the thread.
+/// waits with the device, also if this process dies, and takes nothing with it. A device for which one waits already
+/// gets no second one. Blocks the thread.
 ///
 /// After a restore and after a cut of a shadow the kernel still knows the old partitions, and serves them at their
 /// old places: nothing but this makes it look.
@@ -29,8 +39,24 @@ pub enum PartitionScan {
 /// [`Error::RereadPartitions`], if there is no such device, the kernel refuses, or no process can be started.
 pub fn reread_partitions(device: DeviceId, deadline: Duration) -> Result<PartitionScan, Error> {
     let failed = |source| Error::RereadPartitions { device, source };
-    let outcome = Helper::start().map_err(failed)?.reread(device.get(), deadline);
-    judge(outcome).map_err(failed)
+    {
+        let mut left = left();
+        if left.unfinished().any(|waits| *waits == device) {
+            return Ok(PartitionScan::Late);
+        }
+        if !left.has_room() {
+            let full =
+                format!("{HANGING_MAX} processes wait for partition tables of devices that do not answer");
+            return Err(failed(io::Error::other(full)));
+        }
+    }
+    let mut helper = Helper::start().map_err(failed)?;
+    let scan = judge(helper.reread(device.get(), deadline)).map_err(failed);
+    if matches!(scan, Ok(PartitionScan::Late)) {
+        helper.dismiss();
+        left().push(helper, device);
+    }
+    scan
 }
 
 fn judge(outcome: io::Result<Result<(), Errno>>) -> io::Result<PartitionScan> {

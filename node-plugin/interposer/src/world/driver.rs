@@ -11,7 +11,7 @@ use umbra_platform::PlatformError;
 use umbra_platform::value::DevicePath;
 use umbra_ublk::{
     Control, DeviceId, DeviceInfo, DeviceParams, DeviceSpec, DeviceState, DiscardParams, Error, OwnerTag,
-    PartitionScan, RecoveryWait, block_path, presentable_io_opt, wait_for_block_node,
+    PartitionScan, block_path, presentable_io_opt, wait_for_block_node,
 };
 
 /// How long a node may take to appear.
@@ -69,9 +69,7 @@ async fn run<T: Send + 'static>(
 }
 
 fn block_number(id: DeviceId) -> Option<DeviceNumber> {
-    let text = std::fs::read_to_string(format!("/sys/block/ublkb{id}/dev")).ok()?;
-    let (major, minor) = text.trim().split_once(':')?;
-    Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    DeviceNumber::parse(&std::fs::read_to_string(format!("/sys/block/ublkb{id}/dev")).ok()?)
 }
 
 fn described(info: &DeviceInfo) -> DriverDevice {
@@ -128,7 +126,7 @@ pub(super) async fn start(control: &Control, number: u32) -> Result<(), DriverEr
 
 pub(super) async fn recover(control: &Control, number: u32) -> Result<(), DriverError> {
     run(control, number, "START_USER_RECOVERY", move |control| {
-        control.start_recovery(DeviceId::new(number), RecoveryWait::Forever).map(drop)
+        control.start_recovery(DeviceId::new(number)).map(drop)
     })
     .await
 }

@@ -5,22 +5,42 @@ use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::command::Prepared;
+use crate::helper::left::{HANGING_MAX, LeftBehind, Process};
 use crate::helper::{Helper, Interrupt};
 use crate::{Command, Errno, Error, Target};
 
-/// Helpers that hang in the kernel at a time. Each is a process and a device that is lost until the machine starts anew:
-/// a kernel where so many hang helps nobody by one more.
-const HANGING_MAX: usize = 16;
+/// How long a command for the same target waits for the end of a helper that was given up. One that does not hang in the
+/// kernel ends in milliseconds.
+const ENDING_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks whether it has ended.
+const ENDING_POLL: Duration = Duration::from_millis(5);
 
 type Answer = Result<Box<[u8]>, Errno>;
 
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// The outcome is not known.
+    Lost(io::Error),
+    /// The command was not sent: this one for the same target is still in the kernel.
+    Unfinished(Command),
+}
+
+impl From<io::Error> for NoAnswer {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+type Outcome = Result<Answer, NoAnswer>;
+
 /// Carries out a command. A helper process in production; anything in tests.
 pub(super) trait Backend: Send + 'static {
-    /// Runs to completion, or until it is stopped. An error means that the outcome is not known.
-    fn execute(&mut self, prepared: &Prepared) -> io::Result<Answer>;
+    /// Runs to completion, or until it is stopped.
+    fn execute(&mut self, prepared: &Prepared) -> Outcome;
 
     /// Ends the wait for the command that is executed next, from another thread.
     fn stopper(&mut self) -> io::Result<Stopper>;
@@ -32,7 +52,7 @@ pub(super) type Stopper = Box<dyn Fn() + Send>;
 struct Job {
     ticket: u64,
     prepared: Prepared,
-    answer: SyncSender<io::Result<Answer>>,
+    answer: SyncSender<Outcome>,
 }
 
 struct Running {
@@ -71,7 +91,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl Worker {
     pub(super) fn start() -> Result<Worker, Error> {
         let helper = Helper::start().map_err(Error::StartControl)?;
-        Self::start_with(HelperBackend { helper: Some(helper), hanging: Vec::new() })
+        Self::start_with(HelperBackend { helper: Some(helper), asked: None, left: LeftBehind::new() })
     }
 
     fn start_with(backend: impl Backend) -> Result<Worker, Error> {
@@ -95,8 +115,13 @@ impl Worker {
             state.next_ticket += 1;
             state.next_ticket
         };
-        let lost = |source| Error::HelperLost { command, target, source };
-        let thread_gone = || lost(io::Error::other("the control thread has ended; restart this process"));
+        let no_answer = |why| match why {
+            NoAnswer::Lost(source) => Error::HelperLost { command, target, source },
+            NoAnswer::Unfinished(earlier) => Error::Unfinished { command, target, earlier },
+        };
+        let thread_gone = || {
+            no_answer(NoAnswer::Lost(io::Error::other("the control thread has ended; restart this process")))
+        };
         // One place: the thread leaves its answer and goes on, whether or not the caller is still there.
         let (answer, outcome) = mpsc::sync_channel(1);
         self.jobs.send(Job { ticket, prepared, answer }).map_err(|_| thread_gone())?;
@@ -111,11 +136,11 @@ impl Worker {
                 }
             },
         };
-        received.map_err(lost)?.map_err(|errno| Error::Refused { command, target, errno })
+        received.map_err(no_answer)?.map_err(|errno| Error::Refused { command, target, errno })
     }
 
     /// The deadline has passed: decides, against the thread, whether the command was sent.
-    fn leave(&self, ticket: u64, outcome: &Receiver<io::Result<Answer>>) -> Left {
+    fn leave(&self, ticket: u64, outcome: &Receiver<Outcome>) -> Left {
         let mut state = lock(&self.state);
         // The thread answers under the lock, so what is not here by now comes after us.
         match outcome.try_recv() {
@@ -142,7 +167,7 @@ impl Worker {
 }
 
 enum Left {
-    Answered(io::Result<Answer>),
+    Answered(Outcome),
     Overdue,
     Unsent(Command, Target),
 }
@@ -156,7 +181,7 @@ fn serve(mut backend: impl Backend, inbox: &Receiver<Job>, state: &Mutex<State>)
                 }
                 backend.execute(&job.prepared)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         let mut state = lock(state);
         state.running = None;
@@ -176,34 +201,75 @@ fn begin(job: &Job, state: &Mutex<State>, stop: Stopper) -> bool {
     true
 }
 
+/// What a helper was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    command: Command,
+    target: Target,
+}
+
+impl Asked {
+    /// Whether this may be sent while `earlier` is still in the kernel. Two that change the same thing may not: the
+    /// earlier one might take effect after the later one, and undo it.
+    fn may_overtake(self, earlier: Asked) -> bool {
+        self.target != earlier.target || self.command.looks_only() || earlier.command.looks_only()
+    }
+}
+
+/// The command that has to end before this one may be sent.
+fn in_the_way_of<P: Process>(asked: Asked, left: &mut LeftBehind<P, Asked>) -> Option<Command> {
+    left.unfinished().find(|earlier| !asked.may_overtake(**earlier)).map(|earlier| earlier.command)
+}
+
 /// One helper at work, and those that it took the place of.
 struct HelperBackend {
     helper: Option<Helper>,
-    hanging: Vec<Helper>,
+    /// What that one was asked for last.
+    asked: Option<Asked>,
+    left: LeftBehind<Helper, Asked>,
 }
 
 impl HelperBackend {
     /// A helper that was not stopped yet.
     fn helper(&mut self) -> io::Result<&Helper> {
-        self.hanging.retain_mut(Helper::is_there);
         if let Some(mut helper) = self.helper.take_if(|helper| !helper.serves()) {
             helper.dismiss();
-            self.hanging.push(helper);
+            // One that was never asked leaves nothing in the kernel.
+            if let Some(asked) = self.asked.take() {
+                self.left.push(helper, asked);
+            }
         }
+        let has_room = self.left.has_room();
         match &mut self.helper {
             Some(helper) => Ok(helper),
-            none if self.hanging.len() < HANGING_MAX => Ok(none.insert(Helper::start()?)),
+            none if has_room => Ok(none.insert(Helper::start()?)),
             None => Err(io::Error::other(format!(
                 "{HANGING_MAX} ublk commands hang in the kernel; only a restart of the machine ends them"
             ))),
         }
     }
+
+    /// Waits a little for what has to end before this one may be sent.
+    fn wait_for_earlier(&mut self, asked: Asked) -> Result<(), NoAnswer> {
+        let deadline = Instant::now() + ENDING_PATIENCE;
+        while let Some(earlier) = in_the_way_of(asked, &mut self.left) {
+            if Instant::now() >= deadline {
+                return Err(NoAnswer::Unfinished(earlier));
+            }
+            thread::sleep(ENDING_POLL);
+        }
+        Ok(())
+    }
 }
 
 impl Backend for HelperBackend {
-    fn execute(&mut self, prepared: &Prepared) -> io::Result<Answer> {
+    fn execute(&mut self, prepared: &Prepared) -> Outcome {
+        let asked = Asked { command: prepared.command, target: prepared.target };
+        self.wait_for_earlier(asked)?;
         let (opcode, dev_id) = (prepared.command.opcode(), prepared.target.wire_id());
-        self.helper()?.command(opcode, dev_id, prepared.data, &prepared.buffer)
+        self.helper()?;
+        self.asked = Some(asked);
+        Ok(self.helper()?.command(opcode, dev_id, prepared.data, &prepared.buffer)?)
     }
 
     fn stopper(&mut self) -> io::Result<Stopper> {
@@ -216,6 +282,7 @@ impl Backend for HelperBackend {
 mod tests {
     use super::*;
     use crate::DeviceId;
+    use crate::helper::left::tests::Hanging;
 
     const LONG: Duration = Duration::from_secs(30);
     const SHORT: Duration = Duration::from_millis(20);
@@ -223,31 +290,35 @@ mod tests {
     /// Answers when told to, and reports what it was given.
     struct Scripted {
         seen: mpsc::Sender<Command>,
-        answers: Receiver<io::Result<Answer>>,
+        answers: Receiver<Outcome>,
         /// Puts an answer among those: what a stopped backend says.
-        stop: mpsc::Sender<io::Result<Answer>>,
+        stop: mpsc::Sender<Outcome>,
     }
 
     impl Backend for Scripted {
-        fn execute(&mut self, prepared: &Prepared) -> io::Result<Answer> {
+        fn execute(&mut self, prepared: &Prepared) -> Outcome {
             self.seen.send(prepared.command).expect("the test listens");
             self.answers.recv().expect("the test lives")
         }
 
         fn stopper(&mut self) -> io::Result<Stopper> {
             let stop = self.stop.clone();
-            Ok(Box::new(move || stop.send(Err(io::ErrorKind::UnexpectedEof.into())).expect("it waits")))
+            Ok(Box::new(move || stop.send(Err(lost())).expect("it waits")))
         }
+    }
+
+    fn lost() -> NoAnswer {
+        NoAnswer::Lost(io::ErrorKind::UnexpectedEof.into())
     }
 
     struct Setup {
         worker: Worker,
         seen: Receiver<Command>,
-        answers: mpsc::Sender<io::Result<Answer>>,
+        answers: mpsc::Sender<Outcome>,
     }
 
     impl Setup {
-        fn answer(&self, answer: io::Result<Answer>) {
+        fn answer(&self, answer: Outcome) {
             self.answers.send(answer).expect("the backend lives");
         }
     }
@@ -305,10 +376,33 @@ mod tests {
     #[test]
     fn a_helper_that_dies_costs_one_answer() {
         let setup = setup();
-        setup.answer(Err(io::ErrorKind::UnexpectedEof.into()));
+        setup.answer(Err(lost()));
         setup.answer(Ok(Ok(Box::default())));
         let error = setup.worker.run(command(Command::StopDev), LONG).expect_err("no answer");
         assert!(matches!(error, Error::HelperLost { .. }), "{error}");
         assert!(setup.worker.run(command(Command::StopDev), LONG).is_ok());
+    }
+
+    #[test]
+    fn a_command_that_was_not_sent_names_the_one_in_its_way() {
+        let setup = setup();
+        setup.answer(Err(NoAnswer::Unfinished(Command::StartDev)));
+        let error = setup.worker.run(command(Command::DelDev), LONG).expect_err("not sent");
+        assert!(matches!(error, Error::Unfinished { earlier: Command::StartDev, .. }), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_changed_beside_a_change_that_may_still_be_under_way() {
+        let asked = |command, device| Asked { command, target: Target::Device(DeviceId::new(device)) };
+        let (hangs, mut left) = (Hanging::new(), LeftBehind::new());
+        left.push(hangs.clone(), asked(Command::StartUserRecovery, 7));
+        let again = asked(Command::StartUserRecovery, 7);
+        let recovery = Some(Command::StartUserRecovery);
+        assert_eq!(in_the_way_of(again, &mut left), recovery);
+        assert_eq!(in_the_way_of(asked(Command::StopDev, 7), &mut left), recovery);
+        assert_eq!(in_the_way_of(asked(Command::GetDevInfo, 7), &mut left), None, "a look changes nothing");
+        assert_eq!(in_the_way_of(asked(Command::StopDev, 8), &mut left), None, "of another device");
+        hangs.ends();
+        assert_eq!(in_the_way_of(again, &mut left), None, "it has ended");
     }
 }

@@ -72,7 +72,7 @@ impl Helper {
     }
 
     /// Has the partition table of a device read again, for at most `deadline`.
-    pub(crate) fn reread(self, dev_id: u32, deadline: Duration) -> io::Result<Result<(), Errno>> {
+    pub(crate) fn reread(&self, dev_id: u32, deadline: Duration) -> io::Result<Result<(), Errno>> {
         self.socket.set_read_timeout(Some(deadline.max(Duration::from_millis(1))))?;
         let reply = self.exchange(&Frame::new(Frame::REREAD_PARTITIONS, dev_id, 0, &[]))?;
         Ok(Errno::from_result(reply.result).map(drop))
