@@ -316,11 +316,6 @@ impl BlockDir {
         self.number("size").unwrap_or(0).saturating_mul(512)
     }
 
-    /// That of its disk, if it is a partition.
-    fn diskseq(&self) -> Option<u64> {
-        crate::sysfs::text(&self.disk, "diskseq").and_then(|text| text.parse().ok())
-    }
-
     fn number(&self, file: &str) -> Option<u64> {
         crate::sysfs::text(&self.dir, file).and_then(|text| text.parse().ok())
     }

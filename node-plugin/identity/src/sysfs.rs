@@ -88,6 +88,11 @@ impl BlockDir {
         self.disk.join("queue")
     }
 
+    /// Counts the disks of this boot; that of its disk, if it is a partition.
+    pub fn diskseq(&self) -> Option<u64> {
+        text(&self.disk, "diskseq").and_then(|number| number.parse().ok())
+    }
+
     /// Whether the kernel refuses writes to it.
     pub fn is_read_only(&self) -> bool {
         text(&self.dir, "ro").as_deref() == Some("1")

@@ -1,8 +1,9 @@
 //! Small files that are there whole or not at all, whatever happens while they are written.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,45 +12,58 @@ const UNFINISHED: &str = "new";
 
 /// A new version, durable beside the place of the old one. Dropped, it is gone.
 #[derive(Debug)]
-pub(super) struct Written {
-    beside: PathBuf,
+pub(crate) struct Written {
+    file: File,
+    beside: Beside,
     path: PathBuf,
-    replaced: bool,
 }
 
-/// Writes a new version of a file. Nobody else may write the same file meanwhile.
-pub(super) fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<Written> {
+#[derive(Debug)]
+struct Beside(PathBuf);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // A full disk gets the space back; a failure to remove changes nothing, and one that is in its place is not here.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Writes a new version of a file, for its owner only. Nobody else may write the same file meanwhile.
+pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<Written> {
     // 1) write beside the place      crash here: the old version, and leftovers that the next start sweeps
     // 2) sync                        crash here: same
     // 3) rename over the old one     crash here: either version, whole
     // 4) sync the folder             crash here: the new version
     let beside = path.with_extension(UNFINISHED);
-    let written = Written { beside, path: path.to_owned(), replaced: false };
-    let mut file = File::create(&written.beside)?;
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).clone();
+    let mut file = options.open(&beside)?;
+    let beside = Beside(beside);
     file.write_all(bytes).and_then(|()| file.sync_all())?;
-    Ok(written)
+    Ok(Written { file, beside, path: path.to_owned() })
 }
 
 impl Written {
-    /// Puts it in its place.
-    pub(super) fn replace(mut self) -> io::Result<()> {
-        fs::rename(&self.beside, &self.path)?;
-        self.replaced = true;
-        sync_folder_of(&self.path)
+    /// Puts it in its place. Returns the file, open for reading and writing.
+    ///
+    /// # Errors
+    /// What the file system says. It may be in its place then, and not there after a power cut.
+    pub(crate) fn replace(self) -> io::Result<File> {
+        fs::rename(&self.beside.0, &self.path)?;
+        sync_folder_of(&self.path)?;
+        Ok(self.file)
     }
 }
 
-impl Drop for Written {
-    fn drop(&mut self) {
-        if !self.replaced {
-            // A full disk gets the space back; a failure to remove changes nothing.
-            let _ = fs::remove_file(&self.beside);
-        }
-    }
+/// Puts a new version of a file in its place.
+///
+/// # Errors
+/// As [`Written::replace`].
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    write_beside(path, bytes)?.replace()
 }
 
 /// Removes a file, if it is there.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
@@ -58,7 +72,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Reads a file, if it is there.
-pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -72,7 +86,7 @@ fn is_unfinished(path: &Path) -> bool {
 
 /// The names of the finished files of a folder, the oldest first. What is no file, or has no name in UTF-8, is none
 /// of ours.
-pub(super) fn list(folder: &Path) -> io::Result<Vec<String>> {
+pub(crate) fn list(folder: &Path) -> io::Result<Vec<String>> {
     let mut found: Vec<(SystemTime, String)> = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -88,7 +102,7 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Removes what a crash has left unfinished.
-pub(super) fn sweep(folder: &Path) -> io::Result<()> {
+pub(crate) fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if is_unfinished(&path) {
@@ -99,8 +113,31 @@ pub(super) fn sweep(folder: &Path) -> io::Result<()> {
 }
 
 /// Makes what was made, renamed or removed in the folder of `path` durable.
-pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     let Some(folder) = path.parent() else { return Ok(()) };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder).and_then(|opened| opened.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_new_version_takes_the_place_of_the_old_one_or_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("record");
+        write(&path, b"old").unwrap();
+        drop(write_beside(&path, b"given up").unwrap());
+        assert_eq!(
+            (fs::read(&path).unwrap(), list(home.path()).unwrap()),
+            (b"old".to_vec(), vec!["record".to_owned()])
+        );
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "nothing is left beside it");
+        write(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
 }

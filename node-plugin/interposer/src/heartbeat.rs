@@ -15,10 +15,11 @@
 //!
 //! Plain reads and writes instead of shared memory: a few per second cost nothing, and need no `unsafe`.
 
+use crate::files;
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -234,21 +235,30 @@ pub struct Monitor {
 
 impl Monitor {
     /// Makes a file with free slots in place of the one that may be there: whoever still has that one open
-    /// cannot disturb.
+    /// cannot disturb. Where there is no room for a new file, the slots of the old one are freed: its process was killed,
+    /// and writes no more.
     ///
     /// # Errors
     /// [`HeartbeatError`].
     pub fn create(path: &Path) -> Result<Self, HeartbeatError> {
-        let beside = path.with_extension("new");
-        let options =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).clone();
-        let file = options.open(&beside).map_err(io_error("make", &beside))?;
         let mut content = vec![0; FILE_BYTES];
         content[..MAGIC.len()].copy_from_slice(MAGIC);
         // Written out, not only sized: later writes need no memory that might be missing then.
-        file.write_all_at(&content, 0).map_err(io_error("write", &beside))?;
-        fs::rename(&beside, path).map_err(io_error("replace", path))?;
+        let file = match files::write(path, &content) {
+            Ok(file) => file,
+            Err(cause) => {
+                let file = Self::reuse(path, &content).ok_or_else(|| io_error("make", path)(cause))?;
+                tracing::warn!(path = %path.display(), "there is no room for a new heartbeat file; the old one is used again");
+                file
+            }
+        };
         Ok(Self { file, path: path.to_owned() })
+    }
+
+    fn reuse(path: &Path, content: &[u8]) -> Option<File> {
+        let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+        let is_whole = file.metadata().is_ok_and(|found| found.len() == slot_offset(SLOTS_MAX));
+        (is_whole && file.write_all_at(content, 0).is_ok()).then_some(file)
     }
 
     /// The slots in use.
@@ -314,6 +324,7 @@ impl Watchdog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn file() -> (tempfile::TempDir, PathBuf) {
         let home = tempfile::tempdir().unwrap();
@@ -323,6 +334,19 @@ mod tests {
 
     fn uuid(number: u128) -> Uuid {
         Uuid::from_u128(number)
+    }
+
+    #[test]
+    fn without_room_for_a_new_file_the_old_one_is_used_again() {
+        let (home, path) = file();
+        let first = Monitor::create(&path).unwrap();
+        let _left = Heartbeats::open(&path).unwrap().register(uuid(1));
+        assert_eq!(first.read().unwrap().len(), 1);
+        fs::create_dir(home.path().join("heartbeat.new")).unwrap();
+        let second = Monitor::create(&path).unwrap();
+        assert_eq!(second.read().unwrap(), [], "its slots are free");
+        fs::write(&path, "something else").unwrap();
+        assert!(matches!(Monitor::create(&path), Err(HeartbeatError::Io { .. })));
     }
 
     #[test]

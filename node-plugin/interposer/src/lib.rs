@@ -7,6 +7,7 @@ mod ctl;
 mod failure;
 #[cfg(feature = "faults")]
 mod faults;
+mod files;
 pub mod heartbeat;
 pub mod logging;
 mod metrics;

@@ -5,9 +5,9 @@ use crate::metrics;
 use crate::supervise::boot_ms;
 use crate::supervise::child::Supervision;
 use crate::supervise::deaths::{Death, DeathLog, PassThrough};
-use crate::world::Linux;
 use crate::world::directory::Directory;
 use crate::world::service_time;
+use crate::world::{AtWork, Linux};
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,11 @@ const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
 const IDLE_THREAD: Duration = Duration::from_secs(1);
 /// Stack of a thread that serves calls or waits for devices. All of it is locked, also while the thread is idle.
 const STACK_BYTES: usize = 256 << 10;
+
+/// Threads that wait for devices and for the driver. A device takes at most three (`world/at_work.rs`), a master a few
+/// more while it starts or changes. This is more than a node needs that has lost all its devices at once, and bounds what
+/// their stacks lock.
+const WAITING_THREADS_MAX: usize = 512;
 
 /// Options of the data plane.
 #[derive(Clone, Debug, Args)]
@@ -50,11 +55,12 @@ pub(crate) struct Run {
 
 /// Runs until it is told to stop. Presented devices stay: their requests wait for the next start.
 pub(crate) fn main(run: &Run) -> ExitCode {
-    // Before the first thread, that of the log.
+    // Before the first thread, that of the log: it inherits the mark, and could hold up all that is logged without it.
     umbra_ublk::return_freed_memory();
+    let is_io_flusher = umbra_ublk::become_io_flusher();
     crate::logging::init(run.log_format);
     crate::panics::end_the_process_unless_contained();
-    match start(run) {
+    match is_io_flusher.map_err(Into::into).and_then(|()| start(run)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -71,13 +77,13 @@ fn start(run: &Run) -> anyhow::Result<()> {
         tracing::warn!(?warning, "this kernel is known to have a fault");
     }
     umbra_uring::host_supports_io_uring()?;
-    // Before any thread starts: the mark is inherited, and memory is populated before requests need it.
-    umbra_ublk::become_io_flusher()?;
     // Its helper process starts while this one prepares itself, and long before there is a device to be claimed.
     let control = Control::open(CONTROL_DEADLINE)?;
+    // Before there are threads that serve: memory is populated before requests need it.
     umbra_ublk::lock_memory()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .max_blocking_threads(WAITING_THREADS_MAX)
         .thread_stack_size(STACK_BYTES)
         .thread_keep_alive(IDLE_THREAD)
         .enable_all()
@@ -105,6 +111,7 @@ async fn serve_all(run: &Run, supervision: Supervision, control: Control) -> any
         names: run.by_id.clone(),
         heartbeats: supervision.heartbeats,
         served_until: service_time::served_until(&run_folder),
+        at_work: AtWork::default(),
     };
     tokio::spawn(service_time::keep(run_folder));
     let service = Service::new(world, directory, node, deaths);

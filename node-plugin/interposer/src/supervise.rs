@@ -218,10 +218,9 @@ impl Supervisor {
         let mut pass_through = self.log.decide(boot_ms()).pass_through;
         let mut had_started = false;
         loop {
-            let monitor = Monitor::create(&self.run_dir.join("heartbeat"))?;
             let mut delay = START_RETRY;
             match self.start(&pass_through) {
-                Ok(child) => {
+                Ok((child, monitor)) => {
                     had_started = true;
                     let ended = self.watch(Watch::new(child, monitor, self.hang_after)).await;
                     if let Some(code) = self.last_word(&ended) {
@@ -267,7 +266,8 @@ impl Supervisor {
         }
     }
 
-    fn start(&self, pass_through: &PassThrough) -> Result<Pid, SuperviseError> {
+    fn start(&self, pass_through: &PassThrough) -> Result<(Pid, Monitor), SuperviseError> {
+        let monitor = Monitor::create(&self.run_dir.join("heartbeat"))?;
         let started = Command::new(&self.program)
             .args(&self.command)
             .env(child::HEARTBEAT, self.run_dir.join("heartbeat"))
@@ -279,7 +279,7 @@ impl Supervisor {
             started.map_err(|cause| SuperviseError::Start { program: self.program.clone(), cause })?;
         tracing::info!(process = started.id(), %pass_through, "the I/O process is started");
         // Its handle is dropped, which leaves the process alone: `reap` waits for every child there is.
-        Ok(Pid::from_child(&started))
+        Ok((Pid::from_child(&started), monitor))
     }
 
     /// Watches the process until it has ended and is reaped.

@@ -294,6 +294,21 @@ fn a_process_that_dies_of_the_signal_it_was_sent_has_ended_in_order() {
     assert_eq!(supervised.log(), ["none"]);
 }
 
+/// As when `/run` is full: without a heartbeat file no process is started, and the supervisor must not end for it.
+#[test]
+fn a_heartbeat_file_that_cannot_be_made_is_tried_again() {
+    let script =
+        "case $starts in 1) rm $UMBRA_HEARTBEAT; mkdir $UMBRA_HEARTBEAT.new; exit 9;; esac; exec sleep 1000";
+    let mut supervised = Supervised::start(script);
+    let in_the_way = supervised.home.path().join("run/heartbeat.new");
+    until("the first process is in the way of the second", || in_the_way.is_dir());
+    until("its death is noted", || supervised.home.path().join("run/deaths.json").exists());
+    fs::remove_dir(&in_the_way).unwrap();
+    until("the second is started", || supervised.log().len() == 2);
+    supervised.signal(Signal::TERM);
+    assert_eq!(supervised.ended(), Some(0));
+}
+
 #[test]
 fn a_second_supervisor_and_a_missing_program_are_refused() {
     let mut first = Supervised::start("exec sleep 1000");

@@ -51,7 +51,7 @@ impl fmt::Display for FileName {
     }
 }
 
-/// Why the state directory did not do what it was asked. What was to be written has not taken effect, and will not.
+/// Why the state directory did not do what it was asked; what may be there then says [`Files`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{action} {file} in the state directory: {problem}")]
 pub struct FileError {
@@ -68,7 +68,10 @@ pub struct FileError {
 /// # Guarantees
 /// - A write is durable when it returns, and replaces the older version in one step: after a crash either is there,
 ///   whole.
-/// - An operation that fails, or is given up because the disk hangs, has no effect later.
+/// - An operation that fails, or is given up because the disk hangs, has no effect *later*. As a rule it has had none. Only
+///   a disk that fails in the very last step, where the new name is made durable, leaves a write or a removal that is
+///   there to be read, and that a power cut may undo. So whoever is refused may rely on neither version being gone, and
+///   orders his steps such that either is right; the next write of the file that succeeds settles it.
 /// - Operations take effect in the order in which they were called.
 pub trait Files: fmt::Debug + Send + Sync + 'static {
     /// The bytes of a file, if it is there.

@@ -217,12 +217,14 @@ impl Device {
         }
     }
 
-    /// A sample of its content. Blocks: 2 MiB and 64 single blocks are read.
+    /// What takes a sample of its content: 2 MiB and 64 single blocks are read. It may run elsewhere than where the device
+    /// is, and holds the claim until it has ended or is dropped.
     ///
     /// # Errors
-    /// Of the first read that fails.
-    pub fn fingerprint(&self) -> io::Result<Fingerprint> {
-        fingerprint(self.capabilities.size, |offset, buffer| self.read_exact_at(offset, buffer))
+    /// If the descriptor cannot be duplicated; later, of the first read that fails.
+    pub fn sampling(&self) -> io::Result<impl FnOnce() -> io::Result<Fingerprint> + Send + 'static> {
+        let (file, size) = (self.file.try_clone()?, self.capabilities.size);
+        Ok(move || fingerprint(size, |offset, buffer| read_exact_at(&file, offset, buffer)))
     }
 
     /// Fills `buffer` from `offset`, blocking. For direct I/O: offset, length and address are multiples of
@@ -231,16 +233,7 @@ impl Device {
     /// # Errors
     /// The device's; `UnexpectedEof` past its end.
     pub fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match rustix::io::pread(&self.file, &mut buffer[done..], offset + done as u64) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(bytes) => done += bytes,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        Ok(())
+        read_exact_at(&self.file, offset, buffer)
     }
 
     /// The path it was opened by.
@@ -270,6 +263,19 @@ impl Device {
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+fn read_exact_at(file: &OwnedFd, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(bytes) => done += bytes,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Device {

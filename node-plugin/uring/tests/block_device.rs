@@ -5,7 +5,7 @@
 mod common;
 
 use common::oracle::run_against_oracle;
-use common::{Scratch, op, run, store, write};
+use common::{Scratch, fingerprint, op, run, store, write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -163,5 +163,5 @@ fn a_loop_device_has_a_queue_but_no_identity() {
     let identity = device.identity();
     assert_eq!((identity.kind, identity.strong), (DeviceKind::Loop, false));
     assert!(device.number().is_some() && device.is_block_device());
-    assert_eq!(device.fingerprint().unwrap().size, SIZE);
+    assert_eq!(fingerprint(&device).size, SIZE);
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Scratch, op, write};
+use common::{Scratch, fingerprint, op, write};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -151,11 +151,23 @@ fn a_file_has_a_weak_identity_and_a_volatile_cache() {
 fn a_fingerprint_sees_a_change_at_the_end() {
     let scratch = Scratch::new(8 << 20);
     let device = scratch.device();
-    let before = device.fingerprint().unwrap();
-    assert_eq!(device.fingerprint().unwrap(), before);
+    let before = fingerprint(&device);
+    assert_eq!(fingerprint(&device), before);
     drop(device);
     let mut bytes = scratch.bytes();
     *bytes.last_mut().unwrap() = 1;
     fs::write(scratch.path(), bytes).unwrap();
-    assert_ne!(scratch.device().fingerprint().unwrap(), before);
+    assert_ne!(fingerprint(&scratch.device()), before);
+}
+
+#[test]
+fn a_sample_under_way_holds_the_claim() {
+    let scratch = Scratch::new(1 << 20);
+    let device = scratch.device();
+    let before = fingerprint(&device);
+    let sample = device.sampling().unwrap();
+    drop(device);
+    assert!(Device::open(scratch.path(), Role::ReadWrite).unwrap_err().is_in_use());
+    assert_eq!(sample().unwrap(), before);
+    Device::open_claimed(scratch.path(), Role::ReadWrite, Some(LONG)).unwrap();
 }

@@ -212,9 +212,7 @@ impl DeathLog {
     /// What the file system says.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let written = Written { version: VERSION, boot: self.boot.clone(), deaths: self.deaths.clone() };
-        let beside = path.with_extension("new");
-        std::fs::write(&beside, serde_json::to_vec_pretty(&written)?)?;
-        std::fs::rename(&beside, path)
+        crate::files::write(path, &serde_json::to_vec_pretty(&written)?).map(drop)
     }
 
     /// Notes a death and decides how to start next.

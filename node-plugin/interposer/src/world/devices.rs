@@ -3,21 +3,21 @@
 //! A claim proves that whatever an earlier process had in flight has landed (E6), so nothing is read for a decision
 //! about content before it is held; what a device *is* is looked at before, without opening it for writing.
 
-use super::blocking;
+use super::at_work::{AtWork, Task};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use umbra_identity::gather::{GatherError, Look, Machine};
-use umbra_identity::{DeviceFacts, DeviceKey, DeviceNumber};
+use umbra_identity::{BlockDir, DeviceFacts, DeviceKey, DeviceNumber};
 use umbra_lifecycle::world::{Claim, ClaimError, Depth, LookError};
 use umbra_store::{BlockStore, Capabilities, DeviceSlot};
 use umbra_uring::{Device, OpenError, Owner, Ring, RingConfig, Role, StoreLimits, UringStore};
 
 /// How long a device may take to answer a look.
 const LOOK_PATIENCE: Duration = Duration::from_secs(10);
-/// How long work that hangs is waited for before its thread alone goes on waiting.
+/// Between two looks whether an operation that was given up has ended.
 const DRAIN_POLL: Duration = Duration::from_millis(100);
 
 /// A device that is claimed.
@@ -34,21 +34,21 @@ impl Claim for Claimed {
     }
 }
 
-impl Claimed {
-    /// Samples of the content.
-    pub(super) fn fingerprint(&self) -> Result<String, String> {
-        let sampled = tokio::task::block_in_place(|| self.0.fingerprint());
-        sampled.map(|fingerprint| format!("{fingerprint:?}")).map_err(|error| error.to_string())
-    }
+/// Samples of a claimed device's content.
+pub(super) async fn fingerprint(at_work: &AtWork, claim: &Claimed) -> Result<String, String> {
+    let sample = claim.0.sampling().map_err(|error| error.to_string())?;
+    let sampled = at_work.run(Task::Sample, claim.path(), LOOK_PATIENCE, sample).await;
+    let sampled =
+        sampled.ok_or_else(|| format!("it does not answer within {} s", LOOK_PATIENCE.as_secs()))?;
+    sampled?.map(|fingerprint| format!("{fingerprint:?}")).map_err(|error| error.to_string())
 }
 
-pub(super) async fn look(path: PathBuf, depth: Depth) -> Result<DeviceFacts, LookError> {
+pub(super) async fn look(at_work: &AtWork, path: PathBuf, depth: Depth) -> Result<DeviceFacts, LookError> {
     let asked = path.clone();
-    let looked = blocking(move || look_now(&asked, depth));
-    match tokio::time::timeout(LOOK_PATIENCE, looked).await {
-        Err(_) => Err(LookError::Hung(path)),
-        Ok(Err(detail)) => Err(LookError::Failed { path, detail }),
-        Ok(Ok(found)) => found,
+    match at_work.run(Task::Look, &path, LOOK_PATIENCE, move || look_now(&asked, depth)).await {
+        None => Err(LookError::Hung(path)),
+        Some(Err(detail)) => Err(LookError::Failed { path, detail }),
+        Some(Ok(found)) => found,
     }
 }
 
@@ -87,20 +87,24 @@ fn no_volume(kind: std::fs::FileType) -> Option<&'static str> {
     }
 }
 
-pub(super) async fn survey() -> Result<Vec<DeviceFacts>, LookError> {
-    let failed = |detail: String| LookError::Failed { path: "/sys/block".into(), detail };
+pub(super) async fn survey(at_work: &AtWork) -> Result<Vec<DeviceFacts>, LookError> {
     let all = || Machine::look(&ordinary_look(), &[]).map(|machine| machine.devices());
-    match tokio::time::timeout(LOOK_PATIENCE, blocking(all)).await {
-        Err(_) => Err(LookError::Hung("/sys/block".into())),
-        Ok(Err(detail)) => Err(failed(detail)),
-        Ok(Ok(found)) => found.map_err(|error| failed(error.to_string())),
+    let path = PathBuf::from("/sys/block");
+    match at_work.run(Task::Look, &path, LOOK_PATIENCE, all).await {
+        None => Err(LookError::Hung(path)),
+        Some(Err(detail)) => Err(LookError::Failed { path, detail }),
+        Some(Ok(found)) => found.map_err(|error| LookError::Failed { path, detail: error.to_string() }),
     }
 }
 
 /// Claims the device that was looked at: the same disk under the same number, not another that came meanwhile.
-pub(super) async fn claim(facts: DeviceFacts, wait: Duration) -> Result<Claimed, ClaimError> {
+pub(super) async fn claim(
+    at_work: &AtWork,
+    facts: DeviceFacts,
+    wait: Duration,
+) -> Result<Claimed, ClaimError> {
     let path = facts.path.clone();
-    let opened = blocking(move || {
+    let open = move || {
         let device = Device::open_claimed(&facts.path, Role::ReadWrite, Some(wait))
             .map_err(|error| claim_error(&facts.path, &error))?;
         if is_what_was_looked_at(&device, &facts) {
@@ -108,8 +112,16 @@ pub(super) async fn claim(facts: DeviceFacts, wait: Duration) -> Result<Claimed,
         } else {
             Err(ClaimError::Changed(facts.path))
         }
-    });
-    opened.await.unwrap_or_else(|detail| Err(ClaimError::Failed { path, detail }))
+    };
+    let patience = wait + LOOK_PATIENCE;
+    match at_work.run(Task::Claim, &path, patience, open).await {
+        None => {
+            let detail = format!("it could not be opened within {} s", patience.as_secs());
+            Err(ClaimError::Failed { path, detail })
+        }
+        Some(Err(detail)) => Err(ClaimError::Failed { path, detail }),
+        Some(Ok(claimed)) => claimed,
+    }
 }
 
 /// The claim is on a descriptor: what that leads to cannot change any more.
@@ -118,18 +130,17 @@ fn is_what_was_looked_at(device: &Device, facts: &DeviceFacts) -> bool {
         DeviceKey::Block(number) => {
             device.number() == Some(number) && (facts.diskseq.is_none() || diskseq(number) == facts.diskseq)
         }
-        DeviceKey::File { inode, .. } => {
-            let found = std::fs::metadata(&facts.path).map(|metadata| metadata.ino());
-            device.number().is_none() && found.is_ok_and(|found| found == inode)
+        DeviceKey::File { on, inode } => {
+            let found = rustix::fs::fstat(device.descriptor());
+            device.number().is_none()
+                && found
+                    .is_ok_and(|found| (DeviceNumber::from_raw(found.st_dev), found.st_ino) == (on, inode))
         }
     }
 }
 
-/// Counts the disks of this boot; that of a partition's disk.
 fn diskseq(number: DeviceNumber) -> Option<u64> {
-    let folder = std::fs::canonicalize(format!("/sys/dev/block/{number}")).ok()?;
-    let of = |folder: &Path| std::fs::read_to_string(folder.join("diskseq")).ok();
-    of(&folder).or_else(|| of(folder.parent()?))?.trim().parse().ok()
+    BlockDir::of(number).ok()?.diskseq()
 }
 
 fn claim_error(path: &Path, error: &OpenError) -> ClaimError {

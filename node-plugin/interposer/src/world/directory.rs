@@ -9,11 +9,11 @@
 //! that Umbra presents, since a write there would wait for the record that waits for the write.
 //!
 //! One thread does all file operations in the order in which they were asked for, so that a late write never replaces
-//! a newer one. Who waits too long gives the operation up: it is dropped if it has not begun, or before its last step,
-//! and what cannot be dropped any more is waited for.
+//! a newer one. Who waits too long gives the operation up: it is dropped if it has not begun, or before its last step. That
+//! one cannot be taken back, so its end is waited for, however long the disk takes.
 
-use super::files;
 use super::presented::Sight;
+use crate::files;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fmt;
@@ -149,6 +149,10 @@ impl Directory {
         let (reply, mut answer) = oneshot::channel();
         let go_on = Arc::clone(&decided);
         let run = move || {
+            // Given up while others had their turn.
+            if go_on.load(Ordering::Acquire) {
+                return;
+            }
             let may_go_on = || !go_on.swap(true, Ordering::AcqRel);
             let _ = reply.send(job(&may_go_on));
         };
@@ -180,7 +184,7 @@ impl Files for Directory {
         let path = self.path(file);
         self.run("write", file.to_string(), move |may_go_on| {
             let written = files::write_beside(&path, &bytes)?;
-            if may_go_on() { written.replace() } else { Err(given_up()) }
+            if may_go_on() { written.replace().map(drop) } else { Err(given_up()) }
         })
         .await
     }
@@ -235,8 +239,7 @@ fn take_lock(root: &Path) -> Result<File, DirectoryError> {
 fn node_id(path: &Path) -> Result<[u8; 16], DirectoryError> {
     let Some(text) = files::read(path).map_err(io_error("read", path))? else {
         let id = Uuid::new_v4();
-        let written = files::write_beside(path, id.to_string().as_bytes()).and_then(files::Written::replace);
-        written.map_err(io_error("write", path))?;
+        files::write(path, id.to_string().as_bytes()).map_err(io_error("write", path))?;
         return Ok(*id.as_bytes());
     };
     match Uuid::try_parse_ascii(text.trim_ascii()) {

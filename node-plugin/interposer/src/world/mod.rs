@@ -8,12 +8,13 @@
 //!          ├─ directory  files of the state directory, on a thread of their own
 //!          └─ reactor    threads that serve masters
 //! ```
-//! Whatever may hang runs on a thread of its own: a call that is given up leaves that thread behind, and nothing else.
+//! Whatever may hang runs on a thread of its own: a call that is given up leaves that thread behind, and nothing else; of
+//! those at one device, one (`at_work`).
 
+mod at_work;
 pub(crate) mod devices;
 pub(crate) mod directory;
 mod driver;
-mod files;
 mod names;
 mod presented;
 mod reactor;
@@ -21,6 +22,7 @@ pub(crate) mod service_time;
 mod udev;
 
 use crate::heartbeat::Heartbeats;
+pub(crate) use at_work::AtWork;
 use reactor::Reactor;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -43,6 +45,8 @@ pub(crate) struct Linux {
     pub(crate) heartbeats: Heartbeats,
     /// The last second in which an earlier process may have served anything.
     pub(crate) served_until: u64,
+    /// Devices that threads are at.
+    pub(crate) at_work: AtWork,
 }
 
 /// Runs what may block on a thread of its own.
@@ -60,15 +64,15 @@ impl World for Linux {
     type Hold = std::fs::File;
 
     async fn look(&self, path: &Path, depth: Depth) -> Result<DeviceFacts, LookError> {
-        devices::look(path.to_owned(), depth).await
+        devices::look(&self.at_work, path.to_owned(), depth).await
     }
 
     async fn survey(&self) -> Result<Vec<DeviceFacts>, LookError> {
-        devices::survey().await
+        devices::survey(&self.at_work).await
     }
 
     async fn claim(&self, facts: &DeviceFacts, wait: Duration) -> Result<devices::Claimed, ClaimError> {
-        devices::claim(facts.clone(), wait).await
+        devices::claim(&self.at_work, facts.clone(), wait).await
     }
 
     async fn work<T: Send + 'static>(
@@ -88,7 +92,7 @@ impl World for Linux {
     }
 
     async fn fingerprint(&self, claim: &devices::Claimed) -> Result<String, String> {
-        claim.fingerprint()
+        devices::fingerprint(&self.at_work, claim).await
     }
 
     async fn driver_list(&self) -> Result<Vec<DriverDevice>, DriverError> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use umbra_store::{AlignedBuf, BlockStore, Completion, DeviceSlot, IoBuf, StoreOp, StoreOpKind, Token};
-use umbra_uring::{Device, Owner, Ring, RingConfig, Role, SharedRing, StoreLimits, UringStore};
+use umbra_uring::{Device, Fingerprint, Owner, Ring, RingConfig, Role, SharedRing, StoreLimits, UringStore};
 
 /// Longer than any test holds a claim.
 pub(crate) const CLAIM_WAIT: Duration = Duration::from_secs(30);
@@ -49,6 +49,11 @@ impl Scratch {
         // Not at once: a child of another test has everything open that we have, until it executes.
         Device::open_claimed(&self.0, Role::ReadWrite, Some(CLAIM_WAIT)).expect("open the scratch file")
     }
+}
+
+pub(crate) fn fingerprint(device: &Device) -> Fingerprint {
+    let sample = device.sampling().expect("duplicate the descriptor");
+    sample().expect("read samples")
 }
 
 impl Drop for Scratch {
