@@ -7,7 +7,6 @@ use std::fmt;
 use umbra_engine::{Epoch, SetState};
 use umbra_format::{BLOCK_BYTES, Label, SLOT_B_OFFSET, SetIdentity, Superblock, SuperblockError};
 use umbra_store::AlignedBuf;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// What was found on a device.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,8 +18,6 @@ pub struct Content {
     pub label: Option<Label>,
     /// The superblock of a bitmap volume.
     pub superblock: Option<UmbraSuperblock>,
-    /// Hash of the first 4 KiB.
-    pub first_block: u64,
     /// How often the file system was changed, if it says so.
     pub generation: Option<FsGeneration>,
 }
@@ -43,8 +40,6 @@ pub struct SuperblockFacts {
     pub state: SetState,
     /// Its cuts so far.
     pub epoch: Epoch,
-    /// Whether the shadow's head is on the bitmap volume.
-    pub head_moved: bool,
     /// Whether the slot at the start of the volume is whole: whoever else used the volume would have overwritten it.
     pub first_slot: bool,
 }
@@ -65,13 +60,7 @@ pub enum Contents {
 
 impl Default for Content {
     fn default() -> Self {
-        Self {
-            signatures: Vec::new(),
-            label: None,
-            superblock: None,
-            first_block: xxh3_64(&[0; BLOCK_BYTES]),
-            generation: None,
-        }
+        Self { signatures: Vec::new(), label: None, superblock: None, generation: None }
     }
 }
 
@@ -82,12 +71,10 @@ const _: () = assert!(SLOT_B_OFFSET >= EDGE_BYTES);
 impl Content {
     /// What lies on a device, by what was read of it.
     pub fn of(edges: &Edges<'_>) -> Self {
-        let first = edges.first();
         Self {
             signatures: signature::scan(edges),
             label: signature::block(edges, 0).and_then(|block| Label::decode(&block).ok()),
             superblock: UmbraSuperblock::of(edges),
-            first_block: xxh3_64(&first[..first.len().min(BLOCK_BYTES)]),
             generation: FsGeneration::of(edges),
         }
     }
@@ -130,7 +117,6 @@ impl UmbraSuperblock {
             identity: superblock.identity.clone(),
             state: superblock.header.state,
             epoch: superblock.header.epoch,
-            head_moved: superblock.header.head_moved,
             first_slot: slots[0].is_ok(),
         })))
     }
@@ -181,7 +167,7 @@ mod tests {
     fn slot(generation: u64) -> Vec<u8> {
         let mut superblock = crate::testing::superblock(Id128([8; 16]));
         superblock.generation = SuperblockGeneration(generation);
-        superblock.header.head_moved = generation == 4;
+        superblock.header.epoch = Epoch(generation);
         let mut block = vec![0; BLOCK_BYTES];
         superblock.encode(&mut block);
         block
@@ -203,24 +189,24 @@ mod tests {
         Content::read(SIZE, read).unwrap()
     }
 
-    fn head_moved(content: &Content) -> (bool, bool) {
+    fn epoch(content: &Content) -> (u64, bool) {
         match &content.superblock {
-            Some(UmbraSuperblock::Readable(facts)) => (facts.head_moved, facts.first_slot),
+            Some(UmbraSuperblock::Readable(facts)) => (facts.epoch.0, facts.first_slot),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn the_newer_of_two_slots_counts_wherever_it_is() {
-        assert_eq!(head_moved(&read(&[(0, &slot(3)), (SLOT_B_OFFSET, &slot(4))])), (true, true));
-        assert_eq!(head_moved(&read(&[(0, &slot(5)), (SLOT_B_OFFSET, &slot(4))])), (false, true));
-        assert_eq!(head_moved(&read(&[(SLOT_B_OFFSET, &slot(4))])), (true, false));
+        assert_eq!(epoch(&read(&[(0, &slot(3)), (SLOT_B_OFFSET, &slot(4))])), (4, true));
+        assert_eq!(epoch(&read(&[(0, &slot(5)), (SLOT_B_OFFSET, &slot(4))])), (5, true));
+        assert_eq!(epoch(&read(&[(SLOT_B_OFFSET, &slot(4))])), (4, false));
     }
 
     #[test]
     fn a_slot_that_is_whole_and_cannot_be_used_is_not_passed_over() {
         let torn = &slot(6)[..300];
-        assert_eq!(head_moved(&read(&[(0, torn), (SLOT_B_OFFSET, &slot(4))])), (true, false));
+        assert_eq!(epoch(&read(&[(0, torn), (SLOT_B_OFFSET, &slot(4))])), (4, false));
         let both = read(&[(0, torn), (SLOT_B_OFFSET, torn)]);
         assert_eq!(both.superblock, Some(UmbraSuperblock::Unusable(SuperblockError::Damaged)));
         assert_eq!(read(&[]).superblock, None);

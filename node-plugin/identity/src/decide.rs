@@ -20,7 +20,6 @@ pub use new::Free;
 pub use refusal::{Refusal, Wanted};
 pub use world::{Configured, Owner, OwnerKind, Presented, PresentedBy, World};
 
-use crate::content::SuperblockFacts;
 use crate::facts::DeviceFacts;
 use crate::generation::FsGeneration;
 use crate::signature::SignatureId;
@@ -84,10 +83,6 @@ pub enum Marks {
         set: Id128,
         /// The shadow's UUID, from the superblock.
         shadow: Id128,
-        /// Hash of the first 4 KiB of the head on the bitmap volume. The head is written back before the
-        /// superblock says so, and moved out before the label is written: a crash in between leaves the head
-        /// itself in the label's place. None if the bitmap volume cannot be read.
-        head_block: Option<u64>,
     },
     /// The superblock of a bitmap volume.
     Superblock {
@@ -104,19 +99,6 @@ pub enum Marks {
         /// This node: a session of another one must not be taken over.
         node: Id128,
     },
-}
-
-impl Marks {
-    /// What is on the shadow of the set whose superblock this is. `head_block` is the hash of the first 4 KiB of the
-    /// head on the bitmap volume, if it was read.
-    pub fn of_shadow(superblock: &SuperblockFacts, head_block: Option<u64>) -> Self {
-        let identity = &superblock.identity;
-        if superblock.head_moved {
-            Self::Label { set: identity.set, shadow: identity.shadow.uuid, head_block }
-        } else {
-            Self::Plain
-        }
-    }
 }
 
 /// A device that is on record.

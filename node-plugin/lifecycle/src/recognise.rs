@@ -114,7 +114,7 @@ impl<W: World> Host<W> {
             let labelled = facts.and_then(content).is_some_and(|content| content.label.is_some());
             // Hardware that is unique has the last word: in a plain image a label is user data.
             let weak = set.shadow.identity.is_none();
-            let label = Marks::Label { set: id, shadow, head_block: None };
+            let label = Marks::Label { set: id, shadow };
             let marks = if labelled && weak { label } else { Marks::Plain };
             known_volume(set, &set.shadow, fit.bytes, marks)
         };

@@ -114,9 +114,7 @@ fn check_marks(
         // of another set came to this path.
         Marks::Plain if strong => None,
         Marks::Plain => plain_difference(world, content),
-        Marks::Label { set, shadow, head_block } => {
-            label_difference(content, *set, *shadow, head_block.filter(|_| strong))
-        }
+        Marks::Label { set, shadow } => label_difference(content, *set, *shadow),
         Marks::Superblock { .. } => match &content.superblock {
             None => Some("it has no Umbra superblock".to_owned()),
             // The recovery knows what to do with a damaged bitmap volume; whose it is, the hardware says.
@@ -143,11 +141,10 @@ fn plain_difference(world: &World, content: &Content) -> Option<String> {
     Some(format!("it says that it is a volume of {set}"))
 }
 
-fn label_difference(content: &Content, set: Id128, shadow: Id128, head_block: Option<u64>) -> Option<String> {
+fn label_difference(content: &Content, set: Id128, shadow: Id128) -> Option<String> {
     match content.label {
         Some(label) if label.set == set && label.shadow == shadow => None,
         Some(label) => Some(format!("it is labelled as shadow {} of set {}", label.shadow, label.set)),
-        None if head_block == Some(content.first_block) => None,
         None => Some(format!("it has no label of set {set}")),
     }
 }

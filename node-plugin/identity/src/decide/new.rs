@@ -13,8 +13,6 @@ use umbra_engine::SetState;
 pub struct Free {
     /// What lies on it and was confirmed to be wiped; empty for masters, whose content stays.
     pub wipe: Vec<Signature>,
-    /// What it is recognised by from now on; none: weak, and accepted.
-    pub identity: Option<String>,
 }
 
 pub(super) fn decide(question: &Question<'_>, owner: &Owner) -> Result<Free, Refusal> {
@@ -29,10 +27,9 @@ pub(super) fn decide(question: &Question<'_>, owner: &Owner) -> Result<Free, Ref
     let unread = |why: &str| Refusal::Unread { role, device: device.path.clone(), why: why.to_owned() };
     let content = device.contents.get().map_err(unread)?;
     check_not_live(question, device, content)?;
-    let identity = device.identity.stable_id();
     let wipe = match role {
         Role::Master => {
-            if identity.is_none() && !question.consent.weak_identity {
+            if device.identity.stable_id().is_none() && !question.consent.weak_identity {
                 return Err(Refusal::WeakIdentity { device: device.to_string() });
             }
             refuse_wipe_of_master(question, device)?;
@@ -40,7 +37,7 @@ pub(super) fn decide(question: &Question<'_>, owner: &Owner) -> Result<Free, Ref
         }
         Role::Shadow | Role::Bitmap => confirmed(question, device, content)?,
     };
-    Ok(Free { wipe, identity })
+    Ok(Free { wipe })
 }
 
 /// A volume of a set on record is never taken for anything else, whatever was confirmed; and a shadow or bitmap

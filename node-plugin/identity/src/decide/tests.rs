@@ -112,7 +112,6 @@ fn superblock(set: Id128) -> SuperblockFacts {
         epoch: umbra_engine::Epoch(1),
         identity: superblock.identity,
         state: superblock.header.state,
-        head_moved: superblock.header.head_moved,
         first_slot: true,
     }
 }
@@ -156,11 +155,11 @@ const ROLES: [Role; 3] = [Role::Master, Role::Shadow, Role::Bitmap];
 fn an_empty_disk_may_become_anything() {
     for role in ROLES {
         let free = new(role, &disk("sdx", 160)).unwrap();
-        assert_eq!((free.wipe.len(), free.identity.as_deref()), (0, Some("serial:sdx")));
+        assert_eq!(free.wipe, []);
     }
 }
 
-/// Issue 6, 1: a presented device was accepted as a shadow, and as a master.
+/// A presented device was accepted as a shadow, and as a master.
 #[test]
 fn a_presented_device_of_ours_and_what_stands_on_one_is_nothing_else() {
     for role in ROLES {
@@ -178,7 +177,7 @@ fn a_presented_device_of_ours_and_what_stands_on_one_is_nothing_else() {
     assert!(new(Role::Shadow, &ublk(1)).is_ok(), "one that is provably another server's is a device");
 }
 
-/// Issue 6, 1: a disk that is mounted through a loop device on top.
+/// A disk that is mounted through a loop device on top.
 #[test]
 fn a_device_in_use_is_refused_whoever_uses_it_but_readers() {
     let through = |by| Used { by, through: Some("loop3".to_owned()) };
@@ -209,7 +208,7 @@ fn a_device_in_use_is_refused_whoever_uses_it_but_readers() {
     }
 }
 
-/// Issue 6, 4: the same disk under another name, a partition of a master's disk, the disk of a master's partition.
+/// The same disk under another name, a partition of a master's disk, the disk of a master's partition.
 #[test]
 fn what_is_configured_is_recognised_under_every_name() {
     let sda = disk("sda", 0);
@@ -284,7 +283,6 @@ fn two_masters_cannot_have_one_name() {
     assert!(matches!(&refusal, Refusal::NameTaken { owner } if owner.id == MASTER), "{refusal}");
 }
 
-/// Issue 6, 6.
 #[test]
 fn a_wipe_is_confirmed_exactly_or_not_at_all() {
     let two = ["ext4:aa", "gpt:bb"];
@@ -365,17 +363,14 @@ fn a_weak_master_needs_consent_and_volumes_must_fit() {
     assert!(matches!(new(Role::Master, &weak), Err(Refusal::WeakIdentity { .. })));
     let owner = master(OTHER, "log");
     let (consent, world) = (Consent { weak_identity: true, ..Consent::default() }, world());
-    assert_eq!(
-        decide(&ask(Role::Master, Expected::New(&owner), &weak, &consent, &world)).free().unwrap().identity,
-        None
-    );
+    assert!(decide(&ask(Role::Master, Expected::New(&owner), &weak, &consent, &world)).free().is_ok());
     let mut device = disk("sdx", 160);
     device.capabilities.read_only = true;
     assert!(matches!(new(Role::Master, &device), Err(Refusal::ReadOnly { .. })));
     let mut device = disk("sdx", 160);
     device.capabilities.size -= 512;
     assert!(matches!(new(Role::Shadow, &device), Err(Refusal::TooSmall { .. })));
-    // Issue 6, 7: the head may lie on the bitmap volume.
+    // The head may lie on the bitmap volume.
     let mut device = disk("sdx", 160);
     device.capabilities.logical_block = 4096;
     for role in [Role::Shadow, Role::Bitmap] {

@@ -103,11 +103,6 @@ pub struct World {
 }
 
 impl World {
-    /// The volume on record that this device is, or overlaps with.
-    pub fn recognise(&self, device: &DeviceFacts) -> Option<&Configured> {
-        self.configured.iter().find(|configured| configured.is(device, false))
-    }
-
     /// The set or master on record with this UUID.
     pub fn owner(&self, id: Id128) -> Option<&Owner> {
         self.configured.iter().map(|configured| &configured.owner).find(|owner| owner.id == id)

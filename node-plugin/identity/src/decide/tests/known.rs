@@ -5,9 +5,7 @@ use super::*;
 fn record(role: Role) -> Known {
     let (owner, name, marks) = match role {
         Role::Master => (master(MASTER, "db"), "sda", Marks::Plain),
-        Role::Shadow => {
-            (set(SET, "nightly"), "sdb", Marks::Label { set: SET, shadow: SHADOW, head_block: Some(77) })
-        }
+        Role::Shadow => (set(SET, "nightly"), "sdb", Marks::Label { set: SET, shadow: SHADOW }),
         Role::Bitmap => (
             set(SET, "nightly"),
             "sdc",
@@ -84,7 +82,7 @@ fn another_device_at_the_path_is_waited_for_and_both_are_named() {
     }
 }
 
-/// Issue 6, 2: nothing compared the superblock with the record.
+/// Nothing compared the superblock with the record.
 #[test]
 fn a_bitmap_volume_must_say_that_it_is_the_one_on_record() {
     type Change = fn(&mut SetIdentity);
@@ -134,7 +132,6 @@ fn a_session_of_another_node_is_not_taken_over() {
     assert!(verdict(Role::Bitmap, &record(Role::Bitmap), &device).ours().is_ok());
 }
 
-/// Issue 6, 3.
 #[test]
 fn a_disk_without_the_label_is_not_the_shadow_of_a_set_that_needs_it() {
     let known = record(Role::Shadow);
@@ -152,29 +149,7 @@ fn a_disk_without_the_label_is_not_the_shadow_of_a_set_that_needs_it() {
     assert!(verdict(Role::Shadow, &known, &given_up).ours().is_ok(), "that it has ended is for the recovery");
 }
 
-#[test]
-fn a_shadow_has_a_label_as_long_as_its_head_is_on_the_bitmap_volume() {
-    let dependent = superblock(SET);
-    let label = Marks::Label { set: SET, shadow: SHADOW, head_block: Some(7) };
-    assert_eq!(Marks::of_shadow(&dependent, Some(7)), label);
-    let complete = SuperblockFacts { state: SetState::Complete, head_moved: false, ..dependent };
-    assert_eq!(Marks::of_shadow(&complete, Some(7)), Marks::Plain);
-}
-
-/// A crash between the head's way and the label's or the superblock's leaves the head where it belongs.
-#[test]
-fn the_head_in_the_label_s_place_is_as_good_where_the_hardware_is_unique() {
-    let head = |device| with(device, |content| content.first_block = 77);
-    assert!(verdict(Role::Shadow, &record(Role::Shadow), &head(disk("sdb", 16))).ours().is_ok());
-    // The master itself has the same first block; without unique hardware it might be the master.
-    let nameless = head(disk("sdb", 16).with_serial(None));
-    assert!(matches!(waits(Role::Shadow, &weak(record(Role::Shadow)), &nameless), Refusal::Swapped { .. }));
-    let mut blind = record(Role::Shadow);
-    blind.marks = Marks::Label { set: SET, shadow: SHADOW, head_block: None };
-    assert!(matches!(waits(Role::Shadow, &blind, &head(disk("sdb", 16))), Refusal::Overwritten { .. }));
-}
-
-/// Issue 6, 3: a label in a plain image's user data was believed.
+/// A label in a plain image's user data was believed.
 #[test]
 fn a_label_in_a_plain_image_is_user_data() {
     let plain = |role| Known { marks: Marks::Plain, ..record(role) };
@@ -194,7 +169,6 @@ fn a_label_in_a_plain_image_is_user_data() {
     assert!(matches!(waits(Role::Shadow, &weak(plain(Role::Shadow)), &elsewhere), Refusal::Swapped { .. }));
 }
 
-/// Issue 6, 10.
 #[test]
 fn what_has_grown_says_so_and_what_has_shrunk_is_waited_for() {
     for role in ROLES {
@@ -243,7 +217,6 @@ fn whatever_is_in_the_way_of_a_known_device_is_waited_for() {
     );
 }
 
-/// Issue 6, 9.
 #[test]
 fn a_file_system_that_was_written_while_we_were_away_is_noticed() {
     let generation = |generation| FsGeneration::Btrfs { uuid: uuid::Uuid::nil(), generation };
@@ -271,7 +244,7 @@ fn find(role: Role, known: &Known, machine: &[DeviceFacts]) -> Result<Ours, Refu
     locate(role, known, fit, machine, &world)
 }
 
-/// Issue 6, 2: the volumes of a set, and its master, changed names over a reboot.
+/// The volumes of a set, and its master, changed names over a reboot.
 #[test]
 fn a_renamed_machine_is_found_again() {
     let renamed = |role, name: &str| DeviceFacts { path: name.into(), name: name.to_owned(), ..right(role) };
