@@ -15,6 +15,7 @@ mod change;
 mod deadline;
 pub mod files;
 mod host;
+mod look;
 pub mod mutation;
 mod notice;
 mod obstacle;

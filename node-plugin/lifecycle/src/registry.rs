@@ -54,6 +54,20 @@ pub(crate) struct Serving<W: World> {
     pub(crate) presented: BTreeMap<Uuid, u32>,
     /// Sets that are configured and not served.
     pub(crate) unserved: BTreeMap<Uuid, Unserved>,
+    /// Tells one start from another.
+    start: Arc<()>,
+}
+
+impl<W: World> Serving<W> {
+    /// By a thread that was just started, and that presents nothing yet.
+    pub(crate) fn new(
+        reactor: W::Reactor,
+        geometry: Geometry,
+        capabilities: Capabilities,
+        unserved: BTreeMap<Uuid, Unserved>,
+    ) -> Self {
+        Self { reactor, geometry, capabilities, presented: BTreeMap::new(), unserved, start: Arc::default() }
+    }
 }
 
 impl<W: World> Clone for Serving<W> {
@@ -64,6 +78,7 @@ impl<W: World> Clone for Serving<W> {
             capabilities: self.capabilities,
             presented: self.presented.clone(),
             unserved: self.unserved.clone(),
+            start: Arc::clone(&self.start),
         }
     }
 }
@@ -108,11 +123,13 @@ pub(crate) struct Seen<W: World> {
     pub(crate) record: MasterRecord,
     /// Where it is.
     pub(crate) phase: Phase<W>,
+    /// Since when it is there.
+    pub(crate) since: WallTime,
 }
 
 impl<W: World> Clone for Seen<W> {
     fn clone(&self) -> Self {
-        Self { record: self.record.clone(), phase: self.phase.clone() }
+        Self { record: self.record.clone(), phase: self.phase.clone(), since: self.since }
     }
 }
 
@@ -122,10 +139,10 @@ impl<W: World> Seen<W> {
     /// # Errors
     /// [`PlatformError::Blocked`]: it exists, and waits for something.
     pub(crate) fn serving(&self) -> Result<&Serving<W>, PlatformError> {
-        let now = || WaitingFor {
+        let died = || WaitingFor {
             reason: WaitReason::Recovering,
             what: "its thread died and is started again".into(),
-            since: WallTime::now(),
+            since: self.since,
         };
         let blocked = |wait: &WaitingFor| Err(PlatformError::blocked(master_ref(&self.record), wait));
         match &self.phase {
@@ -134,7 +151,7 @@ impl<W: World> Seen<W> {
             | Phase::Recovering(wait)
             | Phase::Blocked(wait)
             | Phase::Quarantined(wait) => blocked(wait),
-            Phase::Failed(_) => blocked(&now()),
+            Phase::Failed(_) => blocked(&died()),
             Phase::Detaching => Err(PlatformError::no_master(&master_ref(&self.record))),
         }
     }
@@ -154,6 +171,8 @@ pub(crate) struct Entry<W: World> {
     turn: Arc<tokio::sync::Mutex<()>>,
     seen: Mutex<Seen<W>>,
     doing: Mutex<Option<Doing>>,
+    /// Since when its thread has not answered, if it does not.
+    silent_since: Mutex<Option<WallTime>>,
     /// This process has served it, or somebody has accepted its content as it is.
     vouched_for: AtomicBool,
     /// Wakes whoever waits to start it again.
@@ -197,8 +216,9 @@ impl<W: World> Entry<W> {
         Arc::new(Self {
             id: record.id,
             turn: Arc::default(),
-            seen: Mutex::new(Seen { record, phase }),
+            seen: Mutex::new(Seen { record, phase, since: WallTime::now() }),
             doing: Mutex::new(None),
+            silent_since: Mutex::new(None),
             vouched_for: AtomicBool::new(false),
             poke: Notify::new(),
         })
@@ -216,6 +236,12 @@ impl<W: World> Entry<W> {
         let waited = tokio::time::timeout(TURN_PATIENCE, Arc::clone(&self.turn).lock_owned()).await;
         let Ok(held) = waited else { return Err(self.busy()) };
         Ok(self.take(held, what))
+    }
+
+    /// That right, if nobody has it.
+    pub(crate) fn turn_if_free(self: &Arc<Self>, what: &'static str) -> Option<Turn<W>> {
+        let held = Arc::clone(&self.turn).try_lock_owned().ok()?;
+        Some(self.take(held, what))
     }
 
     /// Waits for that right as long as it takes.
@@ -260,7 +286,23 @@ impl<W: World> Entry<W> {
         if matches!(phase, Phase::Serving(_)) {
             self.vouch();
         }
-        lock(&self.seen).phase = phase;
+        let mut seen = lock(&self.seen);
+        (seen.phase, seen.since) = (phase, WallTime::now());
+    }
+
+    /// Whether it is served by this very thread, and not by one that was started since.
+    pub(crate) fn is_served_by(&self, serving: &Serving<W>) -> bool {
+        matches!(&lock(&self.seen).phase, Phase::Serving(now) if Arc::ptr_eq(&now.start, &serving.start))
+    }
+
+    /// Its thread has not answered. Returns since when: every look at the same silence says the same.
+    pub(crate) fn silent(&self) -> WallTime {
+        *lock(&self.silent_since).get_or_insert_with(WallTime::now)
+    }
+
+    /// Its thread has answered.
+    pub(crate) fn answered(&self) {
+        *lock(&self.silent_since) = None;
     }
 
     /// From now on a later time than the last service of the process before raises no suspicion.

@@ -109,7 +109,7 @@ fn set_status<W: World>(
         }
         (Some(engine), _) => engine_view(engine, set),
         (None, Phase::Serving(serving)) => unserved_view(serving, set),
-        (None, phase) => waiting_view(record, phase, set),
+        (None, _) => waiting_view(seen, set),
     };
     SetStatus {
         id: SetId(set.id),
@@ -237,7 +237,8 @@ fn unserved_view<W: World>(serving: &Serving<W>, set: &SetRecord) -> View {
 }
 
 /// A set whose master is not served: nothing is decided about it.
-fn waiting_view<W: World>(record: &MasterRecord, phase: &Phase<W>, set: &SetRecord) -> View {
+fn waiting_view<W: World>(seen: &Seen<W>, set: &SetRecord) -> View {
+    let Seen { record, phase, since } = seen;
     let wait = match phase {
         Phase::Claiming(wait) | Phase::Recovering(wait) | Phase::Blocked(wait) | Phase::Quarantined(wait) => {
             wait.clone()
@@ -245,7 +246,7 @@ fn waiting_view<W: World>(record: &MasterRecord, phase: &Phase<W>, set: &SetReco
         Phase::Serving(_) | Phase::Failed(_) | Phase::Detaching => WaitingFor {
             reason: WaitReason::Recovering,
             what: "its master is not served".into(),
-            since: WallTime::from_unix_millis(0),
+            since: *since,
         },
     };
     let flags = SetFlags { protected: set.protected, ..SetFlags::default() };

@@ -6,10 +6,9 @@
 
 use crate::change::member::{check_epoch, died, engine_status, refusal};
 use crate::host::{Deaths, Host};
-use crate::registry::{Found, Phase};
+use crate::registry::{Entry, Found, Phase};
 use crate::report;
 use crate::request::Running;
-use crate::start::ending;
 use crate::state::{CopyLimitsRecord, State};
 use crate::words::set_ref;
 use crate::world::{Reactor, Snapshot, World};
@@ -93,44 +92,38 @@ impl<W: World> Service<W> {
 
     /// Every master, its sets, and what its thread counts, if it is served.
     pub async fn look(&self) -> Vec<(MasterStatus, Vec<SetStatus>, Option<Snapshot>)> {
-        let mut looks = Vec::new();
-        for entry in self.host.registry.entries() {
-            let mut seen = entry.seen();
-            let snapshot = match &seen.phase {
-                Phase::Serving(serving) => serving.reactor.snapshot().await.ok(),
-                _ => None,
-            };
-            // Nothing is decided about its sets: it is started again once what its thread has in flight has ended.
-            if snapshot.is_none() && matches!(seen.phase, Phase::Serving(_)) {
-                seen.phase = ending();
-            }
-            let (master, sets) = report::statuses(self.host.world.names(), &seen, snapshot.as_ref());
-            looks.push((master, sets, snapshot));
-        }
-        looks
+        self.look_at(self.host.registry.entries()).await
+    }
+
+    async fn look_at(
+        &self,
+        entries: Vec<Arc<Entry<W>>>,
+    ) -> Vec<(MasterStatus, Vec<SetStatus>, Option<Snapshot>)> {
+        let looks = self.host.look_at(entries).await;
+        let told = looks.into_iter().map(|look| {
+            let (master, sets) =
+                report::statuses(self.host.world.names(), &look.seen, look.snapshot.as_ref());
+            (master, sets, look.snapshot)
+        });
+        told.collect()
     }
 
     async fn statuses(&self, scope: &Scope) -> Result<Status> {
+        // What is not asked for is not waited for.
+        let entries = match scope {
+            Scope::All => self.host.registry.entries(),
+            Scope::Master(wanted) => vec![self.host.registry.master(wanted)?],
+            Scope::Set(wanted) => vec![self.host.registry.set(wanted)?.entry],
+        };
         let mut status = Status::default();
-        for (master, sets, _) in self.look().await {
+        for (master, sets, _) in self.look_at(entries).await {
             status.masters.push(master);
             status.sets.extend(sets);
         }
-        match scope {
-            Scope::All => {}
-            Scope::Master(wanted) => {
-                status.masters.retain(|master| wanted.matches(master.id, &master.name));
-                let Some(master) = status.masters.first() else {
-                    return Err(PlatformError::no_master(wanted));
-                };
-                let id = master.id;
-                status.sets.retain(|set| set.master == id);
-            }
-            Scope::Set(wanted) => {
-                status.sets.retain(|set| wanted.matches(set.id, &set.name));
-                let Some(set) = status.sets.first() else { return Err(PlatformError::no_set(wanted)) };
-                let id = set.master;
-                status.masters.retain(|master| master.id == id);
+        if let Scope::Set(wanted) = scope {
+            status.sets.retain(|set| wanted.matches(set.id, &set.name));
+            if status.sets.is_empty() {
+                return Err(PlatformError::no_set(wanted));
             }
         }
         status.masters.sort_by(|a, b| a.name.cmp(&b.name));
@@ -147,7 +140,7 @@ impl<W: World> Service<W> {
         let task = tokio::spawn(change);
         match tokio::time::timeout(CALL_PATIENCE, task).await {
             Ok(Ok(outcome)) => outcome,
-            // It panicked: what it left is put in order by the next start of the master.
+            // The process ends, and the task with it: what it left is put in order by the next start.
             Ok(Err(error)) => Err(PlatformError::Stopping { cause: error.to_string().into() }),
             Err(_) => Err(self.waits_for(&subject)),
         }

@@ -43,14 +43,6 @@ pub(crate) fn claiming<W: World>() -> Phase<W> {
     Phase::Claiming(waiting(WaitReason::Claiming, "its device is being claimed"))
 }
 
-/// A master whose thread has died or was told to end, while what it has in flight may not have ended.
-pub(crate) fn ending<W: World>() -> Phase<W> {
-    Phase::Recovering(waiting(
-        WaitReason::Recovering,
-        "its thread ends; what it has in flight has not ended yet",
-    ))
-}
-
 fn recovering<W: World>() -> Phase<W> {
     Phase::Recovering(waiting(WaitReason::Recovering, "what the last process left is being put in order"))
 }
@@ -136,7 +128,7 @@ impl<W: World> Host<W> {
         let geometry = setup.geometry;
         let started = self.world.start_reactor(setup).await;
         let reactor = started.map_err(|problem| Obstacle::failed(io(&record.device, "start", &problem)))?;
-        let mut serving = Serving { reactor, geometry, capabilities, presented: BTreeMap::new(), unserved };
+        let mut serving = Serving::new(reactor, geometry, capabilities, unserved);
         match self.show(turn, &record, &mut serving, &images).await {
             Ok(()) => {
                 self.end_unserved(&record, &serving);
@@ -257,7 +249,7 @@ impl<W: World> Host<W> {
         let _one_at_a_time = self.hiding.lock().await;
         let mut sight = Sight::default();
         for entry in self.registry.entries() {
-            let Seen { record, phase } = entry.seen();
+            let Seen { record, phase, .. } = entry.seen();
             if let Phase::Serving(serving) = phase {
                 for (id, number) in serving.presented {
                     let of = if id == record.id { &mut sight.masters } else { &mut sight.shadows };
@@ -288,19 +280,23 @@ impl<W: World> Host<W> {
             if let Phase::Serving(serving) = entry.seen().phase {
                 told = None;
                 let end = serving.reactor.ended().await;
+                // Whoever had the turn first may have started it anew by now; who told it to end decides what comes next.
                 if end == ReactorEnd::Told {
-                    // Whoever told it has the turn, and decides what comes next.
                     drop(entry.turn_patiently("look at what comes next").await);
                 } else if end == ReactorEnd::Outdated {
                     let _turn = entry.turn_patiently("start on devices that have changed").await;
-                    tracing::warn!(master = %entry.record().name, "a device has got a volatile cache; the master is started again");
-                    entry.put_phase(claiming());
+                    if entry.is_served_by(&serving) {
+                        tracing::warn!(master = %entry.record().name, "a device has got a volatile cache; the master is started again");
+                        entry.put_phase(claiming());
+                    }
                 } else {
                     let _turn = entry.turn_patiently("start after its thread died").await;
                     tracing::error!(master = %entry.record().name, "the master's thread died; it is started again");
                     let delay = self.deaths.thread_died(entry.id());
-                    entry.put_phase(Phase::Failed("its thread died".to_owned()));
-                    tokio::time::sleep(delay).await;
+                    if entry.is_served_by(&serving) {
+                        entry.put_phase(Phase::Failed("its thread died".to_owned()));
+                        tokio::time::sleep(delay).await;
+                    }
                 }
                 continue;
             }

@@ -409,7 +409,7 @@ pub enum MasterState {
     Claiming(WaitingFor),
     /// What the last process left is being put in order; requests wait (E8).
     Recovering(WaitingFor),
-    /// The start cannot go on; requests wait. It is tried again for as long as it takes.
+    /// The start cannot go on, and is tried again for as long as it takes; or its thread does not answer. Requests wait.
     Blocked(WaitingFor),
     /// Its thread ended without being told to; requests wait until it is started again.
     Failed {

@@ -57,21 +57,24 @@ impl<W: World> Host<W> {
         let mut serving = seen.serving()?.clone();
         restore::check_none(&seen, &serving).await?;
         let geometry = chunks(&seen.record, &serving, call.chunk)?;
-        let giving = self.registry.giving.lock().await;
+        let mut giving = self.registry.giving.lock().await;
         self.check_name(&call).await?;
         let mut set = set_record(self, &call, id, geometry.chunk_bytes(), free_place(&seen.record)?);
         turn.step("proof that its volumes may be taken");
         let taken = self.take_volumes(&call, &seen.record, &mut set, geometry).await?;
         if geometry != serving.geometry {
             turn.step("change of the chunk size");
-            serving = self.change_chunks(&turn, geometry.chunk_bytes()).await?;
+            // Nobody else is kept waiting: a start takes as long as its devices do. The volumes are claimed.
+            drop(giving);
+            let changed = self.change_chunks(&turn, geometry.chunk_bytes()).await;
+            serving = self.or_chunks_of(&entry, &seen.record, changed).await?;
+            giving = self.registry.giving.lock().await;
         }
         turn.step("record of the set");
-        let mut record = entry.record();
-        record.sets.push(set.clone());
-        self.keep(&entry, record).await?;
+        let given = self.give(&entry, &call, &set).await;
         // On record: its name and its volumes are given.
         drop(giving);
+        self.or_chunks_of(&entry, &seen.record, given).await?;
         match self.make(&turn, &mut serving, &set, taken).await {
             Ok(()) => {
                 self.hide_raw().await;
@@ -79,9 +82,36 @@ impl<W: World> Host<W> {
             }
             Err(error) => {
                 self.undo_enable(&turn, &serving, &set).await;
-                Err(error)
+                self.or_chunks_of(&entry, &seen.record, Err(error)).await
             }
         }
+    }
+
+    /// Puts the set on record, if its name is still free.
+    async fn give(&self, entry: &Entry<W>, call: &EnableSet, set: &SetRecord) -> Result<(), PlatformError> {
+        self.check_name(call).await?;
+        let mut record = entry.record();
+        record.sets.push(set.clone());
+        self.keep(entry, record).await
+    }
+
+    /// Passes an outcome on; if it is none, and nothing of a set is left, the master has its chunks of before on record
+    /// again. Its thread, which has no set, need not know.
+    async fn or_chunks_of<T>(
+        &self,
+        entry: &Entry<W>,
+        before: &MasterRecord,
+        outcome: Result<T, PlatformError>,
+    ) -> Result<T, PlatformError> {
+        let now = entry.record();
+        if outcome.is_err()
+            && now.sets.is_empty()
+            && now.chunk != before.chunk
+            && let Err(error) = self.keep(entry, MasterRecord { chunk: before.chunk, ..now }).await
+        {
+            tracing::warn!(master = %before.name, %error, "the chunk size of a failed enable stays on record");
+        }
+        outcome
     }
 
     async fn enabled(&self, serving: &Serving<W>, set: &SetRecord) -> Result<EnabledSet, PlatformError> {

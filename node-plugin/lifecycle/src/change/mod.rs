@@ -6,9 +6,12 @@
 //! | detach | nothing | served again | served again by the next start |
 //! | enable | the set, Enabling | taken away; if that fails, Disabling | finished if its image was cut, else taken away |
 //! | disable | the set, Disabling | stays Disabling, and can be disabled again | finished by the next start |
-//! | cut | over several sets: the cut | every image is what it was | decided once, from what is on record |
+//! | cut of one set | nothing | every image is what it was | its bitmap volume says whether it was cut |
+//! | cut of several | the cut | every image is what it was; after the decision, but for who drops out | decided once, from what is on record |
+//! | restore | the marks of its sets, and as a cut | as a cut, and the marks go | as a cut; the master is not served without its sets |
 //!
-//! Every check comes before the first effect, so that a refusal changes nothing. What could not be taken away in the
+//! What can be checked beforehand is checked before the first effect, so that such a refusal changes nothing. What only
+//! the engine knows, under its gate, and what a device does, come later, and are undone. What could not be taken away in the
 //! process is taken away by starting the master again, which is what follows a kill: one way to come back, used often.
 
 pub(crate) mod attach;

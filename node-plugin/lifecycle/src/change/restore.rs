@@ -5,6 +5,7 @@
 //! set is at rest again. `start_set.rs` heeds that at the next start.
 
 use super::member::{Member, Result, died, refusal};
+use crate::deadline::{LOOK_DEADLINE, within};
 use crate::host::Host;
 use crate::notice::Notices;
 use crate::registry::{Entry, Phase, Seen, Serving};
@@ -84,11 +85,11 @@ impl<W: World> Host<W> {
 
     /// Takes back the marks of sets that are at rest. The caller has the turn.
     pub(super) async fn unmark_restores(&self, entry: &Arc<Entry<W>>) {
-        let Seen { mut record, phase: Phase::Serving(serving) } = entry.seen() else { return };
+        let Seen { mut record, phase: Phase::Serving(serving), .. } = entry.seen() else { return };
         if !is_marked(&record) {
             return;
         }
-        let Ok(snapshot) = serving.reactor.snapshot().await else { return };
+        let Some(Ok(snapshot)) = within(LOOK_DEADLINE, serving.reactor.snapshot()).await else { return };
         let over: Vec<_> = record.sets.iter_mut().filter(|set| is_over(set, &snapshot.sets)).collect();
         if over.is_empty() {
             return;
@@ -109,19 +110,15 @@ impl<W: World> Host<W> {
         let mut notices = Notices::default();
         loop {
             ticks.tick().await;
-            for entry in self.registry.entries() {
-                if let Seen { record, phase: Phase::Serving(serving) } = entry.seen()
-                    && !record.sets.is_empty()
-                    && let Ok(snapshot) = serving.reactor.snapshot().await
+            for look in self.look_at(self.registry.entries()).await {
+                if let Some(snapshot) = look.snapshot.filter(|_| !look.seen.record.sets.is_empty()) {
+                    notices.look(&look.seen.record, &snapshot);
+                }
+                // One that is busy is looked at again: waiting for it would hold up the others.
+                if is_marked(&look.entry.record())
+                    && let Some(_turn) = look.entry.turn_if_free("end of a restore")
                 {
-                    notices.look(&record, &snapshot);
-                }
-                if !is_marked(&entry.record()) {
-                    continue;
-                }
-                // One that is busy is looked at again.
-                if let Ok(_turn) = entry.turn("end of a restore").await {
-                    self.unmark_restores(&entry).await;
+                    self.unmark_restores(&look.entry).await;
                 }
             }
         }
