@@ -8,8 +8,8 @@ use umbra_engine::{Epoch, SetState};
 use umbra_format::{BLOCK_BYTES, Label, SLOT_B_OFFSET, SetIdentity, Superblock, SuperblockError};
 use umbra_store::AlignedBuf;
 
-/// What was found on a device.
-#[derive(Clone, Debug, PartialEq)]
+/// What was found on a device; the default is what a device of zeros has.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Content {
     /// All that lies there; empty: the first and the last MiB are zero.
     pub signatures: Vec<Signature>,
@@ -56,12 +56,6 @@ pub enum Contents {
         /// Why.
         why: String,
     },
-}
-
-impl Default for Content {
-    fn default() -> Self {
-        Self { signatures: Vec::new(), label: None, superblock: None, generation: None }
-    }
 }
 
 /// Bytes read at the start: the first MiB, and the second slot of a bitmap volume, which follows it.
