@@ -26,6 +26,8 @@ mod registry;
 mod report;
 mod request;
 mod service;
+#[cfg(test)]
+mod silent;
 mod start;
 mod start_set;
 pub mod state;

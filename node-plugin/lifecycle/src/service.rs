@@ -347,3 +347,26 @@ impl<W: World> Platform for Service<W> {
         Ok(report::chunk_map(&found.set, &status, &runs, &counts))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::silent::{Manner, Puppet, host};
+    use umbra_platform::id::MasterId;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_one_master_waits_for_that_one_alone() {
+        let (hangs, answers) = (Puppet::new(Manner::Hangs), Puppet::new(Manner::Answers));
+        let host = host(&[("a", &hangs), ("b", &answers)]);
+        let service = Service { host, running: Arc::default() };
+        let before = tokio::time::Instant::now();
+        let b = MasterRef::Id(MasterId(Uuid::from_u128(2)));
+        let status = service.status(Scope::Master(b)).await.expect("there is one");
+        assert_eq!(status.masters.iter().map(|master| master.name.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!((status.sets.len(), before.elapsed()), (1, Duration::ZERO));
+        let all = service.status(Scope::All).await.expect("there are two");
+        assert_eq!(all.masters.len(), 2);
+        let nobody = MasterRef::Id(MasterId(Uuid::from_u128(3)));
+        assert!(matches!(service.status(Scope::Master(nobody)).await, Err(PlatformError::NotFound { .. })));
+    }
+}

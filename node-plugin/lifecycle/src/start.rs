@@ -500,3 +500,41 @@ async fn limit_copies<W: World>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::silent::{Manner, Puppet, host};
+
+    /// The thread of a master dies while a change has the turn, which starts it anew before anybody else gets the turn.
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_thread_does_not_take_the_next_one_s_place() {
+        for end in [ReactorEnd::Died, ReactorEnd::Outdated, ReactorEnd::Told] {
+            let (first, second) = (Puppet::new(Manner::Answers), Puppet::new(Manner::Answers));
+            let host = host(&[("a", &first)]);
+            let entry = host.registry.entries().remove(0);
+            tokio::spawn(Arc::clone(&host).keep_served(Arc::clone(&entry)));
+            let turn = entry.turn("a change").await.expect("it is free");
+            first.becomes(Manner::Ended(end));
+            // As long as it takes until everybody waits.
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            let serving = second.serving();
+            entry.put_phase(Phase::Serving(serving.clone()));
+            drop(turn);
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            assert!(entry.is_served_by(&serving), "{end:?}: {:?}", entry.seen().phase);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_master_whose_thread_died_is_started_again() {
+        let thread = Puppet::new(Manner::Answers);
+        let host = host(&[("a", &thread)]);
+        let entry = host.registry.entries().remove(0);
+        tokio::spawn(Arc::clone(&host).keep_served(Arc::clone(&entry)));
+        thread.becomes(Manner::Ended(ReactorEnd::Died));
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let PlatformError::Hung { step, .. } = entry.busy() else { panic!("{}", entry.busy()) };
+        assert_eq!(step.to_string(), "start: claim of the master");
+    }
+}

@@ -60,7 +60,7 @@ fn set_record() -> SetRecord {
     }
 }
 
-fn master_record(name: &str, id: u128) -> MasterRecord {
+pub(crate) fn master_record(name: &str, id: u128) -> MasterRecord {
     MasterRecord {
         id: Uuid::from_u128(id),
         name: name.to_owned(),
