@@ -179,6 +179,94 @@ pub fn hash(vm: &Vm, device: &str) -> Result<String> {
     Ok(vm.cmd(&["bash", "-euc", &script]).timeout(Duration::from_secs(120)).run()?.text().to_owned())
 }
 
+/// A dependent set that is to be made, by default the one of a machine that has one of each.
+#[derive(Clone, Copy, Debug)]
+pub struct NewSet<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its master's.
+    pub master: &'a str,
+    /// The shadow volume.
+    pub shadow: &'a str,
+    /// The bitmap volume.
+    pub bitmap: &'a str,
+}
+
+impl Default for NewSet<'_> {
+    fn default() -> Self {
+        Self { name: "s", master: "m", shadow: "/dev/lab/shadow", bitmap: "/dev/lab/bitmap" }
+    }
+}
+
+impl NewSet<'_> {
+    /// The command that enables it.
+    pub fn command(&self) -> String {
+        let Self { name, master, shadow, bitmap } = self;
+        format!("enable {name} --master {master} --mode dependent --shadow {shadow} --bitmap {bitmap}")
+    }
+
+    /// Enables it, and returns where its shadow is presented.
+    ///
+    /// # Errors
+    /// As [`enable`].
+    pub fn enable(&self, vm: &Vm) -> Result<String> {
+        enable(vm, &self.command())
+    }
+}
+
+/// Gives a command that enables a set, and returns where its shadow is presented.
+///
+/// # Errors
+/// If it was refused.
+pub fn enable(vm: &Vm, command: &str) -> Result<String> {
+    find_text(&ctl(vm, command)?, "shadowDevice").context("enable answers with a device")
+}
+
+/// Attaches a device, and returns where it is presented.
+///
+/// # Errors
+/// If it was refused.
+pub fn attach(vm: &Vm, device: &str, name: &str) -> Result<String> {
+    let attached = ctl(vm, &format!("attach {device} --name {name}"))?;
+    find_text(&attached, "device").context("attach answers with a device")
+}
+
+/// Overwrites a part of a device with what is there nowhere else.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn scribble(vm: &Vm, device: &str, from_mib: u64, count_mib: u64) -> Result<()> {
+    let to = format!("of={device} bs=1M oflag=direct conv=notrunc status=none");
+    vm.sh(&format!("dd if=/dev/urandom {to} seek={from_mib} count={count_mib}")).run().map(drop)
+}
+
+/// Overwrites a device of so many bytes as [`scribble`] does.
+///
+/// # Errors
+/// As there.
+pub fn fill(vm: &Vm, device: &str, bytes: u64) -> Result<()> {
+    scribble(vm, device, 0, bytes / MIB)
+}
+
+/// A field of a device's `/sys/block/…/stat`, counted from 1: the fifth is its writes, the sixteenth its flushes.
+///
+/// # Errors
+/// If there is no such device.
+pub fn stat(vm: &Vm, device: &str, field: u32) -> Result<u64> {
+    let script = format!("awk '{{print ${field}}}' /sys/block/$(basename $(readlink -f {device}))/stat");
+    let output = vm.sh(&script).run()?;
+    output.text().parse().with_context(|| format!("no number in {:?}", output.text()))
+}
+
+/// An attribute of a device's queue.
+///
+/// # Errors
+/// If there is no such device.
+pub fn queue(vm: &Vm, device: &str, attribute: &str) -> Result<String> {
+    let script = format!("cat /sys/block/$(basename $(readlink -f {device}))/queue/{attribute}");
+    Ok(vm.sh(&script).run()?.text().to_owned())
+}
+
 /// Gives a command to the data plane and returns what it answered.
 ///
 /// # Errors

@@ -1,6 +1,9 @@
 //! Changes under what somebody holds open, changes that are interrupted, and faults that cost one thing.
 
-use crate::node::{LOG, Node, ctl, find_text, hash, master_state, refused, refused_text, set_state};
+use crate::node::{
+    LOG, NewSet, Node, attach, ctl, fill, find_text, hash, master_state, refused, refused_text, scribble,
+    set_state, stat,
+};
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use umbra_lab::{Disk, Job, Vm, static_example};
@@ -22,32 +25,27 @@ fn machine(name: &str, masters: usize) -> Result<Vm> {
 
 /// Master and shadow as they are presented.
 fn set_up(vm: &Vm, number: usize) -> Result<(String, String)> {
-    let attached = ctl(vm, &format!("attach /dev/lab/master{number} --name m{number}"))?;
-    let master = find_text(&attached, "device").context("attach answers with a device")?;
-    let enabled = ctl(vm, &enable(number))?;
-    let shadow = find_text(&enabled, "shadowDevice").context("enable answers with a device")?;
-    Ok((master, shadow))
+    let volume = |role: &str| format!("/dev/lab/{role}{number}");
+    let (name, of) = (format!("s{number}"), format!("m{number}"));
+    let (shadow, bitmap) = (volume("shadow"), volume("bitmap"));
+    let master = attach(vm, &volume("master"), &of)?;
+    Ok((master, NewSet { name: &name, master: &of, shadow: &shadow, bitmap: &bitmap }.enable(vm)?))
 }
 
-fn enable(number: usize) -> String {
-    format!(
-        "enable s{number} --master m{number} --mode dependent --shadow /dev/lab/shadow{number} \
-         --bitmap /dev/lab/bitmap{number}"
-    )
-}
-
-/// A restore is refused, and a cut too, as long as anything holds the device: a loop device, an open partition, a mapping
-/// whose descriptor is closed. Nothing has changed, and what holds it is named.
+/// A restore is refused as long as anything holds the master or the shadow, and a cut as long as anything holds the shadow:
+/// a loop device, an open partition, a mapping whose descriptor is closed. Nothing has changed, and what holds it is named.
 pub(super) fn restore_under_holders() -> Result<()> {
+    const OF_MASTER: [&str; 2] = ["update to-master s1 --yes", "detach m1"];
+    const OF_SHADOW: [&str; 3] = ["update to-shadow s1", "update to-master s1 --yes", "detach m1"];
     let mut vm = machine("holders", 1)?;
     let _node = Node::start(&mut vm)?;
     vm.put(static_example("umbra-ublk", "memdisk")?, "/usr/bin/memdisk")?;
     vm.sh("echo 'start=2048,size=16384' | sfdisk -q /dev/lab/master1").run()?;
     let (presented, shadow) = set_up(&vm, 1)?;
     let master = vm.sh(&format!("readlink -f {presented}")).run()?.text().to_owned();
-    let refuses = |what: &str| -> Result<()> {
+    let refuses = |commands: &[&str], what: &str| -> Result<()> {
         let (before, image) = (hash(&vm, &master)?, hash(&vm, &shadow)?);
-        for command in ["update to-master s1 --yes", "detach m1"] {
+        for command in commands {
             let text = refused_text(&vm, command)?;
             ensure!(text.contains("HAS_OPENERS"), "{command} under {what}: {text}");
             let name = what.trim_start_matches("/dev/");
@@ -61,16 +59,24 @@ pub(super) fn restore_under_holders() -> Result<()> {
     };
     vm.sh(&format!("mkfs.ext4 -q {master} 16M && losetup /dev/loop0 {master} && mount /dev/loop0 /mnt"))
         .run()?;
-    refuses("loop0")?;
+    refuses(&OF_MASTER, "loop0")?;
     vm.sh("umount /mnt && losetup -d /dev/loop0").run()?;
     vm.sh(&format!("echo 'start=2048,size=16384' | sfdisk -q {master}; test -b {master}p1")).run()?;
     let opener = vm.spawn(&format!("exec sleep 600 <{master}p1"))?;
-    refuses(&format!("{master}p1"))?;
+    refuses(&OF_MASTER, &format!("{master}p1"))?;
     vm.sh(&format!("kill {}", opener.pid())).run()?;
     opener.wait(PROGRESS)?;
     let mapping = vm.spawn(&format!("exec memdisk map {master}"))?;
     mapping.wait_for("mapped", PROGRESS)?;
-    refuses(&mapping.pid().to_string())?;
+    refuses(&OF_MASTER, &mapping.pid().to_string())?;
+    vm.sh(&format!("kill {}", mapping.pid())).run()?;
+    mapping.wait(PROGRESS)?;
+    vm.sh(&format!("losetup /dev/loop1 {shadow}")).run()?;
+    refuses(&OF_SHADOW, "loop1")?;
+    vm.sh("losetup -d /dev/loop1").run()?;
+    let mapping = vm.spawn(&format!("exec memdisk map {shadow}"))?;
+    mapping.wait_for("mapped", PROGRESS)?;
+    refuses(&OF_SHADOW, &mapping.pid().to_string())?;
     vm.sh(&format!("kill {}", mapping.pid())).run()?;
     mapping.wait(PROGRESS)?;
     // Without any of them it goes through, and the kernel knows the partitions of what is there now.
@@ -135,10 +141,7 @@ fn load(vm: &Vm, device: &str) -> Result<Job> {
 }
 
 fn goes_on(vm: &Vm, device: &str, load: &Job) -> Result<()> {
-    let writes = || {
-        let script = format!("awk '{{print $5}}' /sys/block/$(basename $(readlink -f {device}))/stat");
-        vm.sh(&script).run()?.text().parse::<u64>().context("a number")
-    };
+    let writes = || stat(vm, device, 5);
     let (before, deadline) = (writes()?, Instant::now() + PROGRESS);
     while writes()? <= before {
         ensure!(!load.is_finished(), "the load on {device} has ended: {}", load.stderr());
@@ -201,19 +204,31 @@ pub(super) fn log_disk_full() -> Result<()> {
     vm.finish()
 }
 
+/// The image is the master's content, and stays so when that is overwritten.
+fn check_image(vm: &Vm, master: &str, shadow: &str) -> Result<()> {
+    let image = hash(vm, master)?;
+    ensure!(hash(vm, shadow)? == image, "the image is not the master's content");
+    scribble(vm, master, 1, 4)?;
+    ensure!(hash(vm, master)? != image, "the master was overwritten");
+    ensure!(hash(vm, shadow)? == image, "the image follows the master");
+    Ok(())
+}
+
 /// Killed at every moment of an enable: afterwards there is the set, whole, or nothing of it, and it can be enabled.
 pub(super) fn enable_killed() -> Result<()> {
     const STEP_MS: u32 = 15;
     let mut vm = machine("enable-killed", 1)?;
     let mut node = Node::start(&mut vm)?;
-    let attached = ctl(&vm, "attach /dev/lab/master1 --name m1")?;
-    let master = find_text(&attached, "device").context("attach answers with a device")?;
+    // Blank volumes are equal whatever was done to them.
+    fill(&vm, "/dev/lab/master1", BYTES)?;
+    let master = attach(&vm, "/dev/lab/master1", "m1")?;
+    let set = NewSet { name: "s1", master: "m1", shadow: "/dev/lab/shadow1", bitmap: "/dev/lab/bitmap1" };
     let (mut whole, mut nothing, mut step) = (0, 0, 0);
     // Until a few in a row were over before the kill came.
     while whole < 3 {
         vm.sh(&format!(
             "umbra-io ctl {} >/dev/null 2>&1 & sleep {}.{:03}; pkill -KILL -x umbra-io; wait || true",
-            enable(1),
+            set.command(),
             step * STEP_MS / 1000,
             step * STEP_MS % 1000
         ))
@@ -227,10 +242,7 @@ pub(super) fn enable_killed() -> Result<()> {
             ensure!(state == "idle", "killed at step {step} the set is {state}");
             let status = ctl(&vm, "status s1")?;
             let shadow = find_text(&status, "shadowDevice").context("an idle set has a device")?;
-            ensure!(
-                hash(&vm, &shadow)? == hash(&vm, &master)?,
-                "step {step}: the image is not the master's content"
-            );
+            check_image(&vm, &master, &shadow).with_context(|| format!("killed at step {step}"))?;
             ctl(&vm, "disable s1")?;
             whole += 1;
         } else {
@@ -242,7 +254,8 @@ pub(super) fn enable_killed() -> Result<()> {
         ensure!(step < 200, "an enable takes three seconds");
     }
     ensure!(nothing > 0, "every kill came too late");
-    ctl(&vm, &enable(1))?;
+    let shadow = set.enable(&vm)?;
+    check_image(&vm, &master, &shadow)?;
     ctl(&vm, "disable s1")?;
     ctl(&vm, "detach m1")?;
     vm.finish()

@@ -1,7 +1,7 @@
 //! Volumes that fail or hang under a set: the master goes on, the image or its chunks are given up, status says so,
 //! and a new point in time makes a new one (invariant 1). The device mapper swaps what lies under them while they are in use.
 
-use crate::node::{Node, ctl, find, find_text, hash, io_process, refused, set_state};
+use crate::node::{NewSet, Node, attach, ctl, enable, find, find_text, hash, io_process, refused, set_state};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use umbra_lab::{Disk, Vm};
@@ -83,13 +83,9 @@ pub(super) fn volumes_fail() -> Result<()> {
     let under_bitmap = Mapped { vm: &vm, disk: "bitmap" };
     under_shadow.create()?;
     under_bitmap.create()?;
-    let attached = ctl(&vm, "attach /dev/lab/master --name m")?;
-    let master = find_text(&attached, "device").context("attach answers with a device")?;
-    let enabled = ctl(
-        &vm,
-        "enable s --master m --mode dependent --shadow /dev/dm-0 --bitmap /dev/dm-1 --shadow-deadline 1s",
-    )?;
-    let shadow = find_text(&enabled, "shadowDevice").context("enable answers with a device")?;
+    let master = attach(&vm, "/dev/lab/master", "m")?;
+    let set = NewSet { shadow: "/dev/dm-0", bitmap: "/dev/dm-1", ..NewSet::default() };
+    let shadow = enable(&vm, &format!("{} --shadow-deadline 1s", set.command()))?;
     let process = io_process(&vm)?;
 
     // Never up, always down: reads and writes fail at once, each for itself, so chunks are given up one by one.

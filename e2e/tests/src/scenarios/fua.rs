@@ -1,8 +1,8 @@
 //! Writes that must be durable when they are answered (FUA), as every journal commit of ext4 and XFS is, on disks that
 //! know no FUA: carried out to the end, and no `kill -9` under them leaves the device waiting for ever (E24).
 
-use crate::node::{Node, ctl, find_text, hash, set_state};
-use anyhow::{Context, Result, ensure};
+use crate::node::{NewSet, Node, attach, ctl, hash, queue, set_state, stat};
+use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 use umbra_lab::{Disk, Vm};
 
@@ -12,18 +12,6 @@ const BYTES: u64 = 128 * MIB;
 const KILLS_PER_LOAD: u32 = 25;
 /// A device that has not answered by then will not.
 const ANSWER: Duration = Duration::from_secs(90);
-
-/// A field of a device's `/sys/block/…/stat`, counted from 1.
-fn stat(vm: &Vm, device: &str, field: u32) -> Result<u64> {
-    let script = format!("awk '{{print ${field}}}' /sys/block/$(basename $(readlink -f {device}))/stat");
-    let output = vm.sh(&script).run()?;
-    output.text().parse().with_context(|| format!("no number in {:?}", output.text()))
-}
-
-fn queue(vm: &Vm, device: &str, attribute: &str) -> Result<String> {
-    let script = format!("cat /sys/block/$(basename $(readlink -f {device}))/queue/{attribute}");
-    Ok(vm.sh(&script).run()?.text().to_owned())
-}
 
 /// Every such write has been flushed below when it is answered.
 fn is_carried_out(vm: &Vm, presented: &str, disk: &str) -> Result<()> {
@@ -78,13 +66,10 @@ pub(super) fn fifty_kills() -> Result<()> {
         .disk(Disk::blank("state", 64 * MIB))
         .boot()?;
     let mut node = Node::start(&mut vm)?;
-    let attached = ctl(&vm, "attach /dev/lab/master --name m")?;
-    let master = find_text(&attached, "device").context("attach answers with a device")?;
+    let master = attach(&vm, "/dev/lab/master", "m")?;
     is_carried_out(&vm, &master, "/dev/lab/master")?;
     vm.sh(&format!("mkfs.ext4 -q {master}")).run()?;
-    let enabled =
-        ctl(&vm, "enable s --master m --mode dependent --shadow /dev/lab/shadow --bitmap /dev/lab/bitmap")?;
-    let shadow = find_text(&enabled, "shadowDevice").context("enable answers with a device")?;
+    let shadow = NewSet::default().enable(&vm)?;
     is_carried_out(&vm, &shadow, "/dev/lab/shadow")?;
     let image = hash(&vm, &shadow)?;
 

@@ -1,7 +1,7 @@
 //! Nothing is mistaken for something else: disks that change places, devices of others, file systems that lie where a
 //! volume is to be.
 
-use crate::node::{Node, ctl, find_text, hash, refused_text, set_state};
+use crate::node::{NewSet, Node, attach, ctl, fill, find_text, hash, refused_text, set_state};
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use umbra_lab::{Disk, Vm, VmBuilder, static_example};
@@ -14,23 +14,6 @@ const PROGRESS: Duration = Duration::from_secs(60);
 /// Where the kernel put a disk of the lab at this boot.
 fn kernel_name(vm: &Vm, disk: &str) -> Result<String> {
     Ok(vm.sh(&format!("readlink -f /dev/lab/{disk}")).run()?.text().to_owned())
-}
-
-fn attach(vm: &Vm, device: &str, name: &str) -> Result<String> {
-    let attached = ctl(vm, &format!("attach {device} --name {name}"))?;
-    find_text(&attached, "device").context("attach answers with a device")
-}
-
-fn enable(vm: &Vm, set: &str, master: &str, shadow: &str, bitmap: &str) -> Result<String> {
-    let enabled = ctl(
-        vm,
-        &format!("enable {set} --master {master} --mode dependent --shadow {shadow} --bitmap {bitmap}"),
-    )?;
-    find_text(&enabled, "shadowDevice").context("enable answers with a device")
-}
-
-fn fill(vm: &Vm, device: &str) -> Result<()> {
-    vm.sh(&format!("dd if=/dev/urandom of={device} bs=1M count=32 oflag=direct status=none")).run().map(drop)
 }
 
 /// Puts the disks in another order, so that the kernel's names lead elsewhere at the next boot.
@@ -55,13 +38,14 @@ pub(super) fn volumes_exchanged() -> Result<()> {
     let node = Node::start(&mut vm)?;
     let mut images = Vec::new();
     for number in 1..=2 {
-        fill(&vm, &format!("/dev/lab/master{number}"))?;
+        fill(&vm, &format!("/dev/lab/master{number}"), BYTES)?;
         let name = |what: &str| kernel_name(&vm, &format!("{what}{number}"));
         let master = attach(&vm, &name("master")?, &format!("m{number}"))?;
-        let set = format!("s{number}");
-        let shadow = enable(&vm, &set, &format!("m{number}"), &name("shadow")?, &name("bitmap")?)?;
+        let (set, of) = (format!("s{number}"), format!("m{number}"));
+        let (shadow, bitmap) = (name("shadow")?, name("bitmap")?);
+        let shadow = NewSet { name: &set, master: &of, shadow: &shadow, bitmap: &bitmap }.enable(&vm)?;
         images.push(hash(&vm, &shadow)?);
-        fill(&vm, &master)?;
+        fill(&vm, &master, BYTES)?;
     }
     node.stop(&vm)?;
     let off = vm.power_cut()?;
@@ -122,7 +106,7 @@ pub(super) fn foreign_device_with_our_number() -> Result<()> {
     let named = "until readlink -e /dev/umbra/by-id/* 2>/dev/null; do sleep 0.1; done";
     let master = vm.sh(&format!("timeout 60 sh -c '{named}'")).run()?.text().to_owned();
     ensure!(master.starts_with("/dev/ublkb") && master != "/dev/ublkb0", "the master is {master}");
-    fill(&vm, &master)?;
+    fill(&vm, &master, BYTES)?;
     node.kill(&vm)?;
     node.run(&vm)?;
     ctl(&vm, "detach m")?;
@@ -142,8 +126,7 @@ pub(super) fn file_system_offered_as_shadow() -> Result<()> {
         .boot()?;
     let _node = Node::start(&mut vm)?;
     attach(&vm, "/dev/lab/master", "m")?;
-    let command =
-        "enable s --master m --mode dependent --shadow /dev/lab/shadow --bitmap /dev/lab/bitmap".to_owned();
+    let command = NewSet::default().command();
     for (disk, other) in [("shadow", "bitmap"), ("bitmap", "shadow")] {
         vm.sh(&format!("mkfs.ext4 -q /dev/lab/{disk}; wipefs -qa /dev/lab/{other}")).run()?;
         let before = hash(&vm, &format!("/dev/lab/{disk}"))?;
@@ -179,9 +162,9 @@ pub(super) fn two_seconds_late() -> Result<()> {
     mapped(&vm, "shadow")?;
     let node = Node::start(&mut vm)?;
     let master = attach(&vm, "/dev/dm-0", "m")?;
-    let shadow = enable(&vm, "s", "m", "/dev/dm-1", "/dev/lab/bitmap")?;
+    let shadow = NewSet { shadow: "/dev/dm-1", ..NewSet::default() }.enable(&vm)?;
     let image = hash(&vm, &shadow)?;
-    fill(&vm, &master)?;
+    fill(&vm, &master, BYTES)?;
     let written = hash(&vm, &master)?;
     drop(node);
     for late in ["master", "shadow"] {

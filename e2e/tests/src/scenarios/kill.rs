@@ -1,7 +1,7 @@
 //! `kill -9` under load: no error at the client, the data right, the image intact, the set online.
 
-use crate::node::{Node, check_locked_memory, ctl, find_text, hash, set_state};
-use anyhow::{Context, Result, ensure};
+use crate::node::{NewSet, Node, attach, check_locked_memory, ctl, fill, hash, set_state};
+use anyhow::{Result, ensure};
 use std::time::Duration;
 use umbra_lab::{Disk, Vm};
 
@@ -16,12 +16,9 @@ pub(super) fn three_kills() -> Result<()> {
         .disk(Disk::blank("state", 64 * MIB))
         .boot()?;
     let mut node = Node::start(&mut vm)?;
-    vm.sh("dd if=/dev/urandom of=/dev/lab/master bs=1M count=128 oflag=direct status=none").run()?;
-    let attached = ctl(&vm, "attach /dev/lab/master --name m")?;
-    let master = find_text(&attached, "device").context("attach answers with a device")?;
-    let enabled =
-        ctl(&vm, "enable s --master m --mode dependent --shadow /dev/lab/shadow --bitmap /dev/lab/bitmap")?;
-    let shadow = find_text(&enabled, "shadowDevice").context("enable answers with a device")?;
+    fill(&vm, "/dev/lab/master", 128 * MIB)?;
+    let master = attach(&vm, "/dev/lab/master", "m")?;
+    let shadow = NewSet::default().enable(&vm)?;
     let image = hash(&vm, &shadow)?;
     ensure!(image == hash(&vm, &master)?, "right after the cut both sides are equal");
     let load = vm.spawn(&format!(

@@ -1,6 +1,6 @@
 //! Power cuts under PostgreSQL: master and shadow both recover, and the set is still online.
 
-use crate::node::{Node, ctl, find_text, set_state};
+use crate::node::{NewSet, Node, attach, set_state};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use umbra_lab::{Disk, Vm, postgres};
@@ -29,11 +29,8 @@ pub(super) fn two_power_cuts() -> Result<()> {
         .disk(Disk::blank("state", 64 * MIB))
         .boot()?;
     let _node = Node::start(&mut vm)?;
-    let attached = ctl(&vm, "attach /dev/lab/pg --name pg")?;
-    let master = find_text(&attached, "device").context("attach answers with a device")?;
-    let enabled =
-        ctl(&vm, "enable s --master pg --mode dependent --shadow /dev/lab/shadow --bitmap /dev/lab/bitmap")?;
-    let shadow = find_text(&enabled, "shadowDevice").context("enable answers with a device")?;
+    let master = attach(&vm, "/dev/lab/pg", "pg")?;
+    let shadow = NewSet { master: "pg", ..NewSet::default() }.enable(&vm)?;
     for round in 1..=2 {
         vm.sh(&format!("mkdir -p {0} && mount {master} {0}", postgres::MOUNT)).run()?;
         vm.sh(&format!(

@@ -1,6 +1,6 @@
 //! Bad input on a real machine: a clear reason, and nothing changed.
 
-use crate::node::{Node, ctl, refused};
+use crate::node::{NewSet, Node, ctl, refused};
 use anyhow::{Result, ensure};
 use umbra_lab::{Disk, Vm, static_binary};
 
@@ -35,7 +35,8 @@ pub(super) fn bad_input() -> Result<()> {
     expect("attach /dev/lab/master --name other", "SAME_DEVICE_AS")?;
     expect("attach /dev/lab/shadow --name m", "ALREADY_EXISTS")?;
     let enable = |shadow: &str, bitmap: &str| {
-        format!("enable s --master m --mode dependent --shadow /dev/lab/{shadow} --bitmap /dev/lab/{bitmap}")
+        let (shadow, bitmap) = (format!("/dev/lab/{shadow}"), format!("/dev/lab/{bitmap}"));
+        NewSet { shadow: &shadow, bitmap: &bitmap, ..NewSet::default() }.command()
     };
     expect(&enable("shadow", "shadow"), "SAME_DEVICE")?;
     expect(&enable("small", "bitmap"), "SHADOW_TOO_SMALL")?;

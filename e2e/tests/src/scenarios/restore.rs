@@ -1,9 +1,8 @@
 //! A restore in place: instant, right on both sides while it runs, and not forgotten by a process that dies.
 
-use crate::node::{Node, ctl, find, find_text, refused, refused_text, set_state};
+use crate::node::{NewSet, Node, attach, ctl, fill, find, hash, refused, refused_text, scribble, set_state};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::time::Duration;
 use umbra_lab::{Disk, Vm};
 
 const MIB: u64 = 1 << 20;
@@ -21,16 +20,6 @@ struct Stage {
     second: String,
 }
 
-fn sum(vm: &Vm, device: &str) -> Result<String> {
-    let script = format!("dd if={device} bs=1M iflag=direct status=none | sha256sum");
-    Ok(vm.sh(&script).timeout(Duration::from_secs(60)).run()?.text().trim().to_owned())
-}
-
-fn scribble(vm: &Vm, device: &str, from_mib: u64, count_mib: u64) -> Result<()> {
-    let to = format!("of={device} bs=1M oflag=direct conv=notrunc status=none");
-    vm.sh(&format!("dd if=/dev/urandom {to} seek={from_mib} count={count_mib}")).run().map(drop)
-}
-
 fn pending(vm: &Vm) -> Result<u64> {
     let status = ctl(vm, "status s")?;
     find(&status, "pending").and_then(Value::as_u64).with_context(|| format!("nothing pending in {status}"))
@@ -39,21 +28,20 @@ fn pending(vm: &Vm) -> Result<u64> {
 impl Stage {
     /// A master with two images: `s` of its first content, `t` of its second; by now it has a third.
     fn set(vm: Vm) -> Result<Self> {
-        scribble(&vm, "/dev/lab/master", 0, SIZE / MIB)?;
-        let attached = ctl(&vm, "attach /dev/lab/master --name m")?;
-        let master = find_text(&attached, "device").context("attach answers with a device")?;
+        fill(&vm, "/dev/lab/master", SIZE)?;
+        let master = attach(&vm, "/dev/lab/master", "m")?;
         let enable = |set: &str| -> Result<String> {
-            let volumes = format!("--shadow /dev/lab/shadow-{set} --bitmap /dev/lab/bitmap-{set}");
-            let enabled = ctl(&vm, &format!("enable {set} --master m --mode dependent {volumes}"))?;
-            find_text(&enabled, "shadowDevice").context("enable answers with a device")
+            let volume = |role: &str| format!("/dev/lab/{role}-{set}");
+            let (shadow, bitmap) = (volume("shadow"), volume("bitmap"));
+            NewSet { name: set, master: "m", shadow: &shadow, bitmap: &bitmap }.enable(&vm)
         };
-        let first = sum(&vm, &master)?;
+        let first = hash(&vm, &master)?;
         let shadow = enable("s")?;
         scribble(&vm, &master, 4, 16)?;
-        let second = sum(&vm, &master)?;
+        let second = hash(&vm, &master)?;
         let sibling = enable("t")?;
         scribble(&vm, &master, 8, 24)?;
-        ensure!(sum(&vm, &master)? != second && second != first, "the three contents are three");
+        ensure!(hash(&vm, &master)? != second && second != first, "the three contents are three");
         Ok(Self { vm, master, shadow, sibling, first, second })
     }
 
@@ -63,7 +51,7 @@ impl Stage {
             ("the shadow", &self.shadow, &self.first),
             ("the sibling", &self.sibling, &self.second),
         ] {
-            ensure!(sum(&self.vm, device)? == expected, "{when}, {what} reads something else");
+            ensure!(hash(&self.vm, device)? == expected, "{when}, {what} reads something else");
         }
         Ok(())
     }
@@ -124,7 +112,7 @@ pub(super) fn in_place() -> Result<()> {
     // The last chunk has its turn last: the write comes before the copier.
     let to = format!("of={} bs=4k seek={} oflag=direct conv=notrunc", stage.master, SIZE / 4096 - 1);
     vm.sh(&format!("printf 'written while restoring %4070s' . | dd {to} status=none")).run()?;
-    let written = sum(vm, &stage.master)?;
+    let written = hash(vm, &stage.master)?;
     ensure!(pending(vm)? > 0 && written != stage.first, "the write came while the restore ran");
     stage.check("after a write to what was pending", &written)?;
 
@@ -137,6 +125,6 @@ pub(super) fn in_place() -> Result<()> {
     for command in ["disable s", "disable t", "detach m"] {
         ctl(vm, command)?;
     }
-    ensure!(sum(vm, "/dev/lab/master")? == written, "the raw device is not what the master was");
+    ensure!(hash(vm, "/dev/lab/master")? == written, "the raw device is not what the master was");
     stage.vm.finish()
 }

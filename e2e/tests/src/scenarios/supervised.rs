@@ -2,7 +2,7 @@
 //! it; after too many hangs the master goes on without its dependent set.
 
 use crate::node::{
-    Node, check_locked_memory, ctl, find_text, hash, http_get, metric, replaced_after, set_state,
+    NewSet, Node, attach, check_locked_memory, ctl, hash, http_get, metric, replaced_after, set_state,
 };
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -35,11 +35,8 @@ pub(super) fn killed_and_hung() -> Result<()> {
         .disk(Disk::blank("state", 64 * MIB))
         .boot()?;
     let node = Node::supervised(&mut vm, "2s")?;
-    let attached = ctl(&vm, "attach /dev/lab/master --name m")?;
-    let master = find_text(&attached, "device").context("attach answers with a device")?;
-    let enabled =
-        ctl(&vm, "enable s --master m --mode dependent --shadow /dev/lab/shadow --bitmap /dev/lab/bitmap")?;
-    let shadow = find_text(&enabled, "shadowDevice").context("enable answers with a device")?;
+    let master = attach(&vm, "/dev/lab/master", "m")?;
+    let shadow = NewSet::default().enable(&vm)?;
     let image = hash(&vm, &shadow)?;
     let load = vm.spawn(&format!(
         "until [ -e /tmp/enough ]; do
