@@ -1,5 +1,7 @@
 //! Small files that are there whole or not at all, whatever happens while they are written.
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -60,6 +62,17 @@ impl Written {
 /// As [`Written::replace`].
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<File> {
     write_beside(path, bytes)?.replace()
+}
+
+/// Claims what a file stands for, making the file if it is not there; none if another process has it. The claim falls with
+/// the process, and the file stays.
+pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(opened)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Removes a file, if it is there.
@@ -139,5 +152,16 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_one_has_another_does_not_get() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("lock");
+        let first = lock(&path).unwrap();
+        assert!(first.is_some() && lock(&path).unwrap().is_none());
+        drop(first);
+        assert!(lock(&path).unwrap().is_some());
+        assert!(lock(&home.path().join("missing/lock")).is_err());
     }
 }

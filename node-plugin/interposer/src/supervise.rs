@@ -22,19 +22,18 @@ pub mod ending;
 mod panics;
 mod watch;
 
+use crate::files;
 use crate::heartbeat::{HeartbeatError, Monitor};
 use crate::logging::{self, LogFormat};
 use clap::Args;
 use deaths::{Death, DeathLog, PassThrough};
 use ending::{KILL_LIMIT, Step, Why};
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -197,7 +196,9 @@ impl Signals {
 impl Supervisor {
     fn new(args: &Supervise) -> Result<Self, SuperviseError> {
         fs::create_dir_all(&args.run_dir).map_err(io_error("make", &args.run_dir))?;
-        let lock = take_lock(&args.run_dir)?;
+        let lock = args.run_dir.join("supervise.lock");
+        let lock = files::lock(&lock).map_err(io_error("lock", &lock))?;
+        let lock = lock.ok_or_else(|| SuperviseError::InUse(args.run_dir.clone()))?;
         let own = || std::env::current_exe().map_err(io_error("find", Path::new("this program")));
         let subcommand = args.program.is_none().then(|| OsString::from("run"));
         let hang_after = args.hang_after.duration();
@@ -359,17 +360,6 @@ impl Supervisor {
 fn send(child: Pid, signal: Signal) {
     if let Err(error) = kill_process(child, signal) {
         tracing::warn!(process = child.as_raw_nonzero(), %error, "the I/O process could not be signalled");
-    }
-}
-
-fn take_lock(run_dir: &Path) -> Result<File, SuperviseError> {
-    let path = run_dir.join("supervise.lock");
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let lock = lock.map_err(io_error("open", &path))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(SuperviseError::InUse(run_dir.to_owned())),
-        Err(errno) => Err(io_error("lock", &path)(errno.into())),
     }
 }
 

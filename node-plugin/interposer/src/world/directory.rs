@@ -14,12 +14,10 @@
 
 use super::presented::Sight;
 use crate::files;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -112,7 +110,9 @@ impl Directory {
             return Err(DirectoryError::OnPresentedDevice { path: path.to_owned(), device });
         }
         check_private(path)?;
-        let held = take_lock(path)?;
+        let lock = path.join("lock");
+        let held = files::lock(&lock).map_err(io_error("lock", &lock))?;
+        let held = held.ok_or_else(|| DirectoryError::InUse(path.to_owned()))?;
         for folder in Folder::ALL {
             make_folder(&path.join(folder.name()))?;
             files::sweep(&path.join(folder.name())).map_err(io_error("look through", path))?;
@@ -221,18 +221,6 @@ fn check_private(path: &Path) -> Result<(), DirectoryError> {
         return Ok(());
     }
     Err(DirectoryError::Exposed { path: path.to_owned(), owner, mode, me })
-}
-
-/// Claims the directory for this process. The lock falls with the process and the file stays.
-fn take_lock(root: &Path) -> Result<File, DirectoryError> {
-    let path = root.join("lock");
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let opened = opened.map_err(io_error("open", &path))?;
-    match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(opened),
-        Err(Errno::WOULDBLOCK) => Err(DirectoryError::InUse(root.to_owned())),
-        Err(errno) => Err(io_error("lock", &path)(errno.into())),
-    }
 }
 
 /// The id of this node, made the first time.
