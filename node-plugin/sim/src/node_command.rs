@@ -8,6 +8,7 @@ use umbra_sim::node::mutants::hunt;
 use umbra_sim::node::plan::Plan;
 use umbra_sim::node::run::{Campaign, attempt, shrink};
 use umbra_sim::node::sweep::{step, sweep};
+use umbra_sim::run::Failure;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Sub {
@@ -22,14 +23,17 @@ pub(crate) enum Sub {
         /// Threads; all processors by default.
         #[arg(long)]
         jobs: Option<usize>,
+        /// Go on after a violation, and list all.
+        #[arg(long)]
+        all: bool,
     },
     /// Run one seed again, shorten it, and print what happens.
     Replay {
         /// The seed.
         seed: u64,
-        /// A protection that is switched off.
-        #[arg(long)]
-        without: Option<String>,
+        /// A protection that is switched off, by name.
+        #[arg(long, value_parser = rule)]
+        without: Option<Rule>,
         /// Not shortened.
         #[arg(long)]
         whole: bool,
@@ -55,29 +59,37 @@ pub(crate) enum Sub {
         /// Most seeds for each.
         #[arg(long, default_value_t = 5000)]
         seeds: u64,
-        /// Only these; all without it.
-        #[arg(long, value_delimiter = ',')]
-        only: Vec<String>,
+        /// Only these, by name; all without it.
+        #[arg(long, value_delimiter = ',', value_parser = rule)]
+        only: Vec<Rule>,
     },
 }
 
 pub(crate) fn run(command: &Sub) -> ExitCode {
     match command {
-        Sub::Run { seeds, from, jobs } => many(*from, *seeds, super::jobs(*jobs)),
-        Sub::Replay { seed, without, whole } => replay(*seed, without.as_deref(), *whole),
+        Sub::Run { seeds, from, jobs, all } => {
+            many(Campaign { start: *from, seeds: *seeds, jobs: super::jobs(*jobs), all: *all })
+        }
+        Sub::Replay { seed, without, whole } => replay(*seed, *without, *whole),
         Sub::Sweep { stride, jobs } => everywhere(*stride, super::jobs(*jobs)),
         Sub::Step { life, step } => one_step(*life, *step),
         Sub::Mutants { seeds, only } => mutants(*seeds, only),
     }
 }
 
+/// The protection of this name.
+fn rule(name: &str) -> Result<Rule, String> {
+    let found = Rule::ALL.into_iter().find(|rule| format!("{rule:?}") == name);
+    found.ok_or_else(|| format!("the protections are {:?}", Rule::ALL))
+}
+
 fn code(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn many(start: u64, seeds: u64, jobs: usize) -> ExitCode {
+fn many(campaign: Campaign) -> ExitCode {
     let begin = Instant::now();
-    let summary = Campaign { start, seeds, jobs, off: None }.run();
+    let summary = campaign.run();
     let tally = summary.tally;
     println!(
         "{} seeds, {} steps, {} starts, {} steps that met a fate, {} calls ({} done), {} cuts, {} sectors judged, {:.0} s",
@@ -91,18 +103,15 @@ fn many(start: u64, seeds: u64, jobs: usize) -> ExitCode {
         tally.judged,
         begin.elapsed().as_secs_f64()
     );
-    match &summary.failure {
-        None => println!("0 violations"),
-        Some(failure) => {
-            println!("violation: seed {}: {}", failure.seed, failure.message);
-            println!("1 violation; again with: umbra-sim node replay {}", failure.seed);
-        }
+    for Failure { seed, message } in &summary.failures {
+        println!("violation: seed {seed}: {message}");
+        println!("again with: umbra-sim node replay {seed}");
     }
-    code(summary.failure.is_none())
+    println!("{} violations", summary.failures.len());
+    code(summary.failures.is_empty())
 }
 
-fn replay(seed: u64, without: Option<&str>, whole: bool) -> ExitCode {
-    let off = Rule::ALL.into_iter().find(|rule| without == Some(format!("{rule:?}").as_str()));
+fn replay(seed: u64, off: Option<Rule>, whole: bool) -> ExitCode {
     let plan = Plan::of(seed);
     let fails = attempt(&plan, off, false, |_| {}).verdict.is_err();
     let plan = if fails && !whole { shrink(&plan, off) } else { plan };
@@ -122,7 +131,7 @@ fn replay(seed: u64, without: Option<&str>, whole: bool) -> ExitCode {
 }
 
 fn everywhere(stride: u64, jobs: usize) -> ExitCode {
-    let swept = sweep(stride, jobs, None);
+    let swept = sweep(stride, jobs);
     for violation in &swept.violations {
         println!("violation: {violation}");
     }
@@ -144,9 +153,9 @@ fn one_step(life: u64, at: u64) -> ExitCode {
     code(good)
 }
 
-fn mutants(seeds: u64, only: &[String]) -> ExitCode {
+fn mutants(seeds: u64, only: &[Rule]) -> ExitCode {
     let mut blind = false;
-    let wanted = |rule: &Rule| only.is_empty() || only.contains(&format!("{rule:?}"));
+    let wanted = |rule: &Rule| only.is_empty() || only.contains(rule);
     for hunted in hunt(Rule::ALL.into_iter().filter(wanted), seeds, super::jobs(None)) {
         match hunted.caught {
             Some(how) => {

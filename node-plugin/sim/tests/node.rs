@@ -1,14 +1,15 @@
 //! A bounded run of the node's simulator; `cargo xtask test` runs more of it.
 
 use umbra_lifecycle::mutation::Rule;
+use umbra_sim::node::mutants::hunt;
 use umbra_sim::node::plan::Plan;
 use umbra_sim::node::run::{Campaign, attempt};
 use umbra_sim::node::sweep::sweep;
 
 #[test]
 fn nothing_is_mistaken_lost_or_left_behind() {
-    let summary = Campaign { start: 0, seeds: 40, jobs: 2, off: None }.run();
-    assert!(summary.failure.is_none(), "again with: umbra-sim node replay SEED; {:?}", summary.failure);
+    let summary = Campaign { start: 0, seeds: 40, jobs: 2, all: false }.run();
+    assert!(summary.failures.is_empty(), "again with: umbra-sim node replay SEED; {:?}", summary.failures);
     assert!(summary.tally.cuts > 0 && summary.tally.met > 0 && summary.tally.judged > 0, "{summary:?}");
 }
 
@@ -23,13 +24,14 @@ fn a_seed_is_one_life() {
 
 #[test]
 fn some_steps_of_scripted_lives_may_be_the_last() {
-    let swept = sweep(211, 2, None);
+    let swept = sweep(211, 2);
     assert!(swept.met > 0, "{swept:?}");
     assert!(swept.violations.is_empty(), "{:?}", swept.violations);
 }
 
 #[test]
-fn without_a_comparison_of_identities_something_is_seen() {
-    let summary = Campaign { start: 0, seeds: 40, jobs: 2, off: Some(Rule::IdentityCompared) }.run();
-    assert!(summary.failure.is_some());
+fn without_a_protection_something_is_seen() {
+    for hunted in hunt(Rule::ALL.into_iter(), 0, 2) {
+        assert!(hunted.caught.is_some(), "{:?} is not seen in the scripted lives", hunted.rule);
+    }
 }

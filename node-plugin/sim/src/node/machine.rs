@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
-use umbra_lifecycle::files::FileName;
+use umbra_lifecycle::files::{FileName, Folder};
+use umbra_lifecycle::state::CutRecord;
 use umbra_store::{Cache, Crash, Fill, SimRng, SimWorld};
 use uuid::Uuid;
 
@@ -164,6 +165,12 @@ impl Machine {
         let token = self.token();
         held.borrow_mut().insert(key, token);
         Guard { held: Rc::clone(held), key, token }
+    }
+
+    /// What the state directory says about a cut over several sets.
+    pub(super) fn cut_on_record(&self, cut: Uuid) -> Option<CutRecord> {
+        let file = FileName { folder: Folder::Cuts, name: cut.to_string() };
+        serde_json::from_slice(&self.files.get(&file)?.bytes).ok()
     }
 
     /// The disk at a path.

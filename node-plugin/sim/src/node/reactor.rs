@@ -7,23 +7,24 @@ use super::world::{Node, SimClaim};
 use crate::stamp::{self, SECTOR};
 use send_wrapper::SendWrapper;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use umbra_engine::{
-    ByteRange, Chunk, Command, CommandId, Done, Geometry, Limits, Now, Refusal, Request, RequestId,
-    RequestKind, RunCounts, SETS_MAX, SetIndex, Side,
+    ByteRange, Chunk, Command, CommandId, CutMember, Done, Geometry, Id128, Limits, Now, Refusal, Request,
+    RequestId, RequestKind, RunCounts, SETS_MAX, SetIndex, Side,
 };
-use umbra_lifecycle::state::State;
+use umbra_lifecycle::state::{Decision, State};
 use umbra_lifecycle::world::{
     DriverSpec, Reactor, ReactorEnd, ReactorGone, ReactorSetup, ReadySet, SetVolumes, Snapshot,
 };
 use umbra_store::{
     AlignedBuf, DeviceSlot, EndNote, IoBuf, Machine, Notes, SetConfig, SetDevices, SimStore, SimWorld,
 };
+use uuid::Uuid;
 
 /// Time between ticks of the engine.
 const TICK: Duration = Duration::from_millis(100);
@@ -111,6 +112,8 @@ struct Loop {
     /// Requests that the engine has, by its number: the device, and the workload's number.
     requests: BTreeMap<u32, (u32, IoId)>,
     commands: BTreeMap<CommandId, (Command, Reply<Result<Done, Refusal>>)>,
+    /// The members of cuts over several sets that are being taken.
+    prepared: BTreeMap<Id128, Vec<CutMember>>,
     removals: Vec<Removal>,
     next_command: u64,
     depth: u32,
@@ -285,6 +288,7 @@ impl Loop {
             fronts: Vec::new(),
             requests: BTreeMap::new(),
             commands: BTreeMap::new(),
+            prepared: BTreeMap::new(),
             removals: Vec::new(),
             next_command: 0,
             depth,
@@ -337,6 +341,8 @@ impl Loop {
                 self.removals.push(Removal { set, deadline, reply });
             }
             Call::Command(command, reply) => {
+                judge_decision(hardware, &command);
+                self.judge_told(hardware, &command);
                 let id = CommandId(self.next_command);
                 self.next_command += 1;
                 self.commands.insert(id, (command.clone(), reply));
@@ -420,7 +426,7 @@ impl Loop {
         }
         for (id, result) in answers {
             if let Some((command, reply)) = self.commands.remove(&id) {
-                self.judge(hardware, &command, &result);
+                self.judge_done(hardware, &command, &result);
                 let _ = reply.send(result);
             }
         }
@@ -428,23 +434,55 @@ impl Loop {
         moved
     }
 
-    /// Nobody may have a device mounted whose content changes.
-    fn judge(&self, hardware: &mut Hardware, command: &Command, result: &Result<Done, Refusal>) {
-        let Command::Cut { member, .. } = command else { return };
-        if !matches!(result, Ok(Done::Cut { .. })) {
-            return;
+    /// A command that is told: of a cut over several sets each must find its members held.
+    fn judge_told(&mut self, hardware: &mut Hardware, command: &Command) {
+        match command {
+            Command::Prepare { members, cut, .. } => {
+                self.judge_content(hardware, members);
+                self.prepared.insert(*cut, members.clone());
+            }
+            Command::Flip { cut } | Command::Decide { cut, commit: true } => {
+                if let Some(members) = self.prepared.get(cut) {
+                    self.judge_content(hardware, members);
+                }
+            }
+            Command::Decide { cut, commit: false } => drop(self.prepared.remove(cut)),
+            _ => {}
         }
-        let restores = member.direction == umbra_engine::Direction::ToMaster;
-        let shown: BTreeSet<u32> = self
-            .fronts
-            .iter()
-            .filter(|front| front.side == Side::Shadow(member.set) || restores && front.side == Side::Master)
-            .map(|front| front.number)
-            .collect();
-        for number in shown {
+    }
+
+    /// A command that is carried out: what it has changed was held until then.
+    fn judge_done(&mut self, hardware: &mut Hardware, command: &Command, result: &Result<Done, Refusal>) {
+        match (command, result) {
+            (Command::Cut { member, .. }, Ok(Done::Cut { .. })) => {
+                self.judge_content(hardware, std::slice::from_ref(member));
+            }
+            (Command::Decide { cut, commit: true }, Ok(_)) => {
+                if let Some(members) = self.prepared.remove(cut) {
+                    self.judge_content(hardware, &members);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Nobody may have a device open whose content changes: not in fact, and provably not.
+    fn judge_content(&self, hardware: &mut Hardware, members: &[CutMember]) {
+        let restores = |member: &CutMember| member.direction == umbra_engine::Direction::ToMaster;
+        let changes = |front: &&Front| {
+            let of = |member: &CutMember| {
+                front.side == Side::Shadow(member.set) || restores(member) && front.side == Side::Master
+            };
+            members.iter().any(of)
+        };
+        for front in self.fronts.iter().filter(changes) {
+            let number = front.number;
             if hardware.is_mounted(number) {
                 hardware
                     .violation(format!("the content of ublkb{number} changes under a mounted file system"));
+            } else if !hardware.holds.borrow().contains_key(&number) {
+                hardware
+                    .violation(format!("the content of ublkb{number} changes, and nothing keeps others out"));
             }
         }
     }
@@ -486,6 +524,15 @@ impl Loop {
                 self.removals.push(removal);
             }
         }
+    }
+}
+
+/// E4: who is told that a cut has been taken can rely on it after a power cut, too.
+fn judge_decision(hardware: &mut Hardware, command: &Command) {
+    let Command::Decide { cut, commit: true } = command else { return };
+    let cut = Uuid::from_bytes(cut.0);
+    if hardware.cut_on_record(cut).is_none_or(|record| record.decision != Some(Decision::Commit)) {
+        hardware.violation(format!("cut {cut} is taken, and its record does not say so"));
     }
 }
 

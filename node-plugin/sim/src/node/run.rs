@@ -51,8 +51,8 @@ pub struct Campaign {
     pub seeds: u64,
     /// Threads.
     pub jobs: usize,
-    /// A protection that is switched off.
-    pub off: Option<Rule>,
+    /// Go on after a violation.
+    pub all: bool,
 }
 
 /// What came of it.
@@ -62,12 +62,12 @@ pub struct Summary {
     pub seeds: u64,
     /// What happened in all of them.
     pub tally: Tally,
-    /// The failing seed that is first in order, of those found before everything stopped.
-    pub failure: Option<Failure>,
+    /// The failing seeds, in order, of those found before everything stopped.
+    pub failures: Vec<Failure>,
 }
 
 impl Campaign {
-    /// Runs the seeds until one fails.
+    /// Runs the seeds, until one fails or all of them.
     pub fn run(self) -> Summary {
         let next = AtomicU64::new(self.start);
         let stop = AtomicBool::new(false);
@@ -80,21 +80,21 @@ impl Campaign {
                         if seed >= self.start + self.seeds {
                             break;
                         }
-                        let outcome = attempt(&Plan::of(seed), self.off, false, |_| {});
+                        let outcome = attempt(&Plan::of(seed), None, false, |_| {});
                         let mut summary = summary.lock().expect("no thread panics");
                         summary.seeds += 1;
                         summary.tally.add(&outcome.tally);
                         if let Err(message) = outcome.verdict {
-                            stop.store(true, Ordering::Relaxed);
-                            if summary.failure.as_ref().is_none_or(|failure| failure.seed > seed) {
-                                summary.failure = Some(Failure { seed, message });
-                            }
+                            stop.store(!self.all, Ordering::Relaxed);
+                            summary.failures.push(Failure { seed, message });
                         }
                     }
                 });
             }
         });
-        summary.into_inner().expect("no thread panics")
+        let mut summary = summary.into_inner().expect("no thread panics");
+        summary.failures.sort_by_key(|failure| failure.seed);
+        summary
     }
 }
 

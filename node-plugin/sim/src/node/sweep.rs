@@ -2,11 +2,10 @@
 
 use super::life::Life;
 use super::machine::Fate;
-use super::plan::{Ask, MasterPlan, Plan, SetAt, SetPlan, Step, Stop};
+use super::plan::{Ask, DiskAt, MasterPlan, Plan, SetAt, SetPlan, Step, Stop};
 use super::run::{Outcome, attempt};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use umbra_lifecycle::mutation::Rule;
 use umbra_store::{Cache, Crash, Timing};
 
 /// What a sweep has found.
@@ -30,51 +29,102 @@ fn write(master: usize, first: u64) -> Step {
     Step::Write { master, first, count: 24, wait: true }
 }
 
-/// The lives: attach, enable, cut, cut over masters, restore, disable, detach, and a start after each.
-pub fn lives() -> Vec<Plan> {
-    let set = |independent| SetPlan { independent, caches: [Cache::Volatile, Cache::Fua], used: false };
-    let master =
-        |sets: Vec<SetPlan>| MasterPlan { size: 256 << 10, chunk: 16 << 10, cache: Cache::Volatile, sets };
-    let call = |ask: Ask| Step::Calls(vec![ask]);
-    let (a, b, c) = ((0, 0), (0, 1), (1, 0));
-    let all = vec![
+fn call(ask: Ask) -> Step {
+    Step::Calls(vec![ask])
+}
+
+const A: SetAt = (0, 0);
+const B: SetAt = (0, 1);
+const C: SetAt = (1, 0);
+
+/// Two masters, one with two sets and one with one, all of them served and cut.
+fn beginning() -> Vec<Step> {
+    vec![
         call(Ask::Attach(0)),
         call(Ask::Attach(1)),
         write(0, 0),
-        call(Ask::Enable(a)),
-        call(Ask::Enable(b)),
-        call(Ask::Enable(c)),
+        call(Ask::Enable(A)),
+        call(Ask::Enable(B)),
+        call(Ask::Enable(C)),
         write(0, 16),
         write(1, 100),
-        cut(&[a]),
+        cut(&[A]),
+    ]
+}
+
+/// Attach, enable, cut, cut over masters, restore, disable, detach, and a start after each.
+fn everything() -> Vec<Step> {
+    let rest = [
         write(0, 40),
-        cut(&[a, b, c]),
+        cut(&[A, B, C]),
         write(0, 80),
         write(1, 80),
         Step::Stop(Stop::Kill),
         Step::ReadOut,
-        call(Ask::Restore(b)),
+        call(Ask::Restore(B)),
         Step::Wait(3000),
         Step::Stop(Stop::Power),
         Step::ReadOut,
-        call(Ask::Disable(a)),
+        call(Ask::Disable(A)),
         call(Ask::Detach(1)),
         Step::Stop(Stop::Kill),
         call(Ask::Attach(1)),
         Step::ReadOut,
     ];
-    let plan = |seed, strong, renames, foreign, late_ms| Plan {
+    beginning().into_iter().chain(rest).collect()
+}
+
+/// A request that cannot be recorded, and comes again.
+fn no_room() -> Vec<Step> {
+    let rest = [Step::Full, cut(&[A]), Step::Again, Step::Heal, Step::Again, Step::Again, Step::ReadOut];
+    beginning().into_iter().chain(rest).collect()
+}
+
+/// Two bitmap volumes change places, and change back.
+fn exchanged() -> Vec<Step> {
+    let rest = [
+        Step::Exchange(DiskAt::Bitmap(A), DiskAt::Bitmap(C)),
+        Step::Stop(Stop::Reboot),
+        Step::Wait(20_000),
+        Step::Heal,
+        Step::Stop(Stop::Reboot),
+        Step::ReadOut,
+    ];
+    beginning().into_iter().chain(rest).collect()
+}
+
+/// Enables that fail at each of their last steps, each tried again.
+fn failing_enables() -> Vec<Step> {
+    let begin = [call(Ask::Attach(0)), write(0, 0)];
+    let attempt =
+        |after| [Step::Arm(after, Fate::Fail), call(Ask::Enable(A)), Step::Again, call(Ask::Disable(A))];
+    begin.into_iter().chain((16..28).flat_map(attempt)).collect()
+}
+
+/// The lives, each with a number of its own: its seed.
+pub fn lives() -> Vec<Plan> {
+    let set = |independent| SetPlan { independent, caches: [Cache::Volatile, Cache::Fua], used: false };
+    let master =
+        |sets: Vec<SetPlan>| MasterPlan { size: 256 << 10, chunk: 16 << 10, cache: Cache::Volatile, sets };
+    let plain = |seed, script| Plan {
         seed,
         timing: Timing::default(),
         masters: vec![master(vec![set(false), set(true)]), master(vec![set(true)])],
-        strong,
-        renames,
-        late_ms,
-        foreign,
+        strong: false,
+        renames: false,
+        late_ms: 0,
+        foreign: false,
         mounts: 0,
-        script: all.clone(),
+        script,
     };
-    vec![plan(1, true, true, true, 0), plan(2, false, false, false, 0), plan(3, true, false, true, 2500)]
+    vec![
+        Plan { strong: true, renames: true, foreign: true, ..plain(1, everything()) },
+        plain(2, everything()),
+        Plan { strong: true, foreign: true, late_ms: 2500, ..plain(3, everything()) },
+        plain(4, no_room()),
+        plain(5, exchanged()),
+        plain(6, failing_enables()),
+    ]
 }
 
 /// What a step may meet.
@@ -95,12 +145,13 @@ pub fn step(life: u64, at: u64) -> impl Iterator<Item = (Fate, Outcome)> {
 }
 
 /// Meets every so manieth step of every life with every fate.
-pub fn sweep(stride: u64, jobs: usize, off: Option<Rule>) -> Swept {
+pub fn sweep(stride: u64, jobs: usize) -> Swept {
     let mut swept = Swept::default();
     let mut todo: Vec<(Plan, u64, Fate)> = Vec::new();
     for plan in lives() {
-        let undisturbed = attempt(&plan, off, false, |_| {});
-        swept.violations.extend(undisturbed.verdict.err());
+        let undisturbed = attempt(&plan, None, false, |_| {});
+        let seed = plan.seed;
+        swept.violations.extend(undisturbed.verdict.err().map(|text| format!("life {seed}: {text}")));
         swept.steps += undisturbed.tally.steps;
         for at in (0..undisturbed.tally.steps).step_by(usize::try_from(stride.max(1)).unwrap_or(usize::MAX)) {
             todo.extend(FATES.iter().map(|fate| (plan.clone(), at, *fate)));
@@ -114,11 +165,7 @@ pub fn sweep(stride: u64, jobs: usize, off: Option<Rule>) -> Swept {
                 let one =
                     || usize::try_from(next.fetch_add(1, Ordering::Relaxed)).ok().and_then(|at| todo.get(at));
                 while let Some((plan, at, fate)) = one() {
-                    // A mutant is caught once.
-                    if off.is_some() && !swept.lock().expect("no thread panics").violations.is_empty() {
-                        break;
-                    }
-                    let outcome = attempt(plan, off, false, |life: &mut Life| life.arm(*at, *fate));
+                    let outcome = attempt(plan, None, false, |life: &mut Life| life.arm(*at, *fate));
                     let mut swept = swept.lock().expect("no thread panics");
                     swept.runs += 1;
                     swept.met += outcome.tally.met;
