@@ -11,7 +11,7 @@ use umbra_platform::call::{
     AcceptMaster, AcceptedImages, AttachMaster, Copied, CopyKind, CopySets, DetachMaster, Direction,
     DisableSet, EnableSet, EnabledSet, Reset, ResetDone, SetTarget, SetTargets, WipeSignatures,
 };
-use umbra_platform::id::{MasterRef, RequestId, SetName, SetRef};
+use umbra_platform::id::{CutId, MasterRef, RequestId, SetName, SetRef};
 use umbra_platform::status::{Deadlines, Mode, Unrecordable};
 use umbra_platform::value::{ChunkSize, DevicePath, QueueDepth, Signature};
 use umbra_platform::{Platform, PlatformError};
@@ -46,6 +46,28 @@ pub(super) struct Asked {
     ask: Ask,
     sent: Sent,
     answer: Option<Answer>,
+    /// The answer may not be on record.
+    disturbed: bool,
+    /// What was there when it was asked.
+    before: Before,
+    /// Paths mean something else after the next start of the machine.
+    boot: u64,
+}
+
+/// What a call is about, as it was.
+#[derive(Clone, Debug, Default)]
+struct Before {
+    master: Option<Here>,
+    /// The sets, and the epoch of each.
+    sets: Vec<(SetAt, Here, u64)>,
+}
+
+/// How a call has ended, as far as it can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    No,
+    Whole,
+    Unknown,
 }
 
 /// What became of a call.
@@ -177,7 +199,7 @@ impl Life {
     }
 
     fn copy(
-        &self,
+        &mut self,
         request: RequestId,
         sets: &[SetAt],
         direction: Direction,
@@ -189,7 +211,10 @@ impl Life {
         };
         let targets: Vec<SetTarget> = sets.iter().filter(there).map(|at| self.target(*at)).collect();
         let sets = SetTargets::new(targets).ok()?;
-        Some(CopySets { request, sets, direction, kind, cut: None })
+        // Some callers keep names of their own.
+        let mut machine = self.machine.borrow_mut();
+        let cut = machine.rng.chance(400).then(|| CutId(machine.fresh()));
+        Some(CopySets { request, sets, direction, kind, cut })
     }
 
     /// An enable that must be refused: a volume is somebody's.
@@ -265,19 +290,29 @@ impl Life {
         for ask in asks {
             let Some(sent) = self.prepare(&ask, &wipe) else { continue };
             self.begin(&ask)?;
-            all.push(Asked { ask, sent, answer: None });
+            let boot = self.machine.borrow().boots;
+            all.push(Asked { ask, sent, answer: None, disturbed: false, before: Before::default(), boot });
         }
         // What was waited for may have killed the process.
         if self.process.is_none() {
             return Ok(Vec::new());
         }
-        self.ask_prepared(all, &wipe)
+        self.ask_prepared(all, &wipe, &[])
     }
 
-    fn ask_prepared(&mut self, mut all: Vec<Asked>, wipe: &[Signature]) -> Result<Vec<Outcome>, String> {
-        let before: Vec<Vec<(SetAt, Here)>> = all.iter().map(|asked| self.open(asked)).collect();
-        let met = self.machine.borrow().met;
-        let Some(process) = &self.process else { return Ok(Vec::new()) };
+    /// A call whose sender sends it again whenever it has waited so long: the first one goes on meanwhile.
+    pub(super) fn impatient(&mut self, ask: Ask, pauses: &[u64]) -> Verdict {
+        self.settle(Duration::from_secs(20))?;
+        let Some(sent) = self.prepare(&ask, &[]) else { return Ok(()) };
+        self.begin(&ask)?;
+        let boot = self.machine.borrow().boots;
+        let asked = Asked { ask, sent, answer: None, disturbed: false, before: Before::default(), boot };
+        self.ask_prepared(vec![asked], &[], pauses).map(drop)
+    }
+
+    /// Sends calls at once, and waits for all of them.
+    fn send_all(&mut self, all: &[Asked]) -> Vec<Option<Result<Answer, PlatformError>>> {
+        let Some(process) = &self.process else { return Vec::new() };
         let service = process.service.clone();
         let sent: Vec<Sent> = all.iter().map(|asked| asked.sent.clone()).collect();
         self.tally.calls += sent.len() as u64;
@@ -290,11 +325,66 @@ impl Life {
             }
             answers
         });
-        let died = self.process.is_none();
-        let disturbed = died || self.troubled || self.machine.borrow().met > met || self.plan.mounts > 0;
+        answers.unwrap_or_default()
+    }
+
+    /// Sends a call, and again after each pause without an answer, also to the process that follows a killed one.
+    fn send_often(
+        &mut self,
+        asked: &Asked,
+        pauses: &[u64],
+    ) -> Result<Option<Result<Answer, PlatformError>>, String> {
+        let boot = self.machine.borrow().boots;
+        for pause in pauses {
+            let Some(process) = &self.process else { return Ok(None) };
+            let service = process.service.clone();
+            self.tally.calls += 1;
+            let answer = self.drive(Duration::from_millis(*pause), send(service, asked.sent.clone()));
+            self.note(|| format!("-> {:?}, after {pause} ms: {answer:?}", asked.ask));
+            if let Some(answer) = answer {
+                return Ok(Some(answer));
+            }
+            self.up()?;
+            // What a power cut left is judged before anything else happens to it.
+            if self.machine.borrow().boots > boot {
+                return Ok(None);
+            }
+        }
+        Ok(self.send_all(std::slice::from_ref(asked)).pop().flatten())
+    }
+
+    fn ask_prepared(
+        &mut self,
+        mut all: Vec<Asked>,
+        wipe: &[Signature],
+        pauses: &[u64],
+    ) -> Result<Vec<Outcome>, String> {
+        if self.process.is_none() {
+            return Ok(Vec::new());
+        }
+        for asked in &mut all {
+            asked.before = self.open(asked);
+        }
+        let (met, starts) = (self.machine.borrow().met, self.tally.starts);
+        let answers = match (all.as_slice(), pauses) {
+            ([one], [_, ..]) => {
+                self.model.repeating = true;
+                let answer = self.send_often(one, pauses);
+                self.model.repeating = false;
+                vec![answer?]
+            }
+            (all, _) => self.send_all(all),
+        };
+        let died = self.process.is_none() || self.tally.starts > starts;
+        let disturbed = died
+            || self.troubled
+            || self.machine.borrow().met > met
+            || self.plan.mounts > 0
+            || !pauses.is_empty();
         let mut outcomes = Vec::new();
         for (at, asked) in all.iter_mut().enumerate() {
-            let answer = answers.as_ref().and_then(|answers| answers.get(at).cloned().flatten());
+            let answer = answers.get(at).cloned().flatten();
+            asked.disturbed |= disturbed;
             self.note(|| format!("-> {:?}: {answer:?}", asked.ask));
             let outcome = match answer {
                 Some(Ok(answer)) => {
@@ -304,7 +394,7 @@ impl Life {
                     Outcome::Done
                 }
                 Some(Err(error)) => {
-                    self.refused(asked, &error, disturbed, &before[at])?;
+                    self.refused(asked, &error, disturbed)?;
                     Outcome::Refused(error)
                 }
                 None => Outcome::Unknown,
@@ -322,32 +412,45 @@ impl Life {
     }
 
     /// Marks what a call is about.
-    fn open(&mut self, asked: &Asked) -> Vec<(SetAt, Here)> {
+    fn open(&mut self, asked: &Asked) -> Before {
         let cuts = self.cuts_of(&asked.ask, &asked.sent);
         let (from, group) = (self.model.now(), self.model.group());
-        let mut before = Vec::new();
+        let cut = match &asked.sent {
+            Sent::Copy(call) => call.cut,
+            _ => None,
+        };
+        let mut before = Before::default();
         for at in cuts {
             let restores = matches!(asked.ask, Ask::Restore(_));
             self.model.masters[at.0].volume.look(from);
             let set = self.set(at);
             set.refused = false;
-            before.push((at, set.here));
-            set.doubt = Some(Doubt { from, group, cut: None, restores, made: None });
+            before.sets.push((at, set.here, set.epoch));
+            set.doubt = Some(Doubt { from, group, cut, restores, made: None });
             if set.here == Here::No {
                 set.here = Here::Maybe;
             }
         }
         match asked.ask {
-            Ask::Attach(m) if self.model.masters[m].here == Here::No => {
-                self.model.masters[m].here = Here::Maybe
+            Ask::Attach(m) => {
+                let master = &mut self.model.masters[m];
+                before.master = Some(master.here);
+                if master.here == Here::No {
+                    master.here = Here::Maybe;
+                }
             }
-            Ask::Detach(m) if self.model.masters[m].here == Here::Yes => {
-                self.model.masters[m].unwatched |= !self.model.masters[m].serving;
-                self.model.masters[m].here = Here::Maybe;
+            Ask::Detach(m) => {
+                let master = &mut self.model.masters[m];
+                before.master = Some(master.here);
+                if master.here == Here::Yes {
+                    master.unwatched |= !master.serving;
+                    master.here = Here::Maybe;
+                }
             }
             Ask::Disable(at) if self.set(at).here == Here::Yes => {
-                before.push((at, Here::Yes));
-                self.set(at).here = Here::Maybe;
+                let set = self.set(at);
+                before.sets.push((at, Here::Yes, set.epoch));
+                set.here = Here::Maybe;
             }
             _ => {}
         }
@@ -360,7 +463,7 @@ impl Life {
             (Ask::Detach(m), _) => self.model.masters[*m].here = Here::No,
             (Ask::Disable(at), _) => {
                 let set = self.set(*at);
-                (set.here, set.image, set.excused) = (Here::No, None, false);
+                (set.here, set.image, set.epoch, set.excused) = (Here::No, None, 0, false);
             }
             (Ask::Enable(at), Answer::Enabled(enabled)) => {
                 let set = self.set(*at);
@@ -368,6 +471,11 @@ impl Life {
                 self.cut_done(*at, enabled.epoch.0)?;
             }
             (Ask::Cut(..) | Ask::Restore(_), Answer::Copied(copied)) => {
+                if let Sent::Copy(CopySets { cut: Some(cut), .. }) = &asked.sent
+                    && copied.cut != *cut
+                {
+                    return Err(format!("cut {cut} was asked for, and is called {}", copied.cut));
+                }
                 for member in &copied.sets {
                     let at = self.model.set_of(member.id).ok_or("a set was cut that nobody knows")?;
                     self.cut_done(at, member.epoch.0)?;
@@ -386,13 +494,13 @@ impl Life {
         let to = self.model.now();
         let Some(doubt) = self.model.masters[m].sets[s].doubt.take() else { return Ok(()) };
         self.model.masters[m].volume.looked(doubt.from);
-        let known = self.model.masters[m].sets[s].image.as_ref().map_or(0, |image| image.epoch);
-        if doubt.restores && epoch == known {
+        let known = self.model.masters[m].sets[s].image.as_ref().map(|image| image.epoch);
+        if doubt.restores && known == Some(epoch) {
             // A restore that had stopped goes on.
             return Ok(());
         }
-        if epoch <= known {
-            return Err(format!("a cut was answered with epoch {epoch}; it was {known} before"));
+        if known.is_some_and(|known| epoch != known + 1) {
+            return Err(format!("one cut was answered with epoch {epoch}; it was {known:?} before"));
         }
         self.model.take_cut(m, s, doubt, to, epoch);
         Ok(())
@@ -405,28 +513,29 @@ impl Life {
     }
 
     /// A refused call has changed nothing; where something else went wrong meanwhile, it is looked at later.
-    fn refused(
-        &mut self,
-        asked: &Asked,
-        error: &PlatformError,
-        disturbed: bool,
-        before: &[(SetAt, Here)],
-    ) -> Verdict {
+    fn refused(&mut self, asked: &Asked, error: &PlatformError, disturbed: bool) -> Verdict {
+        let before = &asked.before;
+        if is_double(asked, error) {
+            return Err(format!("{:?} was refused because of what it had made itself: {error}", asked.ask));
+        }
         if let PlatformError::NotFound { name, .. } = error {
             let configured = match &asked.ask {
                 Ask::Attach(_) | Ask::Enable(_) | Ask::Misuse(..) => false,
                 Ask::Detach(m) => self.model.masters[*m].here == Here::Yes,
                 _ => before
+                    .sets
                     .iter()
-                    .any(|(at, here)| *here == Here::Yes && self.model.masters[at.0].here == Here::Yes),
+                    .any(|(at, here, _)| *here == Here::Yes && self.model.masters[at.0].here == Here::Yes),
             };
-            if configured {
+            // Asked again, a set that is taken away may be away.
+            let away = disturbed && matches!(asked.ask, Ask::Disable(_));
+            if configured && !away {
                 return Err(format!("{name} is configured, and was not found"));
             }
         }
         let open = is_open(&Outcome::Refused(error.clone()));
         if let Ask::Enable(at) = asked.ask
-            && before.iter().any(|(of, here)| *of == at && *here == Here::No)
+            && before.sets.iter().any(|(of, here, _)| *of == at && *here == Here::No)
             && !open
         {
             self.set(at).refused = true;
@@ -434,7 +543,7 @@ impl Life {
         if disturbed || open {
             return Ok(());
         }
-        for (at, here) in before {
+        for (at, here, _) in &before.sets {
             self.set(*at).here = *here;
             self.no_cut(*at);
         }
@@ -500,28 +609,137 @@ impl Life {
 
     /// The last call once more, with the same request id: the same answer, and no second effect.
     pub(super) fn again(&mut self) -> Verdict {
-        let Some(asked) = self.last.take() else { return Ok(()) };
+        let Some(asked) = self.last.clone() else { return Ok(()) };
         self.settle(Duration::from_secs(20))?;
-        let masters = masters_of(&asked.ask);
-        let settled = |m: &usize| self.model.masters[*m].is_settled();
-        let Some(process) = &self.process else { return Ok(()) };
-        let Some(answer) = asked.answer.clone().filter(|_| masters.iter().all(settled)) else {
+        let names_paths = matches!(asked.ask, Ask::Attach(_) | Ask::Enable(_) | Ask::Misuse(..));
+        let stale = names_paths && asked.boot != self.machine.borrow().boots;
+        if self.process.is_none() || stale {
             return Ok(());
+        }
+        match self.effect(&asked) {
+            Effect::Unknown => Ok(()),
+            Effect::Whole => self.repeat(asked),
+            Effect::No => {
+                self.begin(&asked.ask)?;
+                self.ask_prepared(vec![asked], &[], &[]).map(drop)
+            }
+        }
+    }
+
+    /// Whether a call has had its effect.
+    fn effect(&self, asked: &Asked) -> Effect {
+        let whole = |there: bool| if there { Effect::Whole } else { Effect::No };
+        let masters = masters_of(&asked.ask);
+        let rests = |m: &usize| {
+            let master = &self.model.masters[*m];
+            !master.rotten && !master.unwatched && (master.here == Here::No || master.is_settled())
         };
+        if !masters.iter().all(rests) {
+            return Effect::Unknown;
+        }
+        if asked.answer.is_some() {
+            return Effect::Whole;
+        }
+        let (before, here) = (&asked.before, |m: usize| self.model.masters[m].here);
+        match asked.ask {
+            Ask::Attach(m) if before.master == Some(Here::No) => whole(here(m) == Here::Yes),
+            Ask::Detach(m) if before.master == Some(Here::Yes) => whole(here(m) == Here::No),
+            Ask::Attach(_) | Ask::Detach(_) | Ask::Misuse(..) => Effect::No,
+            Ask::Enable(_) | Ask::Disable(_) | Ask::Cut(..) | Ask::Restore(_) | Ask::Reset(_) => {
+                let effects: Vec<Effect> =
+                    before.sets.iter().map(|before| self.effect_on(&asked.ask, *before)).collect();
+                let first = effects.first().copied().unwrap_or(Effect::No);
+                if effects.iter().all(|effect| *effect == first) { first } else { Effect::Unknown }
+            }
+        }
+    }
+
+    fn effect_on(&self, ask: &Ask, (at, here, epoch): (SetAt, Here, u64)) -> Effect {
+        let set = &self.model.masters[at.0].sets[at.1];
+        match (ask, here, set.here) {
+            _ if self.model.masters[at.0].here != Here::Yes => Effect::Unknown,
+            (Ask::Disable(_), Here::Yes, Here::No) => Effect::Whole,
+            (Ask::Enable(_), Here::No, Here::No) => Effect::No,
+            (Ask::Disable(_), Here::Yes, Here::Yes) if set.image.is_some() => Effect::No,
+            (Ask::Enable(_), Here::No, Here::Yes) if set.image.is_some() => Effect::Whole,
+            (Ask::Cut(..) | Ask::Restore(_) | Ask::Reset(_), Here::Yes, Here::Yes) if set.image.is_some() => {
+                if set.epoch > epoch {
+                    Effect::Whole
+                } else {
+                    Effect::No
+                }
+            }
+            _ => Effect::Unknown,
+        }
+    }
+
+    /// Asks again for what has been done.
+    fn repeat(&mut self, mut asked: Asked) -> Verdict {
+        let Some(process) = &self.process else { return Ok(()) };
         let service = process.service.clone();
         let met = self.machine.borrow().met;
         let repeated = self.drive(PATIENCE, send(service, asked.sent.clone()));
         self.note(|| format!("-> again {:?}: {repeated:?}", asked.ask));
+        let quiet = !self.troubled && self.machine.borrow().met == met && self.plan.mounts == 0;
         match repeated {
-            Some(Ok(repeated)) if repeated != answer => {
-                Err(format!("repeated, {:?} was answered {repeated:?}; before it was {answer:?}", asked.ask))
+            Some(Ok(repeated)) => {
+                if let Some(answer) = asked.answer.replace(repeated.clone())
+                    && repeated != answer
+                {
+                    let ask = &asked.ask;
+                    return Err(format!(
+                        "repeated, {ask:?} was answered {repeated:?}; before it was {answer:?}"
+                    ));
+                }
+                self.check_repeated(&asked, &repeated)?;
+                self.last = Some(asked);
             }
-            Some(Err(error)) if !self.troubled && self.machine.borrow().met == met => {
-                Err(format!("repeated, {:?} was refused: {error}", asked.ask))
+            // What is away was not found, and its answer is not on record.
+            Some(Err(PlatformError::NotFound { .. }))
+                if matches!(asked.ask, Ask::Disable(_) | Ask::Detach(_))
+                    && (asked.answer.is_none() || asked.disturbed) => {}
+            Some(Err(error)) if quiet || is_double(&asked, &error) => {
+                return Err(format!("repeated, {:?} was refused: {error}", asked.ask));
             }
-            _ => self.settle(Duration::from_secs(20)),
+            _ => {}
+        }
+        self.settle(Duration::from_secs(20))
+    }
+
+    /// The answer to what was done before is about what is there.
+    fn check_repeated(&self, asked: &Asked, answer: &Answer) -> Verdict {
+        let wrong = || Err(format!("repeated, {:?} was answered {answer:?}, which is not there", asked.ask));
+        let is = |at: SetAt, epoch: u64| self.model.masters[at.0].sets[at.1].epoch == epoch;
+        match (&asked.ask, answer) {
+            (Ask::Enable(at), Answer::Enabled(enabled)) => {
+                let set = &self.model.masters[at.0].sets[at.1];
+                if set.id == Some(enabled.id.0) && is(*at, enabled.epoch.0) { Ok(()) } else { wrong() }
+            }
+            (Ask::Cut(..) | Ask::Restore(_), Answer::Copied(copied)) => {
+                let there = |member: &umbra_platform::call::SetEpoch| {
+                    self.model.set_of(member.id).is_some_and(|at| is(at, member.epoch.0))
+                };
+                if copied.sets.iter().all(there) { Ok(()) } else { wrong() }
+            }
+            (Ask::Reset(at), Answer::Reset(ResetDone::Cut { epoch, .. })) if !is(*at, epoch.0) => wrong(),
+            _ => Ok(()),
         }
     }
+}
+
+/// Whether a call was refused because of something that it has made itself.
+fn is_double(asked: &Asked, error: &PlatformError) -> bool {
+    let made = match asked.ask {
+        Ask::Attach(_) => asked.before.master == Some(Here::No),
+        Ask::Enable(_) => asked.before.sets.iter().all(|(_, here, _)| *here == Here::No),
+        _ => false,
+    };
+    made && matches!(
+        error,
+        PlatformError::AlreadyExists { .. }
+            | PlatformError::AlreadyInRole { .. }
+            | PlatformError::SameDeviceAs { .. }
+    )
 }
 
 /// Whether nobody can say whether a call goes on, or has had an effect.

@@ -144,6 +144,7 @@ impl Life {
                     here: Here::No,
                     id: None,
                     image: None,
+                    epoch: 0,
                     excused: false,
                     refused: false,
                     doubt: None,
@@ -306,6 +307,7 @@ impl Life {
     /// The machine starts again: names are given anew.
     fn boot(&mut self) {
         let mut machine = self.machine.borrow_mut();
+        machine.boots += 1;
         if self.plan.renames {
             for at in (1..machine.disks.len()).rev() {
                 let other = machine.rng.index(at + 1);
@@ -431,6 +433,7 @@ impl Life {
         match step {
             Step::Calls(asks) => self.calls(asks),
             Step::Again => self.again(),
+            Step::Impatient(ask, pauses) => self.impatient(ask, &pauses),
             Step::Arm(after, fate) => {
                 self.arm(after, fate);
                 Ok(())
@@ -584,13 +587,10 @@ impl Life {
     }
 
     fn check_served(&self) -> Verdict {
-        let waits = |master: &&MasterModel| master.here != Here::No && !master.serving;
-        match self.model.masters.iter().find(waits) {
-            Some(master) if !master.unwatched => {
-                Err(format!("nothing is wrong any more, and master {} is not served", master.name))
-            }
-            _ => Ok(()),
-        }
+        let waits = |master: &&MasterModel| master.here != Here::No && !master.serving && !master.unwatched;
+        self.model.masters.iter().find(waits).map_or(Ok(()), |master| {
+            Err(format!("nothing is wrong any more, and master {} is not served", master.name))
+        })
     }
 
     fn end_set(&mut self, at: SetAt) -> Verdict {

@@ -88,6 +88,8 @@ pub(super) struct Machine {
     pub(super) dead: Option<Crash>,
     pub(super) killed: Arc<Notify>,
     pub(super) process: u32,
+    /// Starts of the machine after the first.
+    pub(super) boots: u64,
     pub(super) now_ms: u64,
     pub(super) log: Option<Vec<String>>,
     /// Numbers that ublk devices had before the machine stopped.
@@ -121,6 +123,7 @@ impl Machine {
             dead: None,
             killed: Arc::default(),
             process: 0,
+            boots: 0,
             now_ms: 0,
             log: traced.then(Vec::new),
             numbers: Vec::new(),

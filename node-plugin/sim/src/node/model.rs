@@ -45,6 +45,8 @@ pub(super) struct SetModel {
     pub(super) here: Here,
     pub(super) id: Option<Uuid>,
     pub(super) image: Option<Image>,
+    /// The newest epoch that is known.
+    pub(super) epoch: u64,
     /// Something happened that may have cost its image.
     pub(super) excused: bool,
     /// An enable of it was refused by the process that runs now: nothing of it may be alive.
@@ -89,6 +91,8 @@ pub(super) struct Model {
     clock: Time,
     next_value: u64,
     groups: u64,
+    /// A call is being sent again and again: what it has not done when the process dies it may do yet.
+    pub(super) repeating: bool,
     /// What became of each call that was broken off.
     happened: BTreeMap<u64, bool>,
 }
@@ -101,7 +105,7 @@ fn is_online(state: &SetState) -> bool {
 
 impl Model {
     pub(super) fn new(masters: Vec<MasterModel>) -> Self {
-        Self { masters, clock: 1, next_value: 1, groups: 0, happened: BTreeMap::new() }
+        Self { masters, clock: 1, next_value: 1, groups: 0, repeating: false, happened: BTreeMap::new() }
     }
 
     pub(super) fn now(&mut self) -> Time {
@@ -143,6 +147,9 @@ impl Model {
         for master in &mut self.masters {
             for set in &mut master.sets {
                 set.refused = false;
+                if self.repeating && !power_cut {
+                    continue;
+                }
                 let Some(doubt) = set.doubt.as_mut().filter(|doubt| doubt.made.is_none()) else { continue };
                 master.volume.looked(doubt.from);
                 doubt.made = Some(match &set.image {
@@ -249,7 +256,7 @@ impl Model {
             if let Some(doubt) = set.doubt.take().filter(|doubt| doubt.made.is_none()) {
                 master.volume.looked(doubt.from);
             }
-            (set.here, set.image, set.excused) = (Here::No, None, false);
+            (set.here, set.image, set.epoch, set.excused) = (Here::No, None, 0, false);
             return Ok(());
         };
         if set.here == Here::No {
@@ -264,6 +271,7 @@ impl Model {
                 master.volume.looked(doubt.from);
             }
             set.image = None;
+            set.epoch = set.epoch.max(found.epoch.0);
             return Ok(());
         }
         if set.refused {
@@ -284,9 +292,9 @@ impl Model {
             set.here = Here::Yes;
             return doubt.map_or(Ok(()), |doubt| self.group_is(doubt.group, false, &name));
         }
-        let Some(doubt) = doubt.filter(|_| epoch > known.unwrap_or(0)) else {
+        let Some(doubt) = doubt.filter(|_| known.is_none_or(|known| epoch == known + 1)) else {
             return Err(format!(
-                "set {name} is in epoch {epoch}; it was in {known:?}, and nobody asked for a cut"
+                "set {name} is in epoch {epoch}; it was in {known:?}, and nobody asked for so many cuts"
             ));
         };
         if let (Some(cut), Some(last)) = (doubt.cut, found.last_cut)
@@ -305,6 +313,7 @@ impl Model {
         let Doubt { from, restores, made, .. } = doubt;
         let master = &mut self.masters[at];
         let set = &mut master.sets[number];
+        set.epoch = epoch;
         match (&mut set.image, restores) {
             (Some(image), true) => {
                 let restored = || image.volume.restored(&master.volume, from, to);

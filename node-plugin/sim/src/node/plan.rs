@@ -56,6 +56,8 @@ pub enum Step {
     Calls(Vec<Ask>),
     /// The last call is repeated with its request id.
     Again,
+    /// A call is sent again whenever its sender has waited so many milliseconds for an answer.
+    Impatient(Ask, Vec<u64>),
     /// A fate for the step after so many.
     Arm(u64, Fate),
     /// Writes to a master: from this sector, so many.
@@ -229,7 +231,7 @@ impl Plan {
             }
             let step = self.any_step(rng, &swarm);
             script.extend(step);
-            if rng.chance(150) {
+            while rng.chance(200) {
                 script.push(Step::Again);
             }
             if rng.chance(200) {
@@ -333,6 +335,10 @@ impl Plan {
             16 => vec![Step::Wait(rng.below(5000))],
             17 | 18 if self.masters.len() > 1 => {
                 vec![Step::Calls(vec![self.any_call(rng, swarm), self.any_call(rng, swarm)])]
+            }
+            19..=21 => {
+                let pauses = (0..rng.range(1, 4)).map(|_| rng.pick(&[1, 3, 10, 100, 12_000])).collect();
+                vec![Step::Impatient(self.any_call(rng, swarm), pauses)]
             }
             _ => vec![Step::Calls(vec![self.any_call(rng, swarm)])],
         }
