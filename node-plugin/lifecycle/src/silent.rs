@@ -1,8 +1,7 @@
 //! A world for tests in which nothing ever answers, but threads of masters that are told to.
 
 use crate::host::{Deaths, Host};
-use crate::left_cuts::LeftCuts;
-use crate::registry::{Entry, Phase, Registry, Serving};
+use crate::registry::{Entry, Phase, Serving};
 use crate::state::State;
 use crate::state::tests::{Memory, master_record};
 use crate::world::{
@@ -96,18 +95,12 @@ impl Deaths for NoDeaths {
 
 /// A process with these masters, each served by its thread.
 pub(crate) fn host(masters: &[(&str, &Puppet)]) -> Arc<Host<Silent>> {
-    let registry = Registry::new();
+    let host =
+        Host::new(Silent, Arc::new(State::new(Memory::default())), Id128::default(), Box::new(NoDeaths));
     for (id, (name, puppet)) in (1..).zip(masters) {
-        registry.add(Entry::new(master_record(name, id), Phase::Serving(puppet.serving())));
+        host.registry.add(Entry::new(master_record(name, id), Phase::Serving(puppet.serving())));
     }
-    Arc::new(Host {
-        world: Silent,
-        state: Arc::new(State::new(Memory::default())),
-        node: Id128::default(),
-        deaths: Box::new(NoDeaths),
-        registry,
-        left_cuts: LeftCuts::default(),
-    })
+    Arc::new(host)
 }
 
 impl Reactor<Silent> for Puppet {

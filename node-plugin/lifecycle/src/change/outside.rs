@@ -17,7 +17,7 @@ impl<W: World> Host<W> {
         let served = self.registry.master(&call.master).ok();
         let Some(entry) = served else { return self.accept_detached(&call).await };
         let turn = entry.turn("accept").await?;
-        let Seen { record, phase } = entry.seen();
+        let Seen { record, phase, .. } = entry.seen();
         // After a restart it is on record, and the device may be on its way.
         if !record.quarantined && !matches!(phase, Phase::Quarantined(_)) {
             let problem = format!("{} is not quarantined: there is nothing to accept", record.name);
