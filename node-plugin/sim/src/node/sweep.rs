@@ -93,12 +93,12 @@ fn exchanged() -> Vec<Step> {
     beginning().into_iter().chain(rest).collect()
 }
 
-/// Enables that fail at each of their last steps, each tried again.
+/// Enables that fail at each of their later steps, each tried again.
 fn failing_enables() -> Vec<Step> {
     let begin = [call(Ask::Attach(0)), write(0, 0)];
     let attempt =
         |after| [Step::Arm(after, Fate::Fail), call(Ask::Enable(A)), Step::Again, call(Ask::Disable(A))];
-    begin.into_iter().chain((16..28).flat_map(attempt)).collect()
+    begin.into_iter().chain((16..44).flat_map(attempt)).collect()
 }
 
 /// The lives, each with a number of its own: its seed.
