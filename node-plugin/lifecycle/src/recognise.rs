@@ -11,6 +11,7 @@ use crate::state::{MasterRecord, SetRecord, VolumeRecord};
 use crate::words::id128;
 use crate::world::{Depth, World};
 use std::path::Path;
+use std::sync::Arc;
 use umbra_format::Layout;
 use umbra_identity::content::UmbraSuperblock;
 use umbra_identity::{
@@ -73,13 +74,26 @@ fn fit(record: &MasterRecord, role: Role) -> Fit {
 }
 
 impl<W: World> Host<W> {
+    /// What is in use on this machine, as devices on record are recognised by it: for one attempt at a start.
+    ///
+    /// # Errors
+    /// The driver cannot be asked.
+    pub(crate) async fn in_use_now(&self) -> Result<Arc<InUse>, Obstacle> {
+        self.in_use(false).await.map(Arc::new).map_err(|problem| {
+            let error = PlatformError::UnsupportedHost { missing: problem.into() };
+            Obstacle::new(Kind::Passing, WaitReason::IoError, error)
+        })
+    }
+
     /// Finds the master on record, under whatever name it is now, and claims it.
     pub(crate) async fn recognise_master(
         &self,
         record: &MasterRecord,
+        in_use: &InUse,
     ) -> Result<Recognised<W::Claim>, Obstacle> {
         let known = known_master(record);
-        self.recognise(Role::Master, fit(record, Role::Master), &record.device, |_| known.clone()).await
+        let fit = fit(record, Role::Master);
+        self.recognise(Role::Master, fit, &record.device, in_use, |_| known.clone()).await
     }
 
     /// Finds the bitmap volume of a set and claims it.
@@ -87,6 +101,7 @@ impl<W: World> Host<W> {
         &self,
         master: &MasterRecord,
         set: &SetRecord,
+        in_use: &InUse,
     ) -> Result<Recognised<W::Claim>, Obstacle> {
         let marks = Marks::Superblock {
             set: id128(set.id),
@@ -98,7 +113,7 @@ impl<W: World> Host<W> {
         };
         let fit = fit(master, Role::Bitmap);
         let known = known_volume(set, &set.bitmap, fit.bytes, marks);
-        self.recognise(Role::Bitmap, fit, &set.bitmap.device, |_| known.clone()).await
+        self.recognise(Role::Bitmap, fit, &set.bitmap.device, in_use, |_| known.clone()).await
     }
 
     /// Finds the shadow of a set and claims it. Whether its label is there that must be, the recovery says, which can
@@ -107,6 +122,7 @@ impl<W: World> Host<W> {
         &self,
         master: &MasterRecord,
         set: &SetRecord,
+        in_use: &InUse,
     ) -> Result<Recognised<W::Claim>, Obstacle> {
         let (id, shadow) = (id128(set.id), id128(set.shadow.volume));
         let fit = fit(master, Role::Shadow);
@@ -118,7 +134,7 @@ impl<W: World> Host<W> {
             let marks = if labelled && weak { label } else { Marks::Plain };
             known_volume(set, &set.shadow, fit.bytes, marks)
         };
-        self.recognise(Role::Shadow, fit, &set.shadow.device, known).await
+        self.recognise(Role::Shadow, fit, &set.shadow.device, in_use, known).await
     }
 
     async fn recognise(
@@ -126,20 +142,17 @@ impl<W: World> Host<W> {
         role: Role,
         fit: Fit,
         path: &Path,
+        in_use: &InUse,
         known: impl Fn(Option<&DeviceFacts>) -> Known,
     ) -> Result<Recognised<W::Claim>, Obstacle> {
-        let in_use = self.in_use(false).await.map_err(|problem| {
-            let error = PlatformError::UnsupportedHost { missing: problem.into() };
-            Obstacle::new(Kind::Passing, WaitReason::IoError, error)
-        })?;
         let (facts, ours) = match self.world.look(path, Depth::What).await {
             Ok(facts) => {
-                let decided = self.decide_known(role, fit, path, &facts, &known(Some(&facts)), &in_use);
+                let decided = self.decide_known(role, fit, path, &facts, &known(Some(&facts)), in_use);
                 match decided {
                     Ok(ours) => (facts, ours),
                     // Names change with every boot: perhaps it has another one now.
                     Err(refusal @ Refusal::Swapped { .. }) => {
-                        let elsewhere = self.elsewhere(role, fit, &known(None), &in_use).await;
+                        let elsewhere = self.elsewhere(role, fit, &known(None), in_use).await;
                         elsewhere.ok_or_else(|| refused(&refusal, path))?
                     }
                     Err(refusal) => return Err(refused(&refusal, path)),
@@ -147,7 +160,7 @@ impl<W: World> Host<W> {
             }
             // What hangs or fails under its old name may be another device.
             Err(error) => {
-                let elsewhere = self.elsewhere(role, fit, &known(None), &in_use).await;
+                let elsewhere = self.elsewhere(role, fit, &known(None), in_use).await;
                 elsewhere.ok_or_else(|| Obstacle::from(error))?
             }
         };

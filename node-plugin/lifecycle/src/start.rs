@@ -16,7 +16,7 @@ use crate::obstacle::{Kind, Obstacle, hung};
 use crate::present::{self, Presentation};
 use crate::recognise::Recognised;
 use crate::registry::{Entry, Phase, Seen, Serving, Turn};
-use crate::start_set::SetStart;
+use crate::start_set::{KnownAtStart, SetStart};
 use crate::state::{CopyLimitsRecord, MasterRecord, SetRecord, SetStage, StateError};
 use crate::tag::tag;
 use crate::words::{io, master_ref};
@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use umbra_engine::{Command, CopyLimits, SetIndex, SetState, Side};
-use umbra_identity::FsGeneration;
+use umbra_identity::{FsGeneration, World as InUse};
 use umbra_platform::PlatformError;
 use umbra_platform::status::{WaitReason, WaitingFor};
 use umbra_platform::time::WallTime;
@@ -72,7 +72,8 @@ impl<W: World> Host<W> {
     ) -> Result<Serving<W>, Obstacle> {
         let entry = turn.entry();
         turn.step("claim of the master");
-        let master = self.recognise_master(&entry.record()).await?;
+        let in_use = self.in_use_now().await?;
+        let master = self.recognise_master(&entry.record(), &in_use).await?;
         self.check_written_outside(entry, &master, by_itself).await?;
         let mut record = entry.record();
         // What is served from now on changes it.
@@ -89,7 +90,7 @@ impl<W: World> Host<W> {
             .world
             .work(vec![master.claim], |store, slots| Blocking::new(store, STEP_DEADLINE).flush(slots[0]));
         let (sets, flushed) =
-            tokio::join!(self.start_sets(turn, &record, by_itself), within(STEP_DEADLINE, flushed));
+            tokio::join!(self.start_sets(turn, &record, in_use, by_itself), within(STEP_DEADLINE, flushed));
         let failed = |detail: &dyn std::fmt::Display| Obstacle::failed(io(&record.device, "flush", detail));
         let (outcome, mut claims) = flushed
             .ok_or_else(|| Obstacle::failed(hung(&record.device, "flush of the master")))?
@@ -212,6 +213,7 @@ impl<W: World> Host<W> {
         self: &Arc<Self>,
         turn: &Turn<W>,
         record: &MasterRecord,
+        in_use: Arc<InUse>,
         by_itself: bool,
     ) -> Result<Vec<(uuid::Uuid, SetStart<W::Claim>)>, Obstacle> {
         if record.sets.is_empty() {
@@ -222,11 +224,11 @@ impl<W: World> Host<W> {
             let error = io(&record.device, "decision of a cut", &problem);
             Obstacle::new(Kind::Passing, WaitReason::Recovering, error)
         })?;
-        let cuts = Arc::new(cuts);
+        let known = KnownAtStart { cuts: Arc::new(cuts), in_use };
         let start = |set: &crate::state::SetRecord| {
             let (host, record, set) = (Arc::clone(self), record.clone(), set.clone());
-            let cuts = Arc::clone(&cuts);
-            tokio::spawn(async move { (set.id, host.start_set(&record, &set, &cuts, by_itself).await) })
+            let known = known.clone();
+            tokio::spawn(async move { (set.id, host.start_set(&record, &set, &known, by_itself).await) })
         };
         let started: Vec<_> = record.sets.iter().map(start).collect();
         let (mut sets, mut obstacle) = (Vec::new(), None);

@@ -21,6 +21,7 @@ use crate::world::{ReadySet, SetVolumes, World};
 use std::sync::Arc;
 use std::time::Duration;
 use umbra_engine::{OfflineCause, SetIndex, SetState, Unrecordable};
+use umbra_identity::World as InUse;
 use umbra_platform::PlatformError;
 use umbra_platform::status::WaitReason;
 use umbra_platform::time::Millis;
@@ -43,6 +44,13 @@ pub(crate) enum SetStart<C> {
     Unserved(Unserved),
     /// There is nothing left of it.
     Gone,
+}
+
+/// What a start has found out once, for all sets of the master.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownAtStart {
+    pub(crate) cuts: Arc<Outcomes>,
+    pub(crate) in_use: Arc<InUse>,
 }
 
 /// Whether a master can only be served together with the set.
@@ -70,12 +78,12 @@ impl<W: World> Host<W> {
         &self,
         master: &MasterRecord,
         set: &SetRecord,
-        cuts: &Arc<Outcomes>,
+        known: &KnownAtStart,
         by_itself: bool,
     ) -> Result<SetStart<W::Claim>, Obstacle> {
         match set.stage {
-            SetStage::Enabled => self.start_enabled(master, set, cuts, by_itself).await,
-            SetStage::Enabling => self.finish_enable(master, set, cuts).await,
+            SetStage::Enabled => self.start_enabled(master, set, known, by_itself).await,
+            SetStage::Enabling => self.finish_enable(master, set, known).await,
             SetStage::Disabling => self.undo_set(set).await,
         }
     }
@@ -85,14 +93,14 @@ impl<W: World> Host<W> {
         &self,
         master: &MasterRecord,
         set: &SetRecord,
-        cuts: &Arc<Outcomes>,
+        known: &KnownAtStart,
     ) -> Result<SetStart<W::Claim>, Obstacle> {
         let ended = self.state_of(set).await?;
         let recovered = match ended {
             // Its volumes may still say what an earlier life of it has left, or its enable was being undone.
             Err(_) => return self.undo_set(set).await,
             Ok(Some(ended)) if ended.epoch == EVERY_EPOCH => return self.undo_set(set).await,
-            Ok(ended) => self.recover_volumes(master, set, cuts, ended).await,
+            Ok(ended) => self.recover_volumes(master, set, known, ended).await,
         };
         match recovered {
             Ok(ready) if ready.image.header.state != SetState::Prepared => {
@@ -135,7 +143,7 @@ impl<W: World> Host<W> {
         &self,
         master: &MasterRecord,
         set: &SetRecord,
-        cuts: &Arc<Outcomes>,
+        known: &KnownAtStart,
         by_itself: bool,
     ) -> Result<SetStart<W::Claim>, Obstacle> {
         let ended = self.state_of(set).await?;
@@ -149,10 +157,10 @@ impl<W: World> Host<W> {
         }
         let patience = Duration::from_millis(set.shadow_deadline_ms.max(set.bitmap_deadline_ms));
         let deadline = tokio::time::Instant::now() + patience;
-        let mut told = None;
+        let (mut told, mut known) = (None, known.clone());
         loop {
             let recovered = match &ended {
-                Ok(ended) => self.recover_volumes(master, set, cuts, *ended).await,
+                Ok(ended) => self.recover_volumes(master, set, &known, *ended).await,
                 Err(error) => Err(Obstacle::new(Kind::Final, WaitReason::IoError, error.clone())),
             };
             let obstacle = match recovered {
@@ -173,6 +181,9 @@ impl<W: World> Host<W> {
                 told = Some(obstacle.error);
             }
             tokio::time::sleep(RETRY).await;
+            if let Ok(in_use) = self.in_use_now().await {
+                known.in_use = in_use;
+            }
         }
     }
 
@@ -180,13 +191,16 @@ impl<W: World> Host<W> {
         &self,
         master: &MasterRecord,
         set: &SetRecord,
-        cuts: &Arc<Outcomes>,
+        known: &KnownAtStart,
         ended: Option<Ended>,
     ) -> Result<ReadySet<W::Claim>, Obstacle> {
-        let (shadow, bitmap) =
-            tokio::join!(self.recognise_shadow(master, set), self.recognise_bitmap(master, set));
+        let in_use = &known.in_use;
+        let (shadow, bitmap) = tokio::join!(
+            self.recognise_shadow(master, set, in_use),
+            self.recognise_bitmap(master, set, in_use)
+        );
         let volumes = SetVolumes { shadow: shadow?.claim, bitmap: bitmap?.claim };
-        let cuts = Arc::clone(cuts);
+        let cuts = Arc::clone(&known.cuts);
         let session = Session { node: self.node, session: id128(self.world.fresh()) };
         let (options, expected, master_changed) = (options(set), expected(master, set), set.master_changed);
         let work = self.world.work(volumes.into_vec(), move |store, slots| {

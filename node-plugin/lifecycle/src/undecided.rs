@@ -17,6 +17,7 @@ use crate::world::{Reactor, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use umbra_engine::Id128;
+use umbra_identity::World as InUse;
 use umbra_store::{Blocking, MemberView, decide, read_superblock};
 use uuid::Uuid;
 
@@ -103,21 +104,23 @@ impl<W: World> Host<W> {
     async fn views(&self, record: &CutRecord) -> Vec<MemberView> {
         let cut = id128(record.cut);
         let masters = self.records().await;
+        let in_use = self.in_use_now().await;
         let mut views = Vec::new();
         for member in &record.members {
             let view = async {
                 let Some((master, set)) = configured(&masters).find(|(_, set)| set.id == *member) else {
                     return MemberView::Unreadable;
                 };
-                self.view(master, set, cut).await
+                let Ok(in_use) = &in_use else { return MemberView::Unreadable };
+                self.view(master, set, cut, in_use).await
             };
             views.push(tokio::time::timeout(STEP_DEADLINE, view).await.unwrap_or(MemberView::Unreadable));
         }
         views
     }
 
-    async fn view(&self, master: &MasterRecord, set: &SetRecord, cut: Id128) -> MemberView {
-        let bitmap = match self.recognise_bitmap(master, set).await {
+    async fn view(&self, master: &MasterRecord, set: &SetRecord, cut: Id128, in_use: &InUse) -> MemberView {
+        let bitmap = match self.recognise_bitmap(master, set, in_use).await {
             Ok(recognised) => recognised.claim,
             Err(obstacle) => {
                 tracing::warn!(set = %set.name, error = %obstacle.error, "a member of a cut that is not decided cannot be read");

@@ -109,7 +109,9 @@ impl<W: World> Host<W> {
     async fn sample(&self, record: &MasterRecord) -> Result<String, PlatformError> {
         let deadline = tokio::time::Instant::now() + CLAIM_WAIT;
         loop {
-            match self.recognise_master(&MasterRecord { generation: None, ..record.clone() }).await {
+            let sampled = MasterRecord { generation: None, ..record.clone() };
+            let in_use = self.in_use_now().await.map_err(|obstacle| obstacle.error)?;
+            match self.recognise_master(&sampled, &in_use).await {
                 Ok(master) => {
                     let sampled = self.world.fingerprint(&master.claim).await;
                     return sampled.map_err(|error| io(&record.device, "sample", &error));
