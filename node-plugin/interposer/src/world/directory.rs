@@ -235,3 +235,45 @@ fn node_id(path: &Path) -> Result<[u8; 16], DirectoryError> {
         Err(error) => Err(DirectoryError::NodeId { path: path.to_owned(), problem: error.to_string() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> FileName {
+        FileName { folder: Folder::Ended, name: "a".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn what_was_given_up_before_its_turn_is_not_begun() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = Directory::open(home.path()).unwrap();
+        directory.write(&file(), b"old".to_vec()).await.unwrap();
+        let (release, hangs) = mpsc::channel::<()>();
+        directory.jobs.send(Box::new(move || hangs.recv().unwrap())).unwrap();
+        // Patience ends at once from here on.
+        tokio::time::pause();
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
+        let given_up = directory.run("try", String::new(), move |_| {
+            begins.store(true, Ordering::Relaxed);
+            Ok(())
+        });
+        assert!(given_up.await.is_err());
+        assert!(directory.write(&file(), b"new".to_vec()).await.is_err());
+        tokio::time::resume();
+        release.send(()).unwrap();
+        assert_eq!(directory.read(&file()).await, Ok(Some(b"old".to_vec())));
+        assert!(!begun.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_directory_has_one_user() {
+        let home = tempfile::tempdir().unwrap();
+        let first = Directory::open(home.path()).unwrap();
+        assert!(matches!(Directory::open(home.path()), Err(DirectoryError::InUse(_))));
+        let node = first.node_id();
+        drop(first);
+        assert_eq!(Directory::open(home.path()).unwrap().node_id(), node);
+    }
+}

@@ -39,7 +39,7 @@ type Outcome = Result<Answer, NoAnswer>;
 
 /// Carries out a command. A helper process in production; anything in tests.
 pub(super) trait Backend: Send + 'static {
-    /// Runs to completion, or until it is stopped.
+    /// Runs to completion, or until it is stopped. There was a [`stopper`](Self::stopper) before.
     fn execute(&mut self, prepared: &Prepared) -> Outcome;
 
     /// Ends the wait for the command that is executed next, from another thread.
@@ -224,7 +224,7 @@ fn in_the_way_of<P: Process>(asked: Asked, left: &mut LeftBehind<P, Asked>) -> O
 /// One helper at work, and those that it took the place of.
 struct HelperBackend {
     helper: Option<Helper>,
-    /// What that one was asked for last.
+    /// What that one was asked for, if it has not answered.
     asked: Option<Asked>,
     left: LeftBehind<Helper, Asked>,
 }
@@ -234,7 +234,7 @@ impl HelperBackend {
     fn helper(&mut self) -> io::Result<&Helper> {
         if let Some(mut helper) = self.helper.take_if(|helper| !helper.serves()) {
             helper.dismiss();
-            // One that was never asked leaves nothing in the kernel.
+            // One that owes no answer leaves nothing in the kernel.
             if let Some(asked) = self.asked.take() {
                 self.left.push(helper, asked);
             }
@@ -267,9 +267,12 @@ impl Backend for HelperBackend {
         let asked = Asked { command: prepared.command, target: prepared.target };
         self.wait_for_earlier(asked)?;
         let (opcode, dev_id) = (prepared.command.opcode(), prepared.target.wire_id());
-        self.helper()?;
+        // The one that the stopper ends, or nobody could end the wait for another.
+        let helper = self.helper.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
         self.asked = Some(asked);
-        Ok(self.helper()?.command(opcode, dev_id, prepared.data, &prepared.buffer)?)
+        let answer = helper.command(opcode, dev_id, prepared.data, &prepared.buffer)?;
+        self.asked = None;
+        Ok(answer)
     }
 
     fn stopper(&mut self) -> io::Result<Stopper> {
