@@ -376,14 +376,11 @@ impl Life {
             (all, _) => self.send_all(all),
         };
         let died = self.process.is_none() || self.tally.starts > starts;
-        let disturbed = died
-            || self.troubled
-            || self.machine.borrow().met > met
-            || self.plan.mounts > 0
-            || !pauses.is_empty();
+        let met = self.machine.borrow().met > met;
         let mut outcomes = Vec::new();
         for (at, asked) in all.iter_mut().enumerate() {
             let answer = answers.get(at).cloned().flatten();
+            let disturbed = died || met || !pauses.is_empty() || self.is_troubled(&asked.ask);
             asked.disturbed |= disturbed;
             self.note(|| format!("-> {:?}: {answer:?}", asked.ask));
             let outcome = match answer {
@@ -394,7 +391,7 @@ impl Life {
                     Outcome::Done
                 }
                 Some(Err(error)) => {
-                    self.refused(asked, &error, disturbed)?;
+                    self.refused(asked, &error, disturbed, !pauses.is_empty())?;
                     Outcome::Refused(error)
                 }
                 None => Outcome::Unknown,
@@ -409,6 +406,16 @@ impl Life {
         }
         self.settle(Duration::from_secs(20))?;
         self.confirm(&all, &outcomes, wipe)
+    }
+
+    /// Whether something is wrong that a call may meet.
+    fn is_troubled(&self, ask: &Ask) -> bool {
+        let machine = self.machine.borrow();
+        let wrong = |m: &usize| {
+            let master = &self.model.masters[*m];
+            master.faulty || master.sets.iter().any(|set| set.excused)
+        };
+        machine.disk_full || machine.files_hang || masters_of(ask).iter().any(wrong)
     }
 
     /// Marks what a call is about.
@@ -513,7 +520,7 @@ impl Life {
     }
 
     /// A refused call has changed nothing; where something else went wrong meanwhile, it is looked at later.
-    fn refused(&mut self, asked: &Asked, error: &PlatformError, disturbed: bool) -> Verdict {
+    fn refused(&mut self, asked: &Asked, error: &PlatformError, disturbed: bool, repeated: bool) -> Verdict {
         let before = &asked.before;
         if is_double(asked, error) {
             return Err(format!("{:?} was refused because of what it had made itself: {error}", asked.ask));
@@ -528,7 +535,7 @@ impl Life {
                     .any(|(at, here, _)| *here == Here::Yes && self.model.masters[at.0].here == Here::Yes),
             };
             // Asked again, a set that is taken away may be away.
-            let away = disturbed && matches!(asked.ask, Ask::Disable(_));
+            let away = repeated && matches!(asked.ask, Ask::Disable(_));
             if configured && !away {
                 return Err(format!("{name} is configured, and was not found"));
             }
@@ -540,7 +547,10 @@ impl Life {
         {
             self.set(at).refused = true;
         }
-        if disturbed || open {
+        // What a cut meets leaves it whole or void, unless a member drops out of one that was decided.
+        let cuts = matches!(asked.ask, Ask::Cut(..) | Ask::Restore(_)) && !self.is_troubled(&asked.ask);
+        let decided = matches!(error, PlatformError::Offline { .. } | PlatformError::BadArgument { .. });
+        if open || disturbed && (!cuts || decided || repeated) {
             return Ok(());
         }
         for (at, here, _) in &before.sets {
@@ -680,7 +690,7 @@ impl Life {
         let met = self.machine.borrow().met;
         let repeated = self.drive(PATIENCE, send(service, asked.sent.clone()));
         self.note(|| format!("-> again {:?}: {repeated:?}", asked.ask));
-        let quiet = !self.troubled && self.machine.borrow().met == met && self.plan.mounts == 0;
+        let quiet = !self.is_troubled(&asked.ask) && self.machine.borrow().met == met;
         match repeated {
             Some(Ok(repeated)) => {
                 if let Some(answer) = asked.answer.replace(repeated.clone())

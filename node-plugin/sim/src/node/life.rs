@@ -565,6 +565,8 @@ impl Life {
         self.check_machine()?;
         self.check_served()?;
         self.read_out()?;
+        self.drive(Duration::from_secs(2), std::future::pending::<()>());
+        self.check_cuts()?;
         self.check_machine()?;
         for m in 0..self.model.masters.len() {
             for s in 0..self.model.masters[m].sets.len() {
@@ -591,6 +593,26 @@ impl Life {
         self.model.masters.iter().find(waits).map_or(Ok(()), |master| {
             Err(format!("nothing is wrong any more, and master {} is not served", master.name))
         })
+    }
+
+    /// E4: a cut stays on record for no longer than somebody may be in doubt about it.
+    fn check_cuts(&self) -> Verdict {
+        let machine = self.machine.borrow();
+        let masters = self.model.masters.iter();
+        let sets: Vec<(&MasterModel, &SetModel)> =
+            masters.flat_map(|master| master.sets.iter().map(move |set| (master, set))).collect();
+        // A set that is not served may be in doubt yet.
+        let doubts = |member: &Uuid| {
+            let of = sets.iter().find(|(_, set)| set.id == Some(*member) && set.here != Here::No);
+            of.is_some_and(|(master, set)| !master.serving || set.image.is_none())
+        };
+        for file in machine.files.keys().filter(|file| file.folder == Folder::Cuts) {
+            let record = file.name.parse().ok().and_then(|cut| machine.cut_on_record(cut));
+            if record.is_none_or(|record| !record.members.iter().any(doubts)) {
+                return Err(format!("{file} is on record, and none of its sets can be in doubt about it"));
+            }
+        }
+        Ok(())
     }
 
     fn end_set(&mut self, at: SetAt) -> Verdict {

@@ -25,6 +25,10 @@ pub enum Fate {
     DieAfter(Crash),
     /// The step fails without an effect.
     Fail,
+    /// It has its effect, and is said to have failed.
+    FailAfter,
+    /// The thread of a master panics, while others wait for it or not.
+    Panic,
     /// It takes so many milliseconds.
     Hang(u64),
 }

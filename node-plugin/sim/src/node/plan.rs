@@ -348,8 +348,10 @@ impl Plan {
 fn any_fate(rng: &mut SimRng, faults: bool) -> Fate {
     let power = Crash::PowerCut { granule: rng.pick(&[512, 4096]) };
     let crash = if rng.chance(200) { power } else { Crash::Kill };
-    match rng.below(10) {
+    match rng.below(13) {
         0..=2 if faults => Fate::Fail,
+        10 | 11 if faults => Fate::FailAfter,
+        12 => Fate::Panic,
         3 if faults => Fate::Hang(rng.pick(&[100, 2000, 8000, 40_000])),
         n if n % 2 == 0 => Fate::DieBefore(crash),
         _ => Fate::DieAfter(crash),

@@ -128,11 +128,13 @@ pub fn lives() -> Vec<Plan> {
 }
 
 /// What a step may meet.
-const FATES: [Fate; 5] = [
+const FATES: [Fate; 7] = [
     Fate::DieBefore(Crash::Kill),
     Fate::DieAfter(Crash::Kill),
     Fate::DieAfter(Crash::PowerCut { granule: 512 }),
     Fate::Fail,
+    Fate::FailAfter,
+    Fate::Panic,
     Fate::Hang(3000),
 ];
 

@@ -120,7 +120,8 @@ impl Node {
             Some(Fate::DieBefore(crash)) => self.with(|machine| machine.die(crash)),
             Some(Fate::Fail) => return Err(Stopped),
             Some(Fate::Hang(ms)) => tokio::time::sleep(Duration::from_millis(ms)).await,
-            Some(Fate::DieAfter(_)) | None => {}
+            Some(Fate::Panic) => self.panic_somewhere(),
+            Some(Fate::DieAfter(_) | Fate::FailAfter) | None => {}
         }
         self.live().await;
         let done = self.with(act);
@@ -128,6 +129,9 @@ impl Node {
             self.with(|machine| machine.die(crash));
         }
         self.live().await;
+        if fate == Some(Fate::FailAfter) {
+            return Err(Stopped);
+        }
         // Others may come between any two steps.
         let pause = self.with(|machine| machine.rng.below(4));
         if pause == 3 {
@@ -137,6 +141,18 @@ impl Node {
         }
         self.live().await;
         Ok(done)
+    }
+
+    /// The thread of one of the masters ends as by a panic.
+    fn panic_somewhere(&self) {
+        let reactors = self.0.reactors.borrow();
+        if !reactors.is_empty() {
+            let at = self.with(|machine| machine.rng.index(reactors.len()));
+            if let Some((master, reactor)) = reactors.iter().nth(at) {
+                self.with(|machine| machine.note(|| format!("the thread of {master} panics")));
+                reactor.die();
+            }
+        }
     }
 
     async fn command<T: Send>(
