@@ -21,11 +21,13 @@ pub enum Rule {
     RequestReserved,
     /// The decision on a cut is on record, durably, before anybody is told.
     DecisionRecorded,
+    /// E19: a master that was written while nobody served it waits until somebody accepts that.
+    OutsideNoticed,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::IdentityCompared,
         Self::RollBack,
         Self::TagCompared,
@@ -33,6 +35,7 @@ impl Rule {
         Self::SwappedWaits,
         Self::RequestReserved,
         Self::DecisionRecorded,
+        Self::OutsideNoticed,
     ];
 }
 

@@ -12,6 +12,7 @@
 
 use crate::deadline::{CLAIM_WAIT, STEP_DEADLINE, within};
 use crate::host::Host;
+use crate::mutation::{Rule, is_off};
 use crate::obstacle::{Kind, Obstacle, hung};
 use crate::present::{self, Presentation};
 use crate::recognise::Recognised;
@@ -439,7 +440,7 @@ impl<W: World> Host<W> {
         by_itself: bool,
     ) -> Result<(), Obstacle> {
         let record = entry.record();
-        if record.sets.is_empty() {
+        if record.sets.is_empty() || is_off(Rule::OutsideNoticed) {
             return Ok(());
         }
         let sampled = match record.fingerprint.as_ref().filter(|_| record.clean) {

@@ -24,7 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(70);
 enum Sent {
     Attach(AttachMaster),
     Detach(DetachMaster),
-    Accept(AcceptMaster),
     Enable(EnableSet),
     Disable(DisableSet),
     Copy(CopySets),
@@ -87,7 +86,6 @@ async fn send(service: Service<Node>, sent: Sent) -> Result<Answer, PlatformErro
     match sent {
         Sent::Attach(call) => service.attach_master(call).await.map(|_| Answer::Done),
         Sent::Detach(call) => service.detach_master(call).await.map(|()| Answer::Done),
-        Sent::Accept(call) => service.accept_master(call).await.map(|()| Answer::Done),
         Sent::Enable(call) => service.enable_set(call).await.map(Answer::Enabled),
         Sent::Disable(call) => service.disable_set(call).await.map(|()| Answer::Done),
         Sent::Copy(call) => service.copy(call).await.map(Answer::Copied),
@@ -602,19 +600,29 @@ impl Life {
                 self.model.masters[m].name
             ));
         }
-        let request = self.request();
         self.model.masters[m].excuse_all();
-        let sent =
-            Sent::Accept(AcceptMaster { request, master: self.master_ref(m), images: AcceptedImages::Lost });
-        let Some(process) = &self.process else { return Ok(Vec::new()) };
-        let service = process.service.clone();
-        match self.drive(PATIENCE, send(service, sent)) {
-            Some(Ok(_)) => {
+        match self.accept_images(m, AcceptedImages::Lost) {
+            Some(Ok(())) => {
                 self.model.masters[m].unwatched = false;
                 self.ask_all(vec![then], Vec::new())
             }
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// Says what becomes of the images of a master that was written outside; nothing, if the process does not live to
+    /// answer.
+    pub(super) fn accept_images(
+        &mut self,
+        m: usize,
+        images: AcceptedImages,
+    ) -> Option<Result<(), PlatformError>> {
+        let request = self.request();
+        let call = AcceptMaster { request, master: self.master_ref(m), images };
+        let service = self.process.as_ref()?.service.clone();
+        let answer = self.drive(PATIENCE, async move { service.accept_master(call).await });
+        self.note(|| format!("-> accept {m}, {images:?}: {answer:?}"));
+        answer
     }
 
     /// The last call once more, with the same request id: the same answer, and no second effect.

@@ -162,6 +162,7 @@ impl Life {
                 unwatched: false,
                 rotten: false,
                 serving: false,
+                quarantined: false,
             });
         }
         let spare = (0..2).map(|_| {
@@ -452,6 +453,7 @@ impl Life {
                 self.up()
             }
             Step::Die(master) => self.thread_dies(master),
+            Step::WriteOutside(master, kept) => self.written_outside(master, kept),
             fault => {
                 self.fault(&fault);
                 Ok(())

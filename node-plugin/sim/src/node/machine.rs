@@ -16,6 +16,9 @@ use umbra_lifecycle::state::CutRecord;
 use umbra_store::{Cache, Crash, Fill, SimRng, SimWorld};
 use uuid::Uuid;
 
+/// When lives begin, in milliseconds since 1970.
+const BEGINNING_MS: u64 = 1_700_000_000_000;
+
 /// What becomes of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -95,6 +98,8 @@ pub(super) struct Machine {
     /// Starts of the machine after the first.
     pub(super) boots: u64,
     pub(super) now_ms: u64,
+    /// When the last process ended.
+    pub(super) served_ms: u64,
     pub(super) log: Option<Vec<String>>,
     /// Numbers that ublk devices had before the machine stopped.
     pub(super) numbers: Vec<u32>,
@@ -129,6 +134,7 @@ impl Machine {
             process: 0,
             boots: 0,
             now_ms: 0,
+            served_ms: 0,
             log: traced.then(Vec::new),
             numbers: Vec::new(),
             tokens: 0,
@@ -153,6 +159,16 @@ impl Machine {
     pub(super) fn violation(&mut self, text: String) {
         self.note(|| format!("VIOLATION {text}"));
         self.violations.push(text);
+    }
+
+    /// Milliseconds since 1970.
+    pub(super) fn unix_ms(&self) -> u64 {
+        BEGINNING_MS + self.now_ms
+    }
+
+    /// The last second in which the process before this one may have served anything.
+    pub(super) fn served_until(&self) -> u64 {
+        (BEGINNING_MS + self.served_ms) / 1000 + 1
     }
 
     /// A number that was never used.
@@ -253,6 +269,7 @@ impl Machine {
             self.store.crash(crash);
         }
         self.dead = Some(crash);
+        self.served_ms = self.now_ms;
         self.driver.server_died();
         if crash != Crash::Kill {
             self.numbers = self.driver.devices.keys().copied().collect();

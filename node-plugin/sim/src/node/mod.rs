@@ -19,6 +19,7 @@ mod life;
 mod machine;
 mod model;
 pub mod mutants;
+mod outside;
 pub mod plan;
 mod reactor;
 pub mod run;

@@ -4,7 +4,7 @@ use super::disk::DiskId;
 use crate::oracle::{Time, Volume};
 use std::collections::BTreeMap;
 use umbra_platform::id::{CutId, SetId};
-use umbra_platform::status::{Listing, MasterState, SetState, SetStatus, Status};
+use umbra_platform::status::{Listing, MasterState, MasterStatus, SetState, SetStatus, Status};
 use uuid::Uuid;
 
 /// Whether something is configured.
@@ -72,6 +72,8 @@ pub(super) struct MasterModel {
     pub(super) rotten: bool,
     /// As the last status says.
     pub(super) serving: bool,
+    /// As the last status says.
+    pub(super) quarantined: bool,
 }
 
 impl MasterModel {
@@ -205,6 +207,8 @@ impl Model {
             let name = self.masters[at].name.clone();
             let found = status.masters.iter().find(|master| master.name.as_str() == name);
             self.masters[at].serving = found.is_some_and(|found| found.state == MasterState::Serving);
+            let quarantined = |found: &MasterStatus| matches!(found.state, MasterState::Quarantined(_));
+            self.masters[at].quarantined = found.is_some_and(quarantined);
             let Some(found) = found else {
                 let master = &mut self.masters[at];
                 if master.here == Here::Yes && !master.rotten {

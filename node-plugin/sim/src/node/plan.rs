@@ -97,6 +97,8 @@ pub enum Step {
     Rot(usize),
     /// The thread of a master dies.
     Die(usize),
+    /// The process is killed, and a master is written past Umbra; whether its images are to be kept.
+    WriteOutside(usize, bool),
     /// All that is wrong is put right.
     Heal,
 }
@@ -158,6 +160,7 @@ struct Swarm {
     groups: bool,
     misuse: bool,
     rot: bool,
+    outside: bool,
 }
 
 fn any_cache(rng: &mut SimRng) -> Cache {
@@ -214,6 +217,7 @@ impl Plan {
             groups: rng.chance(500),
             misuse: rng.chance(300),
             rot: rng.chance(200),
+            outside: rng.chance(300),
         };
         let mut script = Vec::new();
         for master in 0..self.masters.len() {
@@ -335,6 +339,9 @@ impl Plan {
             16 => vec![Step::Wait(rng.below(5000))],
             17 | 18 if self.masters.len() > 1 => {
                 vec![Step::Calls(vec![self.any_call(rng, swarm), self.any_call(rng, swarm)])]
+            }
+            22 | 23 if swarm.outside => {
+                vec![Step::WriteOutside(rng.index(self.masters.len()), false)]
             }
             19..=21 => {
                 let pauses = (0..rng.range(1, 4)).map(|_| rng.pick(&[1, 3, 10, 100, 12_000])).collect();

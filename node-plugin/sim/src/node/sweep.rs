@@ -101,6 +101,13 @@ fn failing_enables() -> Vec<Step> {
     begin.into_iter().chain((16..44).flat_map(attempt)).collect()
 }
 
+/// A master that is written past Umbra.
+fn outside() -> Vec<Step> {
+    let rest =
+        [Step::WriteOutside(0, false), write(0, 20), Step::ReadOut, Step::Stop(Stop::Power), Step::ReadOut];
+    beginning().into_iter().chain(rest).collect()
+}
+
 /// The lives, each with a number of its own: its seed.
 pub fn lives() -> Vec<Plan> {
     let set = |independent| SetPlan { independent, caches: [Cache::Volatile, Cache::Fua], used: false };
@@ -124,6 +131,7 @@ pub fn lives() -> Vec<Plan> {
         plain(4, no_room()),
         plain(5, exchanged()),
         plain(6, failing_enables()),
+        plain(7, outside()),
     ]
 }
 

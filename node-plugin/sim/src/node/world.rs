@@ -39,6 +39,7 @@ struct Shared {
     process: u32,
     began: tokio::time::Instant,
     began_ms: u64,
+    served_until: u64,
     names: PathBuf,
     /// The newest thread of each master.
     reactors: RefCell<BTreeMap<String, SimReactor>>,
@@ -57,15 +58,16 @@ impl fmt::Debug for Node {
 impl Node {
     /// A process that starts now. Inside a runtime.
     pub(super) fn start(machine: &Rc<RefCell<Machine>>) -> Self {
-        let (process, began_ms) = {
+        let (process, began_ms, served_until) = {
             let machine = machine.borrow();
-            (machine.process, machine.now_ms)
+            (machine.process, machine.now_ms, machine.served_until())
         };
         Self(SendWrapper::new(Rc::new(Shared {
             machine: Rc::clone(machine),
             process,
             began: tokio::time::Instant::now(),
             began_ms,
+            served_until,
             names: PathBuf::from("/dev/umbra/by-id"),
             reactors: RefCell::default(),
         })))
@@ -451,11 +453,11 @@ impl World for Node {
     }
 
     fn unix_ms(&self) -> u64 {
-        1_700_000_000_000 + self.now_ms()
+        self.with(|machine| machine.unix_ms())
     }
 
     fn served_until(&self) -> u64 {
-        u64::MAX
+        self.0.served_until
     }
 
     fn fresh(&self) -> Uuid {

@@ -1,0 +1,118 @@
+//! A master that is written past Umbra while no process runs: its file system says when, and that must be noticed
+//! (E19) and accepted by somebody before it is served again.
+//!
+//! The writer takes back what it wrote, so that the content is known; nobody tells umbra-io.
+
+use super::life::Life;
+use super::model::Here;
+use crate::oracle::Verdict;
+use crate::stamp::SECTOR;
+use std::time::Duration;
+use umbra_platform::PlatformError;
+use umbra_platform::call::AcceptedImages;
+use umbra_store::DeviceSlot;
+
+/// Where the superblock of an ext file system lies.
+const EXT_AT: u64 = 1024;
+/// How long after the last service it is written, in milliseconds.
+const LATER_MS: u64 = 5000;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// As much of an ext superblock as says when it was written.
+fn ext_superblock(written: u64) -> [u8; SECTOR] {
+    let mut bytes = [0; SECTOR];
+    let low = u32::try_from(written & u64::from(u32::MAX)).expect("masked");
+    bytes[0x30..0x34].copy_from_slice(&low.to_le_bytes());
+    bytes[0x38..0x3a].copy_from_slice(&[0x53, 0xef]);
+    bytes[0x68..0x78].copy_from_slice(b"mounted past us!");
+    bytes
+}
+
+impl Life {
+    /// The process is killed, and the raw device of a master is written. `kept`: the images are to count as changed, not
+    /// as lost.
+    pub(super) fn written_outside(&mut self, m: usize, kept: bool) -> Verdict {
+        self.settle(PATIENCE)?;
+        for s in 0..self.model.masters[m].sets.len() {
+            self.wait_for_copies((m, s))?;
+        }
+        self.drain(|io| io.is_of(m))?;
+        // A restore, or a copy, that could not end needs the other side.
+        let master = &self.model.masters[m];
+        let whole = |set: &super::model::SetModel| match set.here {
+            Here::No => true,
+            Here::Yes => set.image.is_some() && !set.excused,
+            Here::Maybe => false,
+        };
+        let watched =
+            master.is_settled() && !master.faulty && !master.rotten && master.sets.iter().all(whole);
+        if self.troubled || !watched || !master.sets.iter().any(|set| set.here == Here::Yes) {
+            return Ok(());
+        }
+        self.machine.borrow_mut().armed.clear();
+        self.stop(super::plan::Stop::Kill);
+        let before = self.write_past(m);
+        self.model.masters[m].unwatched = true;
+        self.must_be_quarantined(m)?;
+        // It was noticed: that holds when a later process has a later time to compare with.
+        self.stop(super::plan::Stop::Kill);
+        self.must_be_quarantined(m)?;
+        let slot = self.slot(m);
+        self.machine.borrow().store.poke(slot, EXT_AT, &before);
+        self.must_be_accepted(m, kept)
+    }
+
+    fn slot(&self, m: usize) -> DeviceSlot {
+        self.machine.borrow().disks[self.model.masters[m].disk].slot
+    }
+
+    /// Returns what was there before.
+    fn write_past(&mut self, m: usize) -> [u8; SECTOR] {
+        let slot = self.slot(m);
+        let mut machine = self.machine.borrow_mut();
+        machine.now_ms += LATER_MS;
+        let mut before = [0; SECTOR];
+        machine.store.peek(slot, EXT_AT, &mut before);
+        let written = machine.unix_ms() / 1000;
+        machine.store.poke(slot, EXT_AT, &ext_superblock(written));
+        machine.note(|| format!("somebody mounts the raw device of master {m} at {written} s"));
+        before
+    }
+
+    fn must_be_quarantined(&mut self, m: usize) -> Verdict {
+        self.settle(PATIENCE)?;
+        let master = &self.model.masters[m];
+        if master.quarantined {
+            return Ok(());
+        }
+        Err(format!("master {} was written while nobody served it, and is not quarantined", master.name))
+    }
+
+    fn must_be_accepted(&mut self, m: usize, kept: bool) -> Verdict {
+        let sets = &self.model.masters[m].sets;
+        let dependent = sets.iter().any(|set| set.here == Here::Yes && !set.independent);
+        if kept {
+            match (self.accept_images(m, AcceptedImages::Changed), dependent) {
+                (Some(Ok(())), false) | (Some(Err(PlatformError::BadArgument { .. })), true) => {}
+                (answer, _) => {
+                    return Err(format!("images were to be kept, and that was answered {answer:?}"));
+                }
+            }
+        }
+        if !kept || dependent {
+            match self.accept_images(m, AcceptedImages::Lost) {
+                Some(Ok(())) => self.model.masters[m].excuse_all(),
+                answer => {
+                    return Err(format!("images were to be given up, and that was answered {answer:?}"));
+                }
+            }
+        }
+        self.model.masters[m].unwatched = false;
+        self.settle(PATIENCE)?;
+        let master = &self.model.masters[m];
+        if master.serving {
+            return Ok(());
+        }
+        Err(format!("what was written to master {} is accepted, and it is not served", master.name))
+    }
+}
