@@ -12,8 +12,8 @@ use crate::helper::left::{HANGING_MAX, LeftBehind, Process};
 use crate::helper::{Helper, Interrupt};
 use crate::{Command, Errno, Error, Target};
 
-/// How long a command for the same target waits for the end of a helper that was given up. One that does not hang in the
-/// kernel ends in milliseconds.
+/// How long a helper that was given up may take to end, while a command for the same target waits for it. One that does
+/// not hang in the kernel ends in milliseconds; for one that does, the commands of other devices must not wait.
 const ENDING_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks whether it has ended.
 const ENDING_POLL: Duration = Duration::from_millis(5);
@@ -216,9 +216,17 @@ impl Asked {
     }
 }
 
+/// What a helper was asked for that did not answer in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Overdue {
+    asked: Asked,
+    /// When it was given up.
+    since: Instant,
+}
+
 /// The command that has to end before this one may be sent.
-fn in_the_way_of<P: Process>(asked: Asked, left: &mut LeftBehind<P, Asked>) -> Option<Command> {
-    left.unfinished().find(|earlier| !asked.may_overtake(**earlier)).map(|earlier| earlier.command)
+fn in_the_way_of<P: Process>(asked: Asked, left: &mut LeftBehind<P, Overdue>) -> Option<Overdue> {
+    left.unfinished().find(|earlier| !asked.may_overtake(earlier.asked)).copied()
 }
 
 /// One helper at work, and those that it took the place of.
@@ -226,7 +234,7 @@ struct HelperBackend {
     helper: Option<Helper>,
     /// What that one was asked for, if it has not answered.
     asked: Option<Asked>,
-    left: LeftBehind<Helper, Asked>,
+    left: LeftBehind<Helper, Overdue>,
 }
 
 impl HelperBackend {
@@ -236,7 +244,7 @@ impl HelperBackend {
             helper.dismiss();
             // One that owes no answer leaves nothing in the kernel.
             if let Some(asked) = self.asked.take() {
-                self.left.push(helper, asked);
+                self.left.push(helper, Overdue { asked, since: Instant::now() });
             }
         }
         let has_room = self.left.has_room();
@@ -251,10 +259,9 @@ impl HelperBackend {
 
     /// Waits a little for what has to end before this one may be sent.
     fn wait_for_earlier(&mut self, asked: Asked) -> Result<(), NoAnswer> {
-        let deadline = Instant::now() + ENDING_PATIENCE;
         while let Some(earlier) = in_the_way_of(asked, &mut self.left) {
-            if Instant::now() >= deadline {
-                return Err(NoAnswer::Unfinished(earlier));
+            if earlier.since.elapsed() >= ENDING_PATIENCE {
+                return Err(NoAnswer::Unfinished(earlier.asked.command));
             }
             thread::sleep(ENDING_POLL);
         }
@@ -398,11 +405,11 @@ mod tests {
     fn nothing_is_changed_beside_a_change_that_may_still_be_under_way() {
         let asked = |command, device| Asked { command, target: Target::Device(DeviceId::new(device)) };
         let (hangs, mut left) = (Hanging::new(), LeftBehind::new());
-        left.push(hangs.clone(), asked(Command::StartUserRecovery, 7));
+        let recovery = Overdue { asked: asked(Command::StartUserRecovery, 7), since: Instant::now() };
+        left.push(hangs.clone(), recovery);
         let again = asked(Command::StartUserRecovery, 7);
-        let recovery = Some(Command::StartUserRecovery);
-        assert_eq!(in_the_way_of(again, &mut left), recovery);
-        assert_eq!(in_the_way_of(asked(Command::StopDev, 7), &mut left), recovery);
+        assert_eq!(in_the_way_of(again, &mut left), Some(recovery));
+        assert_eq!(in_the_way_of(asked(Command::StopDev, 7), &mut left), Some(recovery));
         assert_eq!(in_the_way_of(asked(Command::GetDevInfo, 7), &mut left), None, "a look changes nothing");
         assert_eq!(in_the_way_of(asked(Command::StopDev, 8), &mut left), None, "of another device");
         hangs.ends();
