@@ -53,6 +53,7 @@ fn driver_error(error: &Error, number: u32, command: &'static str) -> DriverErro
     }
     match error {
         Error::Deadline { .. } => DriverError::Hung { command, number },
+        Error::Unfinished { earlier, .. } => DriverError::Hung { command: earlier.name(), number },
         other => DriverError::Refused(other.to_string()),
     }
 }
