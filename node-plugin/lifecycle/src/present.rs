@@ -33,12 +33,14 @@ pub(crate) fn driver_refusal(error: &DriverError) -> PlatformError {
     PlatformError::UnsupportedHost { missing: error.to_string().into() }
 }
 
-/// The devices of the driver that present the master or set `id`.
+/// The devices of the driver that present the master or set `id`. Those that are stuck in the kernel are nobody's any more:
+/// nothing that is asked of them returns, and what they presented gets another number.
 pub(crate) async fn devices_of<W: World>(host: &Host<W>, id: Uuid) -> Result<Vec<DriverDevice>, DriverError> {
     let ours = tag(host.node, id);
     let mut devices = host.world.driver_list().await?;
     let waits = |device: &DriverDevice| device.state == DriverState::Quiesced;
     devices.retain(|device| device.tag == ours || is_off(Rule::TagCompared) && waits(device));
+    devices.retain(|device| device.state != DriverState::Stuck);
     devices.sort_by_key(|device| device.number);
     Ok(devices)
 }
@@ -85,24 +87,34 @@ async fn take_device<W: World>(
     spec: &DriverSpec,
     id: Uuid,
 ) -> Result<(u32, bool), DriverError> {
-    let mut found = None;
-    for device in devices_of(host, id).await? {
-        match device.state {
-            DriverState::Live | DriverState::Quiesced | DriverState::Other if found.is_none() => {
-                found = Some(device.number);
-            }
-            // Never started, so that nobody has it open; or a second one, which a start that was killed has left.
-            _ => end(host, device.number).await?,
-        }
+    let devices = devices_of(host, id).await?;
+    // Never started, so that nobody has it open.
+    for device in devices.iter().filter(|device| device.state == DriverState::Dead) {
+        end(host, device.number).await?;
     }
-    match found {
+    // Two are there when one got stuck while it was started, which only shows when it is asked for something: it keeps
+    // the state that it had, and the one that took its place comes to rest.
+    let waits = |device: &&DriverDevice| device.state != DriverState::Dead;
+    let found = devices.iter().filter(waits).max_by_key(|device| device.state == DriverState::Quiesced);
+    match found.map(|device| device.number) {
         Some(number) => {
             // All that the old server had in flight on the master has landed: its claim is ours.
             host.world.driver_recover(number).await?;
             Ok((number, true))
         }
-        None => Ok((host.world.driver_add(spec).await?, false)),
+        None => match host.world.driver_add(spec).await {
+            // The number that was asked for may be one that is lost.
+            Err(DriverError::Taken(_)) if is_stuck(host, spec.tag).await => {
+                Ok((host.world.driver_add(&DriverSpec { number: None, ..*spec }).await?, false))
+            }
+            added => Ok((added?, false)),
+        },
     }
+}
+
+async fn is_stuck<W: World>(host: &Host<W>, tag: u64) -> bool {
+    let devices = host.world.driver_list().await.unwrap_or_default();
+    devices.iter().any(|device| device.tag == tag && device.state == DriverState::Stuck)
 }
 
 async fn show<W: World>(
@@ -171,18 +183,24 @@ pub(crate) async fn withdraw_shadow<W: World>(
     Ok(())
 }
 
-/// What the driver shows of masters and sets, served or left by a server that died, for claims and messages.
+/// What the driver shows of masters and sets, served or left by a server that died, for claims and messages. `serving`:
+/// by this process, which knows the one that it serves from one that got stuck.
 ///
 /// # Errors
 /// What the driver says.
 pub(crate) async fn shown<W: World>(
     host: &Host<W>,
+    serving: Option<&Serving<W>>,
     of: impl IntoIterator<Item = (Uuid, String)>,
 ) -> Result<Vec<(Uuid, u32, String)>, PlatformError> {
     let mut shown = Vec::new();
     for (id, what) in of {
         let devices = devices_of(host, id).await.map_err(|e| driver_refusal(&e))?;
-        let live = devices.iter().filter(|device| device.block.is_some());
+        let is_ours = |device: &DriverDevice| {
+            let served = serving.and_then(|serving| serving.presented.get(&id));
+            served.is_none_or(|number| *number == device.number) || device.state == DriverState::Quiesced
+        };
+        let live = devices.iter().filter(|device| device.block.is_some() && is_ours(device));
         shown.extend(live.map(|device| (id, device.number, what.clone())));
     }
     Ok(shown)

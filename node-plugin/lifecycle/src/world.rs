@@ -267,6 +267,8 @@ pub enum DriverState {
     Quiesced,
     /// Something else.
     Other,
+    /// A command for it was given up and does not return from the kernel: it is lost until the machine starts anew.
+    Stuck,
 }
 
 /// A device of the ublk driver.

@@ -173,6 +173,12 @@ impl Control {
         self.run(Prepared::plain(Command::DelDev, Target::Device(device), 0)).map(drop)
     }
 
+    /// Whether a command for the device was given up that has not returned from the kernel, as of the last command that
+    /// ended. Where a kill has met START_DEV it never returns, and the device is lost until the machine starts anew.
+    pub fn is_unfinished(&self, device: DeviceId) -> bool {
+        self.worker.is_unfinished(Target::Device(device))
+    }
+
     /// Takes the device over from a dead server, once it is free: tries for as long as the kernel says busy, at first
     /// every 100 µs and then less often. Other commands get their turn between two tries. Returns how long it took.
     ///

@@ -73,11 +73,12 @@ fn block_number(id: DeviceId) -> Option<DeviceNumber> {
     DeviceNumber::parse(&std::fs::read_to_string(format!("/sys/block/ublkb{id}/dev")).ok()?)
 }
 
-fn described(info: &DeviceInfo) -> DriverDevice {
+fn described(control: &Control, info: &DeviceInfo) -> DriverDevice {
     DriverDevice {
         number: info.id.get(),
         tag: info.owner_tag.map_or(0, OwnerTag::get),
         state: match info.state {
+            _ if control.is_unfinished(info.id) => DriverState::Stuck,
             DeviceState::Dead => DriverState::Dead,
             DeviceState::Live => DriverState::Live,
             DeviceState::Quiesced => DriverState::Quiesced,
@@ -89,8 +90,10 @@ fn described(info: &DeviceInfo) -> DriverDevice {
 }
 
 pub(super) async fn list(control: &Control) -> Result<Vec<DriverDevice>, DriverError> {
-    run(control, 0, "a look at its devices", |control| Ok(control.devices()?.iter().map(described).collect()))
-        .await
+    run(control, 0, "a look at its devices", |control| {
+        Ok(control.devices()?.iter().map(|info| described(control, info)).collect())
+    })
+    .await
 }
 
 pub(super) async fn add(control: &Control, spec: DriverSpec) -> Result<u32, DriverError> {

@@ -59,7 +59,7 @@ impl<W: World> Host<W> {
     ) -> Result<(), PlatformError> {
         restore::check_none(seen, serving).await?;
         turn.step("proof that nothing has its devices open");
-        let shown = present::shown(self, present::all_of(&seen.record)).await?;
+        let shown = present::shown(self, Some(serving), present::all_of(&seen.record)).await?;
         let holds = present::hold(self, shown).await?;
         turn.entry().put_phase(Phase::Detaching);
         let outcome = self.take_out(turn, seen, serving, holds).await;
@@ -81,7 +81,7 @@ impl<W: World> Host<W> {
         let record = &seen.record;
         turn.step("end of what it presents");
         // The shadows first: they read from the master.
-        for (_, number, _) in present::shown(self, present::all_of(record)).await? {
+        for (_, number, _) in present::shown(self, Some(serving), present::all_of(record)).await? {
             self.world.driver_stop(number).await.map_err(|e| present::driver_refusal(&e))?;
         }
         // Not before all have stopped: whoever opened one meanwhile would lose what it writes.
@@ -131,7 +131,7 @@ impl<W: World> Host<W> {
             });
         }
         turn.step("end of what it presents");
-        let waiting = present::shown(self, present::all_of(record)).await?;
+        let waiting = present::shown(self, None, present::all_of(record)).await?;
         let holds = present::hold(self, waiting.clone()).await?;
         for (_, number, _) in waiting {
             self.world.driver_stop(number).await.map_err(|e| present::driver_refusal(&e))?;

@@ -63,7 +63,7 @@ impl<W: World> Host<W> {
             });
         }
         turn.step("proof that nothing has its shadow open");
-        let shown = present::shown(self, [present::set_of(&set)]).await?;
+        let shown = present::shown(self, Some(serving), [present::set_of(&set)]).await?;
         let holds = present::hold(self, shown).await?;
         self.put_stage(turn.entry(), set.id, SetStage::Disabling).await?;
         self.take_away(&turn, serving, &set, holds).await

@@ -54,8 +54,8 @@ impl<W: World> Host<W> {
         match (images, restoring) {
             (AcceptedImages::Lost, Some(set)) => {
                 let problem = format!(
-                    "a restore from set {} is under way, and a part of the master is on its shadow only; accept with \
-                     --images changed, and the restore goes on",
+                    "a restore from set {} may be under way, with a part of the master on its shadow only; accept with \
+                     --images changed, and it goes on",
                     set_ref(set)
                 );
                 return Err(bad("images", &problem));

@@ -44,9 +44,22 @@ pub(super) struct Ublk {
     pub(super) served: bool,
     started: bool,
     recovering: bool,
+    /// Its start has not returned: if its server dies now, nothing that is asked of the device returns any more.
+    starting: bool,
+    stuck: Stuck,
     queue: VecDeque<Io>,
     in_flight: BTreeMap<IoId, Io>,
     pub(super) wake: Arc<Notify>,
+}
+
+/// Whether a kill has met the start of a device while its partition table was read (kernel fact 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stuck {
+    No,
+    /// Nobody has asked it for anything since.
+    Unseen,
+    /// A command of the present process does not return.
+    Seen,
 }
 
 /// See the module.
@@ -66,6 +79,8 @@ impl Ublk {
             served: false,
             started: foreign,
             recovering: false,
+            starting: false,
+            stuck: Stuck::No,
             queue: VecDeque::new(),
             in_flight: BTreeMap::new(),
             wake: Arc::default(),
@@ -79,7 +94,12 @@ impl Ublk {
         for (_, io) in std::mem::take(&mut self.in_flight) {
             self.queue.push_back(io);
         }
-        if self.state == DriverState::Live {
+        if self.starting {
+            (self.starting, self.stuck) = (false, Stuck::Unseen);
+        }
+        if self.stuck != Stuck::No {
+            self.stuck = Stuck::Unseen;
+        } else if self.state == DriverState::Live {
             self.state = DriverState::Quiesced;
         }
     }
@@ -94,11 +114,16 @@ impl Driver {
         let described = |(number, device): (&u32, &Ublk)| DriverDevice {
             number: *number,
             tag: device.tag,
-            state: device.state,
+            state: if device.stuck == Stuck::Seen { DriverState::Stuck } else { device.state },
             block: (device.started && device.state != DriverState::Dead).then_some(block(*number)),
             server: Some(if device.foreign { 7 } else { server }),
         };
         self.devices.iter().map(described).collect()
+    }
+
+    /// Our devices, but for those that only a reboot ends.
+    pub(super) fn left_behind(&self) -> usize {
+        self.devices.values().filter(|device| !device.foreign && device.stuck == Stuck::No).count()
     }
 
     fn device(&mut self, number: u32) -> Result<&mut Ublk, DriverError> {
@@ -129,8 +154,25 @@ impl Driver {
         if !device.served || device.state != DriverState::Dead {
             return Err(refused("nobody serves it, or it is live"));
         }
-        (device.state, device.started) = (DriverState::Live, true);
+        (device.state, device.started, device.starting) = (DriverState::Live, true, true);
         Ok(())
+    }
+
+    /// The start has returned.
+    pub(super) fn is_up(&mut self, number: u32) {
+        if let Some(device) = self.devices.get_mut(&number) {
+            device.starting = false;
+        }
+    }
+
+    /// Whether a command for the device hangs. The first one of a process shows that.
+    pub(super) fn hangs(&mut self, number: u32) -> Option<Stuck> {
+        let device = self.devices.get_mut(&number)?;
+        let was = device.stuck;
+        if was == Stuck::Unseen {
+            device.stuck = Stuck::Seen;
+        }
+        (was != Stuck::No).then_some(was)
     }
 
     pub(super) fn recover(&mut self, number: u32) -> Result<(), DriverError> {

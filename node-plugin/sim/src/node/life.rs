@@ -580,7 +580,7 @@ impl Life {
         }
         self.check_machine()?;
         let machine = self.machine.borrow();
-        let left = machine.driver.devices.values().filter(|device| !device.foreign).count();
+        let left = machine.driver.left_behind();
         if left > 0 || !machine.names.is_empty() || !machine.claims.borrow().is_empty() {
             let (names, claims) = (machine.names.len(), machine.claims.borrow().len());
             return Err(format!(

@@ -4,7 +4,7 @@
 //! The writer takes back what it wrote, so that the content is known; nobody tells umbra-io.
 
 use super::life::Life;
-use super::model::Here;
+use super::model::{Here, SetModel};
 use crate::oracle::Verdict;
 use crate::stamp::SECTOR;
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl Life {
         self.drain(|io| io.is_of(m))?;
         // A restore, or a copy, that could not end needs the other side.
         let master = &self.model.masters[m];
-        let whole = |set: &super::model::SetModel| match set.here {
+        let whole = |set: &SetModel| match set.here {
             Here::No => true,
             Here::Yes => set.image.is_some() && !set.excused,
             Here::Maybe => false,
@@ -89,22 +89,23 @@ impl Life {
     }
 
     fn must_be_accepted(&mut self, m: usize, kept: bool) -> Verdict {
-        let sets = &self.model.masters[m].sets;
-        let dependent = sets.iter().any(|set| set.here == Here::Yes && !set.independent);
-        if kept {
-            match (self.accept_images(m, AcceptedImages::Changed), dependent) {
-                (Some(Ok(())), false) | (Some(Err(PlatformError::BadArgument { .. })), true) => {}
-                (answer, _) => {
-                    return Err(format!("images were to be kept, and that was answered {answer:?}"));
-                }
-            }
+        // While the record says that a restore may be under way, the images cannot end.
+        let mut images = if kept { AcceptedImages::Changed } else { AcceptedImages::Lost };
+        let mut answer = self.accept_images(m, images);
+        if let (AcceptedImages::Lost, Some(Err(PlatformError::BadArgument { .. }))) = (images, &answer) {
+            images = AcceptedImages::Changed;
+            answer = self.accept_images(m, images);
         }
-        if !kept || dependent {
-            match self.accept_images(m, AcceptedImages::Lost) {
-                Some(Ok(())) => self.model.masters[m].excuse_all(),
-                answer => {
-                    return Err(format!("images were to be given up, and that was answered {answer:?}"));
-                }
+        if !matches!(answer, Some(Ok(()))) {
+            return Err(format!("{images:?} images were to be accepted, and that was answered {answer:?}"));
+        }
+        let master = &mut self.model.masters[m];
+        match images {
+            AcceptedImages::Lost => master.excuse_all(),
+            // An independent image that is complete is what it was.
+            AcceptedImages::Changed => {
+                let dependent = |set: &&mut SetModel| !set.independent;
+                master.sets.iter_mut().filter(dependent).for_each(|set| set.excused = true);
             }
         }
         self.model.masters[m].unwatched = false;

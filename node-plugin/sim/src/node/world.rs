@@ -3,6 +3,7 @@
 //! Everything is on one thread; the wrappers say so to the compiler, and panic if it is not true.
 
 use super::disk::DiskId;
+use super::driver::Stuck;
 use super::files::SimFiles;
 use super::machine::{Fate, Guard, Machine};
 use super::reactor::SimReactor;
@@ -163,6 +164,12 @@ impl Node {
         number: u32,
         act: impl FnOnce(&mut Machine) -> Result<T, DriverError> + Send,
     ) -> Result<T, DriverError> {
+        if let Some(stuck) = self.with(|machine| machine.driver.hangs(number)) {
+            if stuck == Stuck::Unseen {
+                tokio::time::sleep(Duration::from_millis(DRIVER_PATIENCE_MS)).await;
+            }
+            return Err(DriverError::Hung { command, number });
+        }
         match tokio::time::timeout(Duration::from_millis(DRIVER_PATIENCE_MS), self.step(command, number, act))
             .await
         {
@@ -338,7 +345,7 @@ impl World for Node {
     }
 
     async fn driver_list(&self) -> Result<Vec<DriverDevice>, DriverError> {
-        self.command("list", 0, |machine| Ok(machine.driver.list(machine.process))).await
+        self.command("list", u32::MAX, |machine| Ok(machine.driver.list(machine.process))).await
     }
 
     async fn driver_add(&self, spec: &DriverSpec) -> Result<u32, DriverError> {
@@ -349,11 +356,13 @@ impl World for Node {
     }
 
     async fn driver_start(&self, number: u32) -> Result<(), DriverError> {
-        self.command("start", number, move |machine| {
+        let outcome = self.command("start", number, move |machine| {
             machine.touches("start", number);
             machine.driver.start(number)
-        })
-        .await
+        });
+        let outcome = outcome.await;
+        self.with(|machine| machine.driver.is_up(number));
+        outcome
     }
 
     async fn driver_recover(&self, number: u32) -> Result<(), DriverError> {

@@ -44,6 +44,9 @@ pub(super) trait Backend: Send + 'static {
 
     /// Ends the wait for the command that is executed next, from another thread.
     fn stopper(&mut self) -> io::Result<Stopper>;
+
+    /// What the commands are about that were given up and have not returned from the kernel.
+    fn unfinished(&mut self) -> Vec<Target>;
 }
 
 /// See [`Backend::stopper`].
@@ -68,6 +71,8 @@ struct State {
     running: Option<Running>,
     /// Jobs whose callers left before they began: the thread drops them unsent.
     cancelled: Vec<u64>,
+    /// Targets of commands that were given up and were still in the kernel when the last command ended.
+    unfinished: Vec<Target>,
 }
 
 /// The caller's side of the control thread.
@@ -139,6 +144,11 @@ impl Worker {
         received.map_err(no_answer)?.map_err(|errno| Error::Refused { command, target, errno })
     }
 
+    /// Whether a command for this target was given up, and had not returned when the last command of any ended.
+    pub(super) fn is_unfinished(&self, target: Target) -> bool {
+        lock(&self.state).unfinished.contains(&target)
+    }
+
     /// The deadline has passed: decides, against the thread, whether the command was sent.
     fn leave(&self, ticket: u64, outcome: &Receiver<Outcome>) -> Left {
         let mut state = lock(&self.state);
@@ -183,8 +193,10 @@ fn serve(mut backend: impl Backend, inbox: &Receiver<Job>, state: &Mutex<State>)
             }
             Err(error) => Err(error.into()),
         };
+        let unfinished = backend.unfinished();
         let mut state = lock(state);
         state.running = None;
+        state.unfinished = unfinished;
         // A caller who has left is no error: the outcome was reported as unknown.
         drop(job.answer.send(outcome));
     }
@@ -282,6 +294,10 @@ impl Backend for HelperBackend {
         Ok(answer)
     }
 
+    fn unfinished(&mut self) -> Vec<Target> {
+        self.left.unfinished().map(|overdue| overdue.asked.target).collect()
+    }
+
     fn stopper(&mut self) -> io::Result<Stopper> {
         let interrupt: Interrupt = self.helper()?.interrupt();
         Ok(Box::new(move || interrupt.fire()))
@@ -303,12 +319,17 @@ mod tests {
         answers: Receiver<Outcome>,
         /// Puts an answer among those: what a stopped backend says.
         stop: mpsc::Sender<Outcome>,
+        unfinished: Vec<Target>,
     }
 
     impl Backend for Scripted {
         fn execute(&mut self, prepared: &Prepared) -> Outcome {
             self.seen.send(prepared.command).expect("the test listens");
             self.answers.recv().expect("the test lives")
+        }
+
+        fn unfinished(&mut self) -> Vec<Target> {
+            self.unfinished.clone()
         }
 
         fn stopper(&mut self) -> io::Result<Stopper> {
