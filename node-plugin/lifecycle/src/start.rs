@@ -270,8 +270,13 @@ impl<W: World> Host<W> {
     /// # Errors
     /// What the state directory says; then the older one still holds.
     pub(crate) async fn keep(&self, entry: &Entry<W>, record: MasterRecord) -> Result<(), PlatformError> {
-        let saved = self.state.save_master(&record).await;
-        saved.map_err(|error| io(&record.device, "record of the change", &error))?;
+        if let Err(error) = self.state.save_master(&record).await {
+            // It may be there all the same, and the next start would go by it.
+            if let Err(left) = self.state.save_master(&entry.record()).await {
+                tracing::warn!(master = %record.name, error = %left, "the record before the change cannot be put back");
+            }
+            return Err(io(&record.device, "record of the change", &error));
+        }
         entry.put_record(record);
         Ok(())
     }

@@ -111,7 +111,7 @@ impl<F: Files> State<F> {
     /// Keeps a master's record.
     ///
     /// # Errors
-    /// [`StateError`]; then the older record is still there, whole.
+    /// [`StateError`]; then the older record or the new one is there, whole.
     pub async fn save_master(&self, record: &MasterRecord) -> Result<(), StateError> {
         let _one = self.masters.lock().await;
         self.save(&master_file(record.id), record).await

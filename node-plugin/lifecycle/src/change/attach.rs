@@ -68,6 +68,10 @@ impl<W: World> Host<W> {
             None => match self.state.save_master(&record).await {
                 Ok(()) => self.start_master(&turn, false).await,
                 Err(error) => {
+                    // It may be there all the same, and the next start would go by it.
+                    if let Err(left) = self.state.remove_master(id).await {
+                        tracing::warn!(master = %record.name, error = %left, "the record of a failed attach may be left");
+                    }
                     self.registry.remove(id);
                     return Err(io(&record.device, "record of the master", &error));
                 }
