@@ -103,8 +103,10 @@ fn set_status<W: World>(
     let engine = snapshot.and_then(of);
     let deadline = |ms| IoDeadline::new(Millis(ms)).unwrap_or_default();
     let (state, epoch, last_cut, chunks, flags) = match (&engine, &seen.phase) {
-        // It is out of order for good, and something else of it is left.
-        (Some(engine), Phase::Serving(serving)) if engine.header.state == EngineState::Disabled => {
+        // It is out of order for good, and something of it is left.
+        (Some(engine), Phase::Serving(serving))
+            if engine.header.state == EngineState::Disabled || set.stage == SetStage::Disabling =>
+        {
             unserved_view(serving, set)
         }
         (Some(engine), _) => engine_view(engine, set),

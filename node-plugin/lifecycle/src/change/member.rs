@@ -1,6 +1,7 @@
 //! A set that a cut, a reset or a restore is about, and what its engine says of it.
 
 use crate::registry::{Found, Seen};
+use crate::state::SetStage;
 use crate::words::{id128, set_ref};
 use crate::world::{Reactor, World};
 use umbra_engine::{CutMember, OfflineCause, Refusal, SetIndex, SetState, SetStatus};
@@ -60,6 +61,11 @@ pub(crate) async fn engine_status<W: World>(
     set: &crate::state::SetRecord,
 ) -> Result<(W::Reactor, SetStatus)> {
     let serving = seen.serving()?;
+    // Its image has ended on record, whatever its engine says yet, and the next start takes it away.
+    if set.stage == SetStage::Disabling {
+        let cause = "it is to be gone, and something of it is left: disable it again".into();
+        return Err(PlatformError::GivenUp { set: set_ref(set), cause });
+    }
     if let Some(unserved) = serving.unserved.get(&set.id) {
         return Err(PlatformError::GivenUp { set: set_ref(set), cause: unserved.reason.as_str().into() });
     }
