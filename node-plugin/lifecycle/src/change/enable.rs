@@ -1,5 +1,6 @@
 //! Enable: a set is made on a master that is served, under load, and its first image is cut.
 
+use super::member::engine_status;
 use super::restore;
 use crate::deadline::{STEP_DEADLINE, within};
 use crate::host::{Host, set_owner};
@@ -14,7 +15,8 @@ use crate::world::{Claim, Depth, Reactor, ReadySet, SetVolumes, World};
 use std::path::PathBuf;
 use std::sync::Arc;
 use umbra_engine::{
-    CHUNK_BYTES_DEFAULT, Command, CopyKind, CutMember, Direction, Done, Geometry, SETS_MAX, SetIndex, Side,
+    CHUNK_BYTES_DEFAULT, Command, CopyKind, CutMember, Direction, Done, Epoch as EngineEpoch, Geometry,
+    SETS_MAX, SetIndex, Side,
 };
 use umbra_format::{BLOCK_BYTES, Layout, SetIdentity, VolumeIdentity};
 use umbra_identity::{Consent, Contents, DeviceFacts, Fit, Role, Signature, SignatureId};
@@ -48,7 +50,8 @@ impl<W: World> Host<W> {
         // The request was begun before: its set is there, or what was left of it when a step failed.
         match entry.record().sets.into_iter().find(|set| set.id == id) {
             Some(set) if set.stage == SetStage::Enabled => {
-                return self.enabled(entry.seen().serving()?, &set).await;
+                let (_, status) = engine_status(&entry.seen(), &set).await?;
+                return Ok(self.enabled(set.id, Uuid::from_bytes(status.header.cut.0), status.header.epoch));
             }
             Some(left) => self.take_away_left(&turn, &left).await?,
             None => {}
@@ -76,9 +79,10 @@ impl<W: World> Host<W> {
         drop(giving);
         self.or_chunks_of(&entry, &seen.record, given).await?;
         match self.make(&turn, &mut serving, &set, taken).await {
-            Ok(()) => {
+            // On record: whatever its thread does from now on, the set is there.
+            Ok(epoch) => {
                 self.hide_raw().await;
-                self.enabled(&serving, &set).await
+                Ok(self.enabled(set.id, first_cut(set.id), epoch))
             }
             Err(error) => {
                 self.undo_enable(&turn, &serving, &set).await;
@@ -114,17 +118,9 @@ impl<W: World> Host<W> {
         outcome
     }
 
-    async fn enabled(&self, serving: &Serving<W>, set: &SetRecord) -> Result<EnabledSet, PlatformError> {
-        let snapshot = serving.reactor.snapshot().await;
-        let snapshot = snapshot.map_err(|gone| io(&set.bitmap.device, "look", &gone))?;
-        let status = snapshot.sets.into_iter().find(|(index, _)| index.0 == set.index);
-        let (_, status) = status.ok_or_else(|| PlatformError::no_set(&crate::words::set_ref(set)))?;
-        Ok(EnabledSet {
-            id: SetId(set.id),
-            shadow_device: present::by_id(self.world.names(), set.id),
-            cut: CutId(Uuid::from_bytes(status.header.cut.0)),
-            epoch: Epoch(status.header.epoch.0),
-        })
+    fn enabled(&self, set: Uuid, cut: Uuid, epoch: EngineEpoch) -> EnabledSet {
+        let shadow_device = present::by_id(self.world.names(), set);
+        EnabledSet { id: SetId(set), shadow_device, cut: CutId(cut), epoch: Epoch(epoch.0) }
     }
 
     /// Takes away what an earlier attempt has left.
@@ -206,7 +202,7 @@ impl<W: World> Host<W> {
         serving: &mut Serving<W>,
         set: &SetRecord,
         taken: Taken<W::Claim>,
-    ) -> Result<(), PlatformError> {
+    ) -> Result<EngineEpoch, PlatformError> {
         let entry = turn.entry();
         let record = entry.record();
         let index = SetIndex(set.index);
@@ -224,19 +220,20 @@ impl<W: World> Host<W> {
         let member =
             CutMember { set: index, direction: Direction::ToShadow, kind: CopyKind::Full, reset: false };
         let cut = Command::Cut { member, cut: id128(first_cut(set.id)), unix_ms: self.world.unix_ms() };
-        match serving.reactor.command(cut).await.map_err(gone)? {
-            Ok(Done::Cut { .. }) => {}
+        let epoch = match serving.reactor.command(cut).await.map_err(gone)? {
+            Ok(Done::Cut { epoch }) => epoch,
             Ok(other) => return Err(io(&set.bitmap.device, "first cut", &format!("{other:?}"))),
             Err(refusal) => {
                 let cause = refusal.to_string().into();
                 return Err(PlatformError::CutVoid { cut: CutId(first_cut(set.id)), cause });
             }
-        }
+        };
         turn.step("presentation of the shadow");
         self.present_shadow(&record, serving, index, volatile_cache).await?;
         entry.update(|seen| seen.presented.clone_from(&serving.presented));
         turn.step("record of the set");
-        self.put_stage(entry, set.id, SetStage::Enabled).await
+        self.put_stage(entry, set.id, SetStage::Enabled).await?;
+        Ok(epoch)
     }
 
     async fn prepare(

@@ -93,12 +93,29 @@ fn exchanged() -> Vec<Step> {
     beginning().into_iter().chain(rest).collect()
 }
 
-/// Enables that fail at each of their later steps, each tried again.
+/// Enables that fail at each of their later steps, or during which the thread of their master panics; each tried again.
 fn failing_enables() -> Vec<Step> {
     let begin = [call(Ask::Attach(0)), write(0, 0)];
     let attempt =
-        |after| [Step::Arm(after, Fate::Fail), call(Ask::Enable(A)), Step::Again, call(Ask::Disable(A))];
-    begin.into_iter().chain((16..44).flat_map(attempt)).collect()
+        |(after, fate)| [Step::Arm(after, fate), call(Ask::Enable(A)), Step::Again, call(Ask::Disable(A))];
+    let fates = [Fate::Fail, Fate::Panic].map(|fate| (16..44).map(move |after| (after, fate)));
+    begin.into_iter().chain(fates.into_iter().flatten().flat_map(attempt)).collect()
+}
+
+/// Disables that do not end, and a reset of what they leave.
+fn failing_disables() -> Vec<Step> {
+    let begin = [call(Ask::Attach(0)), write(0, 0), call(Ask::Enable(A))];
+    let attempt = |after| {
+        let kill = Step::Stop(Stop::Kill);
+        [
+            Step::Arm(after, Fate::FailAfter),
+            call(Ask::Disable(A)),
+            call(Ask::Reset(A)),
+            kill,
+            call(Ask::Enable(A)),
+        ]
+    };
+    begin.into_iter().chain((3..12).flat_map(attempt)).collect()
 }
 
 /// A master that is written past Umbra.
@@ -132,6 +149,7 @@ pub fn lives() -> Vec<Plan> {
         plain(5, exchanged()),
         plain(6, failing_enables()),
         plain(7, outside()),
+        plain(8, failing_disables()),
     ]
 }
 
