@@ -341,7 +341,7 @@ impl Plan {
                 vec![Step::Calls(vec![self.any_call(rng, swarm), self.any_call(rng, swarm)])]
             }
             22 | 23 if swarm.outside => {
-                vec![Step::WriteOutside(rng.index(self.masters.len()), false)]
+                vec![Step::WriteOutside(rng.index(self.masters.len()), rng.chance(500))]
             }
             19..=21 => {
                 let pauses = (0..rng.range(1, 4)).map(|_| rng.pick(&[1, 3, 10, 100, 12_000])).collect();
