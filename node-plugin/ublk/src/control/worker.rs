@@ -319,7 +319,7 @@ mod tests {
         answers: Receiver<Outcome>,
         /// Puts an answer among those: what a stopped backend says.
         stop: mpsc::Sender<Outcome>,
-        unfinished: Vec<Target>,
+        unfinished: Arc<Mutex<Vec<Target>>>,
     }
 
     impl Backend for Scripted {
@@ -329,7 +329,7 @@ mod tests {
         }
 
         fn unfinished(&mut self) -> Vec<Target> {
-            self.unfinished.clone()
+            self.unfinished.lock().expect("no thread panics").clone()
         }
 
         fn stopper(&mut self) -> io::Result<Stopper> {
@@ -346,6 +346,7 @@ mod tests {
         worker: Worker,
         seen: Receiver<Command>,
         answers: mpsc::Sender<Outcome>,
+        unfinished: Arc<Mutex<Vec<Target>>>,
     }
 
     impl Setup {
@@ -357,8 +358,11 @@ mod tests {
     fn setup() -> Setup {
         let (seen_sender, seen) = mpsc::channel();
         let (answers, answer_receiver) = mpsc::channel();
-        let backend = Scripted { seen: seen_sender, answers: answer_receiver, stop: answers.clone() };
-        Setup { worker: Worker::start_with(backend).expect("a thread"), seen, answers }
+        let unfinished: Arc<Mutex<Vec<Target>>> = Arc::default();
+        let stop = answers.clone();
+        let known = Arc::clone(&unfinished);
+        let backend = Scripted { seen: seen_sender, answers: answer_receiver, stop, unfinished: known };
+        Setup { worker: Worker::start_with(backend).expect("a thread"), seen, answers, unfinished }
     }
 
     fn command(command: Command) -> Prepared {
@@ -412,6 +416,18 @@ mod tests {
         let error = setup.worker.run(command(Command::StopDev), LONG).expect_err("no answer");
         assert!(matches!(error, Error::HelperLost { .. }), "{error}");
         assert!(setup.worker.run(command(Command::StopDev), LONG).is_ok());
+    }
+
+    #[test]
+    fn what_does_not_return_is_known_until_it_does() {
+        let (setup, target) = (setup(), Target::Device(DeviceId::new(7)));
+        for there in [true, false] {
+            *setup.unfinished.lock().expect("no thread panics") =
+                if there { vec![target] } else { Vec::new() };
+            setup.answer(Ok(Ok(Box::default())));
+            setup.worker.run(command(Command::GetDevInfo), LONG).expect("an answer");
+            assert_eq!(setup.worker.is_unfinished(target), there);
+        }
     }
 
     #[test]
