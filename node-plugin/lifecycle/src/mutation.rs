@@ -23,11 +23,13 @@ pub enum Rule {
     DecisionRecorded,
     /// E19: a master that was written while nobody served it waits until somebody accepts that.
     OutsideNoticed,
+    /// A device that is stuck in the kernel is left alone.
+    StuckLeft,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::IdentityCompared,
         Self::RollBack,
         Self::TagCompared,
@@ -36,6 +38,7 @@ impl Rule {
         Self::RequestReserved,
         Self::DecisionRecorded,
         Self::OutsideNoticed,
+        Self::StuckLeft,
     ];
 }
 

@@ -40,7 +40,7 @@ pub(crate) async fn devices_of<W: World>(host: &Host<W>, id: Uuid) -> Result<Vec
     let mut devices = host.world.driver_list().await?;
     let waits = |device: &DriverDevice| device.state == DriverState::Quiesced;
     devices.retain(|device| device.tag == ours || is_off(Rule::TagCompared) && waits(device));
-    devices.retain(|device| device.state != DriverState::Stuck);
+    devices.retain(|device| device.state != DriverState::Stuck || is_off(Rule::StuckLeft));
     devices.sort_by_key(|device| device.number);
     Ok(devices)
 }

@@ -93,12 +93,14 @@ fn exchanged() -> Vec<Step> {
     beginning().into_iter().chain(rest).collect()
 }
 
-/// Enables that fail at each of their later steps, or during which the thread of their master panics; each tried again.
+/// Enables that fail at each of their later steps, or during which the thread of their master panics, or the process is
+/// killed; each tried again.
 fn failing_enables() -> Vec<Step> {
     let begin = [call(Ask::Attach(0)), write(0, 0)];
     let attempt =
         |(after, fate)| [Step::Arm(after, fate), call(Ask::Enable(A)), Step::Again, call(Ask::Disable(A))];
-    let fates = [Fate::Fail, Fate::Panic].map(|fate| (16..44).map(move |after| (after, fate)));
+    let fates = [Fate::Fail, Fate::Panic, Fate::DieAfter(Crash::Kill)]
+        .map(|fate| (16..44).map(move |after| (after, fate)));
     begin.into_iter().chain(fates.into_iter().flatten().flat_map(attempt)).collect()
 }
 
