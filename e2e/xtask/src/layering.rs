@@ -11,6 +11,7 @@ use crate::circles;
 
 /// For each crate of the product, the crates of ours it may use.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("umbra-crds", &[]),
     ("umbra-engine", &[]),
     ("umbra-format", &["umbra-engine"]),
     ("umbra-store", &["umbra-engine", "umbra-format"]),
@@ -44,6 +45,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
 ];
+/// The folders of the product; the others hold what tests it.
+const PRODUCT: &[&str] = &["crds", "node-plugin", "operator"];
 /// Programs, and what only serves tests: nobody else may depend on them, not even in tests.
 const ENDS: &[&str] = &["umbra-sim", "umbra-io", "umbra-e2e", "umbra-bench", "xtask"];
 /// Circles between files that are still there, by crate. The list only gets shorter: one that is gone must go
@@ -59,8 +62,11 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("umbra-bench", &["bed", "systems"]),
     ("umbra-bench", &["interruptions", "run"]),
 ];
-/// What would tie the engine to a runtime, a wire or a kernel.
-const NEVER_IN_ENGINE: &[&str] = &["tokio", "tonic", "io-uring", "rustix", "libc"];
+/// What would tie a crate that stays pure to a runtime, a wire or a kernel.
+const NEVER_REACHED: &[(&str, &[&str])] = &[
+    ("umbra-engine", &["tokio", "tonic", "io-uring", "rustix", "libc"]),
+    ("umbra-crds", &["tokio", "tonic", "hyper", "kube-client"]),
+];
 /// The crates that talk to the kernel's rings.
 const MAY_BE_UNSAFE: &[&str] = &["umbra-uring", "umbra-ublk"];
 
@@ -102,7 +108,8 @@ fn dependencies_point_one_way() {
     let metadata = metadata();
     for package in metadata.workspace_packages() {
         let name = package.name.as_str();
-        let of_product = package.manifest_path.starts_with(metadata.workspace_root.join("node-plugin"));
+        let is_in = |folder: &&str| package.manifest_path.starts_with(metadata.workspace_root.join(folder));
+        let of_product = PRODUCT.iter().any(is_in);
         let allowed = MAY_USE.iter().find(|(user, _)| *user == name);
         assert_eq!(of_product, allowed.is_some(), "{name} has no place in the layers: give it one");
         for (used, kind) in ours(&metadata, package) {
@@ -152,13 +159,15 @@ fn files_of_a_crate_use_each_other_one_way() {
 }
 
 #[test]
-fn the_engine_knows_no_runtime_and_no_kernel() {
+fn what_is_pure_reaches_no_runtime_and_no_kernel() {
     let metadata = metadata();
-    let packages = metadata.workspace_packages();
-    let engine = packages.iter().find(|package| package.name.as_str() == "umbra-engine").unwrap();
-    let reachable = reachable(&metadata, &engine.id);
-    for never in NEVER_IN_ENGINE {
-        assert!(!reachable.contains(*never), "the engine reaches {never}");
+    for (name, never) in NEVER_REACHED {
+        let packages = metadata.workspace_packages();
+        let package = packages.iter().find(|package| package.name.as_str() == *name).unwrap();
+        let reachable = reachable(&metadata, &package.id);
+        for never in *never {
+            assert!(!reachable.contains(*never), "{name} reaches {never}");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use umbra_lab::binaries;
 
 use crate::tally::Tally;
-use crate::{cargo, tools};
+use crate::{cargo, crds, tools};
 
 pub(crate) fn run() -> Result<Tally> {
     tools::ensure_build_tools()?;
@@ -22,6 +22,7 @@ pub(crate) fn run() -> Result<Tally> {
     };
     check("format", cargo::run(&["fmt", "--all", "--check"]));
     check("lints", cargo::run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
+    check("generated files", crds::check());
     check("dependencies", dependencies());
     Ok(tally)
 }

@@ -1,5 +1,5 @@
-//! The project's tasks: `cargo xtask quickstart`, `cargo xtask test`, `cargo xtask lint`, `cargo xtask lab`,
-//! `cargo xtask bench`.
+//! The project's tasks: `cargo xtask quickstart`, `cargo xtask test`, `cargo xtask lint`, `cargo xtask crds`,
+//! `cargo xtask lab`, `cargo xtask bench`.
 //!
 //! A task installs what it needs and the machine lacks, streams what its programs say, and where it counts anything
 //! its last line is `N passed, N failed`.
@@ -8,6 +8,7 @@ mod bench;
 mod cargo;
 #[cfg(test)]
 mod circles;
+mod crds;
 mod lab;
 #[cfg(test)]
 mod layering;
@@ -40,6 +41,8 @@ enum Task {
     Test(test::Options),
     /// Checks what needs no test: format, lints, and what the workspace may be built from.
     Lint,
+    /// Writes manifests and reference from the kinds of the API.
+    Crds,
     /// Boots a virtual machine and runs commands in it.
     Lab(lab::Options),
     /// Measures against the device alone, dm-snapshot and dm-thin.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Quickstart(options) => quickstart::run(&options),
         Task::Test(options) => counted(test::run(&options)),
         Task::Lint => counted(lint::run()),
+        Task::Crds => crds::run(),
         Task::Lab(options) => lab::run(&options),
         Task::Bench(options) => bench::run(&options),
     };
