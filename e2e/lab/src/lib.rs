@@ -1,4 +1,5 @@
-//! Virtual machines with a real kernel, for tests that need `ublk`, device-mapper, file systems and power cuts.
+//! What tests need of the real world: virtual machines with a real kernel, for `ublk`, device-mapper, file systems and
+//! power cuts, and a real Kubernetes control plane.
 //!
 //! A machine boots in seconds under software emulation, so it runs anywhere Debian runs, with or without KVM:
 //!
@@ -21,6 +22,18 @@
 //! A machine that is dropped without [`Vm::finish`] counts as a failed test: its serial log, the transcript of
 //! every command and the files asked for with [`Vm::keep_on_failure`] are kept, and their place is printed.
 //!
+//! A [`ControlPlane`] is a real etcd and a real API server, as processes of this host, for tests of what is stored
+//! there:
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! let control_plane = umbra_lab::ControlPlane::start("kinds")?;
+//! control_plane.kubectl().args(["get", "namespaces"]).status()?;
+//! control_plane.finish();
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is real and what is not
 //!
 //! * The kernel is Debian's, unmodified, with `ublk_drv`; the root file system is Debian's packages without an
@@ -40,13 +53,16 @@ pub mod apt;
 pub mod artefacts;
 pub mod binaries;
 pub mod cache;
+pub mod control_plane;
 mod cpio;
 pub mod disk;
+mod go;
 pub mod guest;
 pub mod host;
 mod initrd;
 pub mod kernel;
 pub mod postgres;
+mod process;
 pub mod progress;
 pub mod protocol;
 mod qemu;
@@ -56,6 +72,7 @@ mod toolbox;
 pub mod vm;
 
 pub use binaries::{static_binary, static_binary_with_faults, static_example};
+pub use control_plane::ControlPlane;
 pub use disk::{Cache, Disk};
 pub use guest::{Job, Output, Step};
 pub use rustix::process::Signal;

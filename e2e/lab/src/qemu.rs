@@ -1,16 +1,14 @@
 //! The emulator's process.
 
+use std::env;
 use std::fs::File;
-use std::io;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{LazyLock, Mutex, PoisonError};
-use std::{env, thread};
+use std::process::{Child, Stdio};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
 use crate::initrd::ROOT_SERIAL;
+use crate::process;
 use crate::protocol::PORT_NAME;
 use crate::toolbox::Toolbox;
 
@@ -30,9 +28,7 @@ pub(crate) struct Hardware<'a> {
 
 /// Starts the emulator; it dies with this process.
 pub(crate) fn start(toolbox: &Toolbox, hardware: &Hardware<'_>) -> Result<Child> {
-    // The kernel sends the signal when the starting *thread* ends, so one that lasts as long as the process starts all.
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).args(toolbox.argv("usr/bin/qemu-system-x86_64"));
+    let mut command = process::for_life(&toolbox.argv("usr/bin/qemu-system-x86_64"));
     command.arg("-L").arg(toolbox.path("usr/share/qemu")).arg("-L").arg(toolbox.path("usr/share/seabios"));
     command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "pc"]);
     match env::var("UMBRA_LAB_ACCEL").as_deref() {
@@ -55,24 +51,5 @@ pub(crate) fn start(toolbox: &Toolbox, hardware: &Hardware<'_>) -> Result<Child>
     command.args(&hardware.disks);
     command.env("TMPDIR", hardware.scratch).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(File::create(hardware.scratch.join("logs/qemu.log"))?);
-    spawn_for_life(command).context("cannot start the emulator")
-}
-
-type Order = (Command, Sender<io::Result<Child>>);
-
-fn spawn_for_life(command: Command) -> Result<Child> {
-    static SPAWNER: LazyLock<Mutex<Sender<Order>>> = LazyLock::new(|| {
-        let (orders, inbox) = mpsc::channel::<Order>();
-        thread::spawn(move || {
-            for (mut command, answer) in inbox {
-                // Who ordered waits for the answer, so it is received.
-                answer.send(command.spawn()).ok();
-            }
-        });
-        Mutex::new(orders)
-    });
-    let (answer, child) = mpsc::channel();
-    let orders = SPAWNER.lock().unwrap_or_else(PoisonError::into_inner);
-    orders.send((command, answer)).map_err(|_| anyhow!("the thread that starts emulators is gone"))?;
-    Ok(child.recv()??)
+    process::spawn(command).context("cannot start the emulator")
 }

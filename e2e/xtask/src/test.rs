@@ -16,6 +16,9 @@ pub(crate) struct Options {
     /// Seeds for the simulation tier.
     #[arg(long, default_value_t = 2000)]
     seeds: u64,
+    /// In the tiers of the API and the kernel, run only what has this in its name.
+    #[arg(long, default_value = "")]
+    filter: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -26,6 +29,8 @@ enum Tier {
     Model,
     /// The simulators of the engine and of the node: seeds, a sweep of the node, and each rule switched off.
     Sim,
+    /// What a real API server makes of the kinds.
+    Api,
     /// Scenarios on a real kernel in virtual machines.
     Kernel,
 }
@@ -41,7 +46,8 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
             Tier::Unit => ("unit", unit()),
             Tier::Model => ("model", model::run()),
             Tier::Sim => ("sim", sim(options.seeds)),
-            Tier::Kernel => ("kernel", kernel()),
+            Tier::Api => ("api", end_to_end("api", &options.filter)),
+            Tier::Kernel => ("kernel", kernel(&options.filter)),
         };
         // A tier that broke off is a failure among the others, not the end of them.
         let tally = result.unwrap_or_else(|error| {
@@ -106,19 +112,28 @@ fn mutant(line: &str) -> Option<Tally> {
     }
 }
 
-fn kernel() -> Result<Tally> {
-    let mut lab = Tally::default();
-    let arguments =
-        ["test", "--package", "umbra-lab", "--test", "machine", "--", "--ignored", "--test-threads=1"];
-    let success = cargo::follow(&mut cargo::command(&arguments), |line| {
-        lab += tally::cargo_test(line).unwrap_or_default();
-    })?;
-    let mut tally = lab.closed("the lab's own test", success);
-    let mut scenarios = Tally::default();
-    let mut command = cargo::command(&["run", "--release", "--quiet", "--package", "umbra-e2e"]);
-    let success = cargo::follow(&mut command, |line| scenarios = tally::closing(line).unwrap_or(scenarios))?;
-    tally += scenarios.closed("tier kernel", success);
+fn kernel(filter: &str) -> Result<Tally> {
+    let mut tally = Tally::default();
+    if filter.is_empty() {
+        let mut lab = Tally::default();
+        let arguments =
+            ["test", "--package", "umbra-lab", "--test", "machine", "--", "--ignored", "--test-threads=1"];
+        let success = cargo::follow(&mut cargo::command(&arguments), |line| {
+            lab += tally::cargo_test(line).unwrap_or_default();
+        })?;
+        tally += lab.closed("the lab's own test", success);
+    }
+    tally += end_to_end("kernel", filter)?;
     Ok(tally)
+}
+
+/// The program of the end-to-end tests, which runs one tier and counts itself.
+fn end_to_end(tier: &str, filter: &str) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut command = cargo::command(&["run", "--release", "--quiet", "--package", "umbra-e2e", "--"]);
+    command.args(["--tier", tier, filter]);
+    let success = cargo::follow(&mut command, |line| tally = tally::closing(line).unwrap_or(tally))?;
+    Ok(tally.closed(&format!("tier {tier}"), success))
 }
 
 #[cfg(test)]

@@ -1,0 +1,89 @@
+//! The tier of the API: what a real API server makes of the kinds.
+//!
+//! One control plane serves all cases, which differ by the names of their objects. Cases are made from what is there, one for
+//! each manifest, example and field, so that nothing new goes untested.
+
+mod changes;
+mod columns;
+mod examples;
+mod explain;
+mod manifests;
+mod server;
+mod status;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use umbra_crds::{Definition, definitions};
+
+use server::Server;
+
+type Run = Box<dyn Fn(&Server) -> Result<()>>;
+
+/// A case and its name.
+pub(crate) struct Case {
+    name: String,
+    run: Run,
+}
+
+impl Case {
+    fn new(name: impl Into<String>, run: impl Fn(&Server) -> Result<()> + 'static) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+}
+
+/// Makes a case of each kind.
+fn of_each_kind(about: &str, run: impl Fn(&Server, &Definition) -> Result<()> + Copy + 'static) -> Vec<Case> {
+    let case = |definition: Definition| {
+        Case::new(format!("{about}/{}", definition.plural()), move |server| run(server, &definition))
+    };
+    definitions().into_iter().map(case).collect()
+}
+
+fn all() -> Result<Vec<Case>> {
+    let mut cases = manifests::cases();
+    cases.extend(examples::cases()?);
+    cases.extend(changes::cases());
+    cases.extend(status::cases());
+    cases.extend(columns::cases());
+    cases.extend(explain::cases());
+    Ok(cases)
+}
+
+/// The names of the cases that have `filter` in theirs.
+///
+/// # Errors
+/// Where the examples cannot be read.
+pub fn names(filter: &str) -> Result<Vec<String>> {
+    Ok(all()?.into_iter().map(|case| case.name).filter(|name| name.contains(filter)).collect())
+}
+
+/// Runs the cases that have `filter` in their name. Returns how many passed and failed.
+///
+/// # Errors
+/// Where there is no API server to run them against.
+pub fn run(filter: &str) -> Result<(u64, u64)> {
+    let cases: Vec<Case> = all()?.into_iter().filter(|case| case.name.contains(filter)).collect();
+    if cases.is_empty() {
+        return Ok((0, 0));
+    }
+    let server = Server::start().context("no API server to test against")?;
+    let (mut passed, mut failed) = (0, 0);
+    for case in cases {
+        let begin = Instant::now();
+        match (case.run)(&server) {
+            Ok(()) => {
+                passed += 1;
+                println!("case {} ... ok, {:.1} s", case.name, begin.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                failed += 1;
+                println!("case {} ... FAILED: {error:#}", case.name);
+            }
+        }
+    }
+    if failed == 0 {
+        server.finish();
+    }
+    Ok((passed, failed))
+}

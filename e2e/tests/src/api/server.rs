@@ -1,0 +1,99 @@
+//! The control plane with the kinds installed, and what cases do with it.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use umbra_lab::{ControlPlane, binaries};
+
+/// The namespace of the examples.
+pub(crate) const NAMESPACE: &str = "prod";
+
+/// What `kubectl` answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) success: bool,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// The control plane with the kinds installed.
+pub(crate) struct Server {
+    control_plane: ControlPlane,
+}
+
+impl Server {
+    /// Starts it as an administrator would: with the manifests and `kubectl`.
+    pub(crate) fn start() -> Result<Self> {
+        let server = Self { control_plane: ControlPlane::start("api")? };
+        let crds = binaries::workspace().join("crds");
+        server.expect(&["apply", "--server-side", "-k", &crds.display().to_string()])?;
+        let established = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"];
+        server.expect(&established)?;
+        server.expect(&["create", "namespace", NAMESPACE])?;
+        Ok(server)
+    }
+
+    pub(crate) fn finish(self) {
+        self.control_plane.finish();
+    }
+
+    /// Runs `kubectl`.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<Answer> {
+        answer(self.control_plane.kubectl().args(arguments), None)
+    }
+
+    /// Runs `kubectl`, which must succeed; returns what it wrote.
+    pub(crate) fn expect(&self, arguments: &[&str]) -> Result<String> {
+        let answer = self.kubectl(arguments)?;
+        ensure!(answer.success, "kubectl {}: {}", arguments.join(" "), answer.stderr.trim());
+        Ok(answer.stdout)
+    }
+
+    /// Runs `kubectl`, which must fail, and say this.
+    pub(crate) fn expect_refusal(&self, arguments: &[&str], fragment: &str) -> Result<()> {
+        refusal(&self.kubectl(arguments)?, fragment)
+            .with_context(|| format!("kubectl {}", arguments.join(" ")))
+    }
+
+    /// An object, as it is stored.
+    pub(crate) fn get(&self, resource: &str, name: &str) -> Result<Value> {
+        let text = self.expect(&["get", resource, name, "--namespace", NAMESPACE, "--output", "json"])?;
+        serde_json::from_str(&text).with_context(|| format!("{resource} {name}"))
+    }
+
+    /// Applies a file.
+    pub(crate) fn apply(&self, file: &Path) -> Result<Answer> {
+        self.kubectl(&["apply", "--server-side", "--filename", &file.display().to_string()])
+    }
+
+    /// Applies an object under this name.
+    pub(crate) fn apply_as(&self, name: &str, object: &Value) -> Result<Answer> {
+        let mut object = object.clone();
+        object["metadata"]["name"] = name.into();
+        let mut kubectl = self.control_plane.kubectl();
+        answer(kubectl.args(["apply", "--server-side", "--filename", "-"]), Some(&object.to_string()))
+    }
+}
+
+/// Fails unless the answer is a refusal with these words.
+pub(crate) fn refusal(answer: &Answer, fragment: &str) -> Result<()> {
+    ensure!(!answer.success, "it was accepted, and should be refused with: {fragment}");
+    let said = answer.stderr.trim();
+    ensure!(said.contains(fragment), "it was refused with: {said}\nand should be with: {fragment}");
+    Ok(())
+}
+
+fn answer(command: &mut Command, input: Option<&str>) -> Result<Answer> {
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot start kubectl")?;
+    if let (Some(input), Some(mut to)) = (input, child.stdin.take()) {
+        to.write_all(input.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Answer { success: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) })
+}
