@@ -99,7 +99,7 @@ pub struct ImagingOperationSpec {
     /// A cut of the present master, made at the same instant as a restore, so that the restore can be undone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub safety: Option<Safety>,
-    /// What is brought to rest for the cut. Left out, the file system is frozen and no command is run.
+    /// What is brought to rest for the cut. Left out, nothing is: the image is what a crash would have left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quiesce: Option<Quiesce>,
     /// What happens where pods use a volume that the command changes under them. There is no way to do it all the same.

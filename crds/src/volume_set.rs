@@ -164,7 +164,8 @@ pub struct VolumeSetSpec {
     /// such a bitmap volume is refused, and nothing on it is touched. Cannot be changed.
     #[serde(rename = "adoptSetID", skip_serializing_if = "Option::is_none")]
     pub adopt_set_id: Option<SetId>,
-    /// What is brought to rest for the first cut. Cannot be changed.
+    /// What is brought to rest for the first cut. Left out, nothing is: the image is what a crash would have left. Cannot be
+    /// changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_quiesce: Option<Quiesce>,
 }

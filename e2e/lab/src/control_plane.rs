@@ -102,6 +102,14 @@ impl ControlPlane {
         command
     }
 
+    /// `kubectl` as the host of plugins: it hands its own options to none of them, but the environment to all.
+    #[must_use]
+    pub fn kubectl_for_plugins(&self) -> Command {
+        let mut command = Command::new(self.programs.join("kubectl"));
+        command.env("KUBECONFIG", self.kubeconfig()).env("KUBERC", "off").stdin(Stdio::null());
+        command
+    }
+
     /// Where to reach it, and as whom.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
@@ -152,7 +160,7 @@ impl ControlPlane {
             )?;
             let deadline = Instant::now() + READY_WITHIN;
             let ready = loop {
-                let answer = self.kubectl().args(["get", "--raw", "/readyz"]).output()?;
+                let answer = self.kubectl().args(["get", "--raw", "/readyz", "--request-timeout", "5s"]).output()?;
                 if answer.status.success() {
                     break Ok(());
                 }

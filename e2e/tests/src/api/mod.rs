@@ -8,6 +8,7 @@ mod columns;
 mod examples;
 mod explain;
 mod manifests;
+mod plugin;
 mod server;
 mod status;
 
@@ -47,6 +48,7 @@ fn all() -> Result<Vec<Case>> {
     cases.extend(status::cases());
     cases.extend(columns::cases());
     cases.extend(explain::cases());
+    cases.extend(plugin::cases());
     Ok(cases)
 }
 
@@ -66,6 +68,9 @@ pub fn run(filter: &str) -> Result<(u64, u64)> {
     let cases: Vec<Case> = all()?.into_iter().filter(|case| case.name.contains(filter)).collect();
     if cases.is_empty() {
         return Ok((0, 0));
+    }
+    if cases.iter().any(|case| case.name.starts_with("plugin/")) {
+        plugin::build()?;
     }
     let server = Server::start().context("no API server to test against")?;
     let (mut passed, mut failed) = (0, 0);

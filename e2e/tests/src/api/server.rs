@@ -40,6 +40,11 @@ impl Server {
         self.control_plane.finish();
     }
 
+    /// `kubectl` for plugins, which find the cluster by the environment.
+    pub(crate) fn plugin_host(&self) -> Command {
+        self.control_plane.kubectl_for_plugins()
+    }
+
     /// Runs `kubectl`.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<Answer> {
         answer(self.control_plane.kubectl().args(arguments), None)

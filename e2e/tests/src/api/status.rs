@@ -45,7 +45,8 @@ pub(crate) fn write(server: &Server, definition: &Definition, name: &str) -> Res
     Ok(status)
 }
 
-fn patch(server: &Server, resource: &str, name: &str, status: &Value) -> Result<()> {
+/// Writes the status of an object.
+pub(crate) fn patch(server: &Server, resource: &str, name: &str, status: &Value) -> Result<()> {
     let patch = json!({"status": status}).to_string();
     let arguments =
         ["patch", resource, name, "--namespace", NAMESPACE, "--subresource=status", "--type=merge"];
@@ -77,7 +78,7 @@ fn impossible(server: &Server) -> Result<()> {
 }
 
 /// A status in which everything is set, by way of the types: what they do not know would be lost here.
-fn status_of(kind: &str) -> Result<Value> {
+pub(crate) fn status_of(kind: &str) -> Result<Value> {
     Ok(match kind {
         "MasterVolume" => serde_json::to_value(serde_json::from_value::<MasterVolumeStatus>(master()?)?)?,
         "VolumeSet" => serde_json::to_value(serde_json::from_value::<VolumeSetStatus>(set()?)?)?,
