@@ -160,7 +160,8 @@ impl ControlPlane {
             )?;
             let deadline = Instant::now() + READY_WITHIN;
             let ready = loop {
-                let answer = self.kubectl().args(["get", "--raw", "/readyz", "--request-timeout", "5s"]).output()?;
+                let answer =
+                    self.kubectl().args(["get", "--raw", "/readyz", "--request-timeout", "5s"]).output()?;
                 if answer.status.success() {
                     break Ok(());
                 }

@@ -1,7 +1,7 @@
 //! What every master needs of its process, and what it can ask of the others.
 
 use crate::registry::Registry;
-use crate::state::{MasterRecord, SetRecord, State};
+use crate::state::{MasterRecord, SetRecord, State, StateError};
 use crate::tag::{is_tagged, tag};
 use crate::words::{id128, set_name};
 use crate::world::{Depth, World};
@@ -82,16 +82,33 @@ impl<W: World> Host<W> {
         }
     }
 
-    /// Every master on record, attached or not.
+    /// Every master on record, attached or not, as far as the state directory can be read: for what is asked again, or only
+    /// refuses too little for a moment.
     pub(crate) async fn records(&self) -> Vec<MasterRecord> {
+        match self.all_records().await {
+            Ok((records, _)) => records,
+            Err(error) => {
+                tracing::warn!(%error, "masters that are detached are not known now");
+                self.registry.entries().iter().map(|entry| entry.record()).collect()
+            }
+        }
+    }
+
+    /// Every master on record, attached or not, and the files that are damaged for good: for what would be believed for
+    /// good.
+    ///
+    /// # Errors
+    /// One of them cannot be read now.
+    pub(crate) async fn all_records(&self) -> Result<(Vec<MasterRecord>, Vec<StateError>), StateError> {
+        let (kept, mut faults) = self.state.masters().await?;
+        if let Some(passing) = faults.iter().position(StateError::is_passing) {
+            return Err(faults.swap_remove(passing));
+        }
         let mut records: Vec<MasterRecord> =
             self.registry.entries().iter().map(|entry| entry.record()).collect();
         let known: BTreeSet<Uuid> = records.iter().map(|record| record.id).collect();
-        match self.state.masters().await {
-            Ok((kept, _)) => records.extend(kept.into_iter().filter(|record| !known.contains(&record.id))),
-            Err(error) => tracing::warn!(%error, "masters that are detached are not known now"),
-        }
-        records
+        records.extend(kept.into_iter().filter(|record| !known.contains(&record.id)));
+        Ok((records, faults))
     }
 
     /// What is in use on this machine. `found` also looks where the volumes on record are now: a new volume must be

@@ -95,7 +95,7 @@ async fn take_device<W: World>(
     // Two are there when one got stuck while it was started, which only shows when it is asked for something: it keeps
     // the state that it had, and the one that took its place comes to rest.
     let waits = |device: &&DriverDevice| device.state != DriverState::Dead;
-    let found = devices.iter().filter(waits).max_by_key(|device| device.state == DriverState::Quiesced);
+    let found = devices.iter().filter(waits).min_by_key(|device| device.state != DriverState::Quiesced);
     match found.map(|device| device.number) {
         Some(number) => {
             // All that the old server had in flight on the master has landed: its claim is ours.

@@ -234,15 +234,14 @@ impl<W: World> Platform for Service<W> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Master(call.master.clone());
         let attached = self.host.registry.master(&call.master).map(|entry| entry.id());
-        let named = attached.unwrap_or_else(|_| self.host.world.fresh());
+        let named = attached.unwrap_or(Uuid::nil());
         self.once(subject, request, text, named, |host, id| async move { host.detach(call, id).await }).await
     }
 
     async fn accept_master(&self, call: AcceptMaster) -> Result<()> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Master(call.master.clone());
-        let unused = self.host.world.fresh();
-        self.once(subject, request, text, unused, |host, _| async move { host.accept(call).await }).await
+        self.once(subject, request, text, Uuid::nil(), |host, _| async move { host.accept(call).await }).await
     }
 
     async fn enable_set(&self, call: EnableSet) -> Result<EnabledSet> {
@@ -256,7 +255,7 @@ impl<W: World> Platform for Service<W> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Set(call.target.set.clone());
         let there = self.host.registry.set(&call.target.set).map(|found| found.set.id);
-        let named = there.unwrap_or_else(|_| self.host.world.fresh());
+        let named = there.unwrap_or(Uuid::nil());
         self.once(subject, request, text, named, |host, id| async move { host.disable(call, id).await }).await
     }
 

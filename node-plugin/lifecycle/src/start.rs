@@ -23,6 +23,7 @@ use crate::tag::tag;
 use crate::words::{io, master_ref};
 use crate::world::{Claim, Reactor, ReactorEnd, ReactorSetup, ReadySet, SetVolumes, Sight, World};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use umbra_engine::{Command, CopyLimits, SetIndex, SetState, Side};
@@ -77,10 +78,7 @@ impl<W: World> Host<W> {
         let master = self.recognise_master(&entry.record(), &in_use).await?;
         self.check_written_outside(entry, &master, by_itself).await?;
         let mut record = entry.record();
-        // What is served from now on changes it.
-        record.generation = None;
-        // Where it is now: by its old name another device may be found.
-        record.device.clone_from(&master.ours.path);
+        put_found(&mut record, &master.ours.path, by_itself);
         if let Some(grown) = master.ours.grown {
             tracing::warn!(master = %record.name, ?grown, "the device has grown: it is served at its recorded size");
         }
@@ -476,6 +474,17 @@ fn is_later(generation: &FsGeneration, served_until: u64) -> bool {
     match generation {
         FsGeneration::Ext { mounted, written, .. } => (*mounted).max(*written) > served_until,
         FsGeneration::Xfs { .. } | FsGeneration::Btrfs { .. } => false,
+    }
+}
+
+/// What is served from now on: at this path, and with another content than was counted or sampled before.
+fn put_found(record: &mut MasterRecord, path: &Path, by_itself: bool) {
+    // By its old name another device may be found.
+    path.clone_into(&mut record.device);
+    record.generation = None;
+    if by_itself {
+        // It may be an attach that could not be undone: somebody may use it now.
+        (record.clean, record.fingerprint) = (false, None);
     }
 }
 

@@ -146,11 +146,16 @@ impl<W: World> Host<W> {
 
     /// Forgets the cuts that nobody can be in doubt about any more.
     pub(crate) async fn forget_resolved_cuts(&self) {
+        let _one_at_a_time = self.deciding.lock().await;
         let Ok((records, _)) = self.state.cuts().await else { return };
         if records.is_empty() {
             return;
         }
-        let masters = self.records().await;
+        // A member of a master that cannot be read now, or for good, may be in doubt.
+        let Ok((masters, damaged)) = self.all_records().await else { return };
+        if !damaged.is_empty() {
+            return;
+        }
         let configured: BTreeSet<Uuid> = configured(&masters)
             .filter(|(_, set)| set.stage == SetStage::Enabled)
             .map(|(_, set)| set.id)

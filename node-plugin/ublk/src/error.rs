@@ -22,6 +22,8 @@ impl Errno {
     pub const ENOSPC: Errno = Errno(libc::ENOSPC);
     /// Another holder.
     pub const EBUSY: Errno = Errno(libc::EBUSY);
+    /// There is one already.
+    pub const EEXIST: Errno = Errno(libc::EEXIST);
     /// No such device.
     pub const ENODEV: Errno = Errno(libc::ENODEV);
     /// A deadline passed.

@@ -10,8 +10,8 @@ use umbra_lifecycle::world::{DriverDevice, DriverError, DriverSpec, DriverState}
 use umbra_platform::PlatformError;
 use umbra_platform::value::DevicePath;
 use umbra_ublk::{
-    Control, DeviceId, DeviceInfo, DeviceParams, DeviceSpec, DeviceState, DiscardParams, Error, OwnerTag,
-    PartitionScan, block_path, presentable_io_opt, wait_for_block_node,
+    Control, DeviceId, DeviceInfo, DeviceParams, DeviceSpec, DeviceState, DiscardParams, Errno, Error,
+    OwnerTag, PartitionScan, block_path, presentable_io_opt, wait_for_block_node,
 };
 
 /// How long a node may take to appear.
@@ -53,6 +53,8 @@ fn driver_error(error: &Error, number: u32, command: &'static str) -> DriverErro
     }
     match error {
         Error::Deadline { .. } => DriverError::Hung { command, number },
+        // ADD_DEV alone says this, of a number that was asked for (`ublk_alloc_dev_number` in drivers/block/ublk_drv.c).
+        Error::Refused { errno: Errno::EEXIST, .. } => DriverError::Taken(number),
         Error::Unfinished { earlier, .. } => DriverError::Hung { command: earlier.name(), number },
         other => DriverError::Refused(other.to_string()),
     }

@@ -5,7 +5,7 @@ use crate::present;
 use crate::recognise::known_master;
 use crate::registry::{Entry, Phase};
 use crate::start::claiming;
-use crate::state::{MasterRecord, QUEUE_DEPTH_MAX};
+use crate::state::{MasterRecord, QUEUE_DEPTH_MAX, StateError};
 use crate::words::{device_identity, io, label};
 use crate::world::{Depth, Reactor, World};
 use std::sync::Arc;
@@ -29,15 +29,15 @@ impl<W: World> Host<W> {
     /// The master that an attach is about: the detached one that comes back, or a new one.
     pub(crate) async fn id_to_attach(&self, call: &AttachMaster) -> Uuid {
         let before = match self.world.look(call.device.as_path(), Depth::What).await {
-            Ok(facts) => self.detached(self.records().await, &facts),
+            Ok(facts) => self.detached(&self.records().await, &facts),
             Err(_) => None,
         };
         before.map_or_else(|| self.world.fresh(), |record| record.id)
     }
 
-    fn detached(&self, records: Vec<MasterRecord>, facts: &DeviceFacts) -> Option<MasterRecord> {
+    fn detached(&self, records: &[MasterRecord], facts: &DeviceFacts) -> Option<MasterRecord> {
         let is_free = |record: &MasterRecord| record.clean && !self.registry.is_there(record.id);
-        records.into_iter().find(|record| is_free(record) && is_of(record, facts))
+        records.iter().find(|record| is_free(record) && is_of(record, facts)).cloned()
     }
 
     /// Attaches a device; a new master is called `id`.
@@ -134,7 +134,8 @@ impl<W: World> Host<W> {
         if let Some(expected) = call.expected_identity.clone().filter(|expected| *expected != found) {
             return Err(PlatformError::IdentityChanged { device: call.device.clone(), expected, found });
         }
-        let records = self.records().await;
+        let unread = |error: StateError| io(&path, "look at the record of", &error);
+        let (records, damaged) = self.all_records().await.map_err(unread)?;
         if let Some(other) = records.iter().find(|record| record.name == name && !is_of(record, &facts)) {
             return Err(if other.clean {
                 let device = crate::words::device_path(&other.device);
@@ -143,11 +144,20 @@ impl<W: World> Host<W> {
                 PlatformError::AlreadyExists { kind: ObjectKind::Master, name: name.as_str().into() }
             });
         }
-        if let Some(before) = self.detached(records, &facts) {
+        if let Some(before) = self.detached(&records, &facts) {
             let ublk_wanted = call.ublk.map(umbra_platform::value::UblkId::get);
             let record =
                 MasterRecord { name, device: path, queue_depth: depth, ublk_wanted, ..before.clone() };
             return Ok((record, Some(before)));
+        }
+        // The request was begun for a master that is on record: this device is another one.
+        if let Some(begun) = records.iter().find(|record| record.id == id) {
+            let expected = device_identity(begun.identity.as_deref(), &begun.device);
+            return Err(PlatformError::IdentityChanged { device: call.device.clone(), expected, found });
+        }
+        let is_begun = |fault: &StateError| matches!(fault, StateError::Unreadable { file, .. } if file.name == id.to_string());
+        if let Some(fault) = damaged.into_iter().find(is_begun) {
+            return Err(unread(fault));
         }
         let capabilities = facts.capabilities;
         let record = MasterRecord {
@@ -165,6 +175,7 @@ impl<W: World> Host<W> {
             quarantined: false,
             clean: false,
             chunk: None,
+            accepted: None,
             sets: Vec::new(),
         };
         if let Err(problem) = record.check() {

@@ -12,6 +12,7 @@ use crate::world::{Reactor, World};
 use umbra_engine::{Command, SetIndex, Side};
 use umbra_platform::PlatformError;
 use umbra_platform::call::DetachMaster;
+use umbra_platform::id::{MasterId, MasterRef};
 use uuid::Uuid;
 
 /// The fingerprint of a master that could not be looked at when it was detached: it matches nothing, so that an attach
@@ -19,17 +20,24 @@ use uuid::Uuid;
 const UNKNOWN_CONTENT: &str = "unknown";
 
 impl<W: World> Host<W> {
-    /// Takes a master out: `id`, if it was there when the request was begun.
+    /// Takes a master out: `id`, or what the call names if that is nil, since nothing was found when it was begun.
     ///
     /// # Errors
     /// What is in the way. If it could not be carried through, the master is served again.
     pub(crate) async fn detach(&self, call: DetachMaster, id: Uuid) -> Result<(), PlatformError> {
-        let is_out = |record: &MasterRecord| record.id == id && record.clean;
-        if !self.registry.is_there(id) && self.records().await.iter().any(is_out) {
-            // The request was begun before, and has had its effect.
-            return Ok(());
-        }
-        let entry = self.registry.master(&call.master)?;
+        let meant = if id.is_nil() { call.master.clone() } else { MasterRef::Id(MasterId(id)) };
+        let entry = match self.registry.master(&meant) {
+            Ok(entry) => entry,
+            Err(_) if !id.is_nil() => {
+                // The request was begun before. It has had its effect, unless the master waits to be on the list again.
+                let (records, _) =
+                    self.all_records().await.map_err(|error| io("/".as_ref(), "look", &error))?;
+                let is_in = |record: &MasterRecord| record.id == id && !record.clean;
+                let out = !records.iter().any(is_in);
+                return if out { Ok(()) } else { Err(PlatformError::no_master(&call.master)) };
+            }
+            Err(error) => return Err(error),
+        };
         let turn = entry.turn("detach").await?;
         if !self.registry.is_there(entry.id()) {
             return Err(PlatformError::no_master(&call.master));
@@ -102,6 +110,7 @@ impl<W: World> Host<W> {
         present::end_all(self, record.id).await?;
         turn.step("samples of its content");
         let fingerprint = self.sample(record).await?;
+        self.forget_to_be_gone(record).await?;
         self.keep(turn.entry(), detached_record(record, Some(fingerprint))).await
     }
 
@@ -120,6 +129,14 @@ impl<W: World> Host<W> {
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
             }
         }
+    }
+
+    /// Sets that are to be gone leave the record: what their volumes still say is believed by nobody.
+    async fn forget_to_be_gone(&self, record: &MasterRecord) -> Result<(), PlatformError> {
+        for set in record.sets.iter().filter(|set| set.stage != SetStage::Enabled) {
+            self.give_up(set).await.map_err(|obstacle| obstacle.error)?;
+        }
+        Ok(())
     }
 
     /// Takes out a master that is not served: there may be devices of it that wait in the kernel.
@@ -141,10 +158,12 @@ impl<W: World> Host<W> {
             present::end_all(self, id).await?;
         }
         // What becomes of the content until the next attach, or became of it already, nobody saw.
+        self.forget_to_be_gone(record).await?;
         self.keep(turn.entry(), detached_record(record, Some(UNKNOWN_CONTENT.to_owned()))).await
     }
 }
 
+/// The record of a master that is out; what is left of sets that were to be gone was given up before.
 fn detached_record(record: &MasterRecord, fingerprint: Option<String>) -> MasterRecord {
     let mut record = record.clone();
     record.clean = true;

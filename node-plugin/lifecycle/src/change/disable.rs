@@ -9,28 +9,32 @@ use crate::deadline::{STEP_DEADLINE, within};
 use crate::host::Host;
 use crate::present;
 use crate::registry::{Found, Phase, Serving, Turn};
-use crate::state::{EVERY_EPOCH, SetRecord, SetStage};
-use crate::words::{id128, io, set_ref};
+use crate::state::{SetRecord, SetStage};
+use crate::words::{io, set_ref};
 use crate::world::{Reactor, World};
 use umbra_engine::{Command, SetIndex, SetState};
 use umbra_platform::PlatformError;
 use umbra_platform::call::{Direction, DisableSet};
-use umbra_platform::id::Epoch;
+use umbra_platform::id::{Epoch, SetId, SetRef};
 use uuid::Uuid;
 
 impl<W: World> Host<W> {
-    /// Takes a set away: `id`, if it was there when the request was begun.
+    /// Takes a set away: `id`, or what the call names if that is nil, since nothing was found when it was begun.
     ///
     /// # Errors
     /// What is in the way. From the record of it on the set is one that is to be gone.
     pub(crate) async fn disable(&self, call: DisableSet, id: Uuid) -> Result<(), PlatformError> {
-        if self.is_taken_away(id).await {
-            // The request was begun before, and has had its effect.
-            return Ok(());
-        }
-        let entry = self.registry.set(&call.target.set)?.entry;
+        let meant = if id.is_nil() { call.target.set.clone() } else { SetRef::Id(SetId(id)) };
+        let entry = match self.registry.set(&meant) {
+            Ok(found) => found.entry,
+            Err(_) if !id.is_nil() && !self.is_configured(id).await? => {
+                // The request was begun before, and has had its effect.
+                return Ok(());
+            }
+            Err(_) => return Err(PlatformError::no_set(&call.target.set)),
+        };
         let turn = entry.turn("disable").await?;
-        let Found { seen, set, .. } = self.registry.set(&call.target.set)?;
+        let Found { seen, set, .. } = self.registry.set(&meant)?;
         if set.protected {
             return Err(PlatformError::Protected { set: call.target.set });
         }
@@ -69,11 +73,10 @@ impl<W: World> Host<W> {
         self.take_away(&turn, serving, &set, holds).await
     }
 
-    /// Whether it was a set, which is on record as one that is to be gone, and is on no master any more.
-    async fn is_taken_away(&self, id: Uuid) -> bool {
-        let ended = self.state.ended(id128(id)).await.ok().flatten();
-        let to_be_gone = ended.is_some_and(|ended| ended.epoch == EVERY_EPOCH);
-        to_be_gone && !self.records().await.iter().flat_map(|record| &record.sets).any(|set| set.id == id)
+    /// Whether a master on record has the set.
+    async fn is_configured(&self, id: Uuid) -> Result<bool, PlatformError> {
+        let (records, _) = self.all_records().await.map_err(|error| io("/".as_ref(), "look", &error))?;
+        Ok(records.iter().flat_map(|record| &record.sets).any(|set| set.id == id))
     }
 
     /// Takes away a set that is served, whatever state it is in: every step may have been done before.

@@ -91,6 +91,10 @@ impl<W: World> Host<W> {
         let void = |cause: String| PlatformError::CutVoid { cut: plan.cut, cause: cause.into() };
         let ids: Vec<Uuid> = members.iter().map(|member| member.found.set.id).collect();
         let record = CutRecord { cut: plan.cut.0, members: ids, decision: None };
+        if matches!(self.state.cut(record.cut).await, Ok(Some(_))) {
+            // An earlier attempt of the request was void, and its members may have come back since.
+            self.forget_resolved_cuts().await;
+        }
         match self.state.cut(record.cut).await {
             Ok(None) => {}
             Ok(Some(_)) => {

@@ -52,6 +52,9 @@ pub struct MasterRecord {
     /// The chunk size that its first set was to have; none: the default.
     #[serde(default)]
     pub chunk: Option<u64>,
+    /// The request by which somebody has accepted last that it was written outside.
+    #[serde(default)]
+    pub accepted: Option<Uuid>,
     /// Its sets.
     pub sets: Vec<SetRecord>,
 }

@@ -76,6 +76,7 @@ pub(crate) fn master_record(name: &str, id: u128) -> MasterRecord {
         quarantined: false,
         clean: false,
         chunk: None,
+        accepted: None,
         sets: vec![set_record()],
     }
 }
