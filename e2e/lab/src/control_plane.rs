@@ -188,6 +188,8 @@ impl ControlPlane {
         let mut command = process::for_life(&[self.programs.join("kube-apiserver")]);
         command.arg("--etcd-servers").arg(format!("unix://{}", folder.join("etcd.sock").display()));
         command.args(["--bind-address", "127.0.0.1", "--secure-port", &port.to_string()]);
+        // It wants an address to tell pods, also on a host without a network; there are no pods.
+        command.args(["--advertise-address", "192.0.2.1", "--endpoint-reconciler-type", "none"]);
         // It makes its own certificate there; its key also signs the tokens of service accounts.
         command.arg("--cert-dir").arg(folder.join("certs"));
         let key = folder.join("certs/apiserver.key");
