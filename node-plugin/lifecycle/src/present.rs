@@ -104,7 +104,7 @@ async fn take_device<W: World>(
         }
         None => match host.world.driver_add(spec).await {
             // The number that was asked for may be one that is lost.
-            Err(DriverError::Taken(_)) if is_stuck(host, spec.tag).await => {
+            Err(DriverError::Taken(number)) if is_stuck(host, number).await => {
                 Ok((host.world.driver_add(&DriverSpec { number: None, ..*spec }).await?, false))
             }
             added => Ok((added?, false)),
@@ -112,9 +112,9 @@ async fn take_device<W: World>(
     }
 }
 
-async fn is_stuck<W: World>(host: &Host<W>, tag: u64) -> bool {
+async fn is_stuck<W: World>(host: &Host<W>, number: u32) -> bool {
     let devices = host.world.driver_list().await.unwrap_or_default();
-    devices.iter().any(|device| device.tag == tag && device.state == DriverState::Stuck)
+    devices.iter().any(|device| device.number == number && device.state == DriverState::Stuck)
 }
 
 async fn show<W: World>(
@@ -144,6 +144,17 @@ pub(crate) async fn end<W: World>(host: &Host<W>, number: u32) -> Result<(), Dri
     host.world.driver_delete(number).await
 }
 
+/// As [`end`]; one that turns out to be stuck is left, since only a reboot ends it.
+async fn end_or_leave<W: World>(host: &Host<W>, number: u32) -> Result<(), PlatformError> {
+    match end(host, number).await {
+        Err(error @ DriverError::Hung { .. }) if is_stuck(host, number).await => {
+            tracing::error!(%number, %error, "a ublk device is lost until the machine starts anew");
+            Ok(())
+        }
+        ended => ended.map_err(|error| driver_refusal(&error)),
+    }
+}
+
 /// Ends whatever presents the master or set `id`, though nobody serves it: who waits for it gets errors.
 ///
 /// # Errors
@@ -151,7 +162,7 @@ pub(crate) async fn end<W: World>(host: &Host<W>, number: u32) -> Result<(), Dri
 pub(crate) async fn end_all<W: World>(host: &Host<W>, id: Uuid) -> Result<(), PlatformError> {
     host.world.unpublish(id).await;
     for device in devices_of(host, id).await.map_err(|e| driver_refusal(&e))? {
-        end(host, device.number).await.map_err(|e| driver_refusal(&e))?;
+        end_or_leave(host, device.number).await?;
     }
     Ok(())
 }
@@ -171,14 +182,20 @@ pub(crate) async fn withdraw_shadow<W: World>(
 ) -> Result<(), PlatformError> {
     host.world.unpublish(id).await;
     let devices = devices_of(host, id).await.map_err(|e| driver_refusal(&e))?;
-    for device in &devices {
-        host.world.driver_stop(device.number).await.map_err(|e| driver_refusal(&e))?;
+    let served = serving.presented.get(&id).copied();
+    let (served, left): (Vec<_>, Vec<_>) =
+        devices.iter().map(|device| device.number).partition(|number| Some(*number) == served);
+    for number in left {
+        end_or_leave(host, number).await?;
+    }
+    for number in &served {
+        host.world.driver_stop(*number).await.map_err(|e| driver_refusal(&e))?;
     }
     drop(holds);
     let left = serving.reactor.leave(side).await;
     left.map_err(|error| PlatformError::Stopping { cause: error.to_string().into() })?;
-    for device in devices {
-        host.world.driver_delete(device.number).await.map_err(|e| driver_refusal(&e))?;
+    for number in served {
+        host.world.driver_delete(number).await.map_err(|e| driver_refusal(&e))?;
     }
     Ok(())
 }
