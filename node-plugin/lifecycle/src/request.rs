@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use umbra_platform::PlatformError;
+use umbra_platform::call::{Answer, Outcome};
 use umbra_platform::id::RequestId;
 use uuid::Uuid;
 
@@ -28,6 +29,34 @@ impl Running {
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(running.entry(request).or_default())
+    }
+
+    fn has(&self, request: RequestId) -> bool {
+        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        running.get(&request).is_some_and(|turn| Arc::strong_count(turn) > 1)
+    }
+
+    /// What became of a request, from its record.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub(crate) async fn outcome<F: Files>(
+        &self,
+        state: &State<F>,
+        request: RequestId,
+    ) -> Result<Outcome, PlatformError> {
+        // Looked at before the record: a request that ends in between is in the record then.
+        let is_running = self.has(request);
+        let begun = state.request(&request.to_string()).await.map_err(|error| broken(&error))?;
+        match begun.map(|begun| begun.answer) {
+            Some(Some(answer)) => {
+                let [answer]: [Answer; 1] = serde_json::from_value(answer).map_err(|error| broken(&error))?;
+                Ok(Outcome::Done(answer))
+            }
+            _ if is_running => Ok(Outcome::Running),
+            Some(None) => Ok(Outcome::Unanswered),
+            None => Ok(Outcome::NotSeen),
+        }
     }
 
     /// Runs `call` unless its request was answered before; then gives that answer. `text` tells calls apart. `call` is
@@ -52,11 +81,6 @@ impl Running {
         let _one_at_a_time = turn.lock().await;
         let fingerprint = umbra_format::data_hash(text.as_bytes());
         let name = request.to_string();
-        let broken = |error: &dyn std::fmt::Display| PlatformError::Io {
-            device: crate::words::device_path(std::path::Path::new("/")),
-            operation: "record of the request".into(),
-            detail: error.to_string().into(),
-        };
         let begun = state.begin_request(&name, fingerprint, named).await.map_err(|error| broken(&error))?;
         if begun.fingerprint != fingerprint {
             return Err(PlatformError::RequestReused { request });
@@ -73,6 +97,15 @@ impl Running {
             tracing::warn!(%error, request = %name, "the answer could not be kept");
         }
         Ok(answer)
+    }
+}
+
+/// The record of a request cannot be had.
+fn broken(error: &dyn std::fmt::Display) -> PlatformError {
+    PlatformError::Io {
+        device: crate::words::device_path(std::path::Path::new("/")),
+        operation: "record of the request".into(),
+        detail: error.to_string().into(),
     }
 }
 
@@ -112,5 +145,37 @@ mod tests {
         assert_eq!(names, [Uuid::from_u128(9); 3]);
         let other = running.once(&state, request, "another", Uuid::from_u128(1), |_| async { Ok(()) }).await;
         assert_eq!(other, Err(PlatformError::RequestReused { request }));
+    }
+
+    /// An answer is read back as that of the call that gave it, whichever it was.
+    #[tokio::test]
+    async fn what_became_of_a_request_is_told_from_its_record() {
+        use umbra_platform::call::{AttachedMaster, Copied, EnabledSet, ResetDone};
+        use umbra_platform::id::{CutId, Epoch, MasterId, SetId};
+        let (state, running) = (State::new(Memory::default()), Running::default());
+        let device = || "/dev/umbra/by-id/x".parse().expect("a path");
+        let (id, cut, epoch) = (Uuid::from_u128(7), CutId(Uuid::from_u128(8)), Epoch(3));
+        let answers = [
+            Answer::Done(()),
+            Answer::Attached(AttachedMaster { id: MasterId(id), device: device() }),
+            Answer::Enabled(EnabledSet { id: SetId(id), shadow_device: device(), cut, epoch }),
+            Answer::Copied(Copied { cut, sets: Vec::new() }),
+            Answer::Reset(ResetDone::NotNeeded),
+            Answer::Reset(ResetDone::Cut { cut, epoch }),
+        ];
+        for (number, answer) in (1..).zip(answers) {
+            let request = RequestId(Uuid::from_u128(number));
+            assert_eq!(running.outcome(&state, request).await, Ok(Outcome::NotSeen));
+            let refused = Err::<Answer, _>(PlatformError::Stopping { cause: "half-way".into() });
+            let call = |_| async {
+                assert_eq!(running.outcome(&state, request).await, Ok(Outcome::Running));
+                refused
+            };
+            running.once(&state, request, "x", id, call).await.expect_err("refused");
+            assert_eq!(running.outcome(&state, request).await, Ok(Outcome::Unanswered));
+            let kept = answer.clone();
+            running.once(&state, request, "x", id, |_| async { Ok(kept) }).await.expect("done");
+            assert_eq!(running.outcome(&state, request).await, Ok(Outcome::Done(answer)));
+        }
     }
 }

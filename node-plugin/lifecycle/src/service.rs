@@ -20,7 +20,7 @@ use tokio_stream::wrappers::IntervalStream;
 use umbra_engine::{Command, Id128, SetIndex};
 use umbra_platform::call::{
     Abort, AcceptMaster, AttachMaster, AttachedMaster, Cadence, Copied, CopySets, DetachMaster, DisableSet,
-    EnableSet, EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
+    EnableSet, EnabledSet, MapQuery, Outcome, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
 };
 use umbra_platform::id::{MasterRef, RequestId, SetRef};
 use umbra_platform::map::ChunkMap;
@@ -303,6 +303,10 @@ impl<W: World> Platform for Service<W> {
         let subject = Subject::Set(call.target.set.clone());
         let fresh = self.host.world.fresh();
         self.once(subject, request, text, fresh, |host, cut| async move { host.reset(call, cut).await }).await
+    }
+
+    async fn outcome(&self, request: RequestId) -> Result<Outcome> {
+        self.running.outcome(&self.host.state, request).await
     }
 
     async fn status(&self, scope: Scope) -> Result<Status> {

@@ -236,6 +236,15 @@ impl<F: Files> State<F> {
         Ok(Begun { fingerprint, makes, answer: None })
     }
 
+    /// A request, if it is on record.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn request(&self, request: &str) -> Result<Option<Begun>, StateError> {
+        let record = self.load::<RequestRecord>(&answer_file(request)?, remedy::ANSWER).await?;
+        Ok(record.map(|RequestRecord { fingerprint, makes, answer }| Begun { fingerprint, makes, answer }))
+    }
+
     /// Keeps the answer to a request that was begun.
     ///
     /// # Errors

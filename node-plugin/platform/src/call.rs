@@ -315,6 +315,37 @@ pub enum ResetDone {
     },
 }
 
+/// What a call that changes something was answered.
+// Told apart by their fields, also on disk: an answer on record does not say whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// To a copy.
+    Copied(Copied),
+    /// To an enable.
+    Enabled(EnabledSet),
+    /// To an attach.
+    Attached(AttachedMaster),
+    /// To a reset.
+    Reset(ResetDone),
+    /// To a call that says no more than that it is done.
+    Done(()),
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nobody has heard of it, or it is long ago: it has had no effect, or one that has been answered.
+    NotSeen,
+    /// It is being carried out.
+    Running,
+    /// It was begun, and has no answer: it was refused, or stopped half-way. Sent again it is carried out to the end, with
+    /// no second effect.
+    Unanswered,
+    /// It was answered.
+    Done(Answer),
+}
+
 /// Whose status is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {

@@ -2,9 +2,10 @@
 
 use crate::call::{
     Abort, AcceptMaster, AttachMaster, AttachedMaster, Copied, CopySets, DetachMaster, DisableSet, EnableSet,
-    EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
+    EnabledSet, MapQuery, Outcome, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
 };
 use crate::error::PlatformError;
+use crate::id::RequestId;
 use crate::map::ChunkMap;
 use crate::status::{Listing, SetStatus, Status};
 use crate::time::Millis;
@@ -12,6 +13,7 @@ use crate::wire::pb::platform_client::PlatformClient;
 use crate::wire::{BadField, InField, fault, pb};
 use hyper_util::rt::TokioIo;
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use thiserror::Error;
@@ -19,6 +21,7 @@ use tokio::net::UnixStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response};
+use tower::Service;
 
 /// Largest answer: a status of every set of a node, some 2 KiB each.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -137,23 +140,26 @@ impl Client {
     /// # Errors
     /// [`ClientError::NotRunning`] if nobody does, or not in time.
     pub async fn connect(socket: &Path, deadlines: CallDeadlines) -> Result<Self, ClientError> {
-        let path = socket.to_owned();
-        let connector = tower::service_fn(move |_: Uri| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
-        // The name is never looked up; HTTP/2 wants one.
-        let endpoint =
-            Endpoint::from_static("http://umbra.invalid").http2_max_header_list_size(HEADER_BYTES_MAX);
         let not_running = |problem: String| ClientError::NotRunning { socket: socket.to_owned(), problem };
-        let connecting = endpoint.connect_with_connector(connector);
+        let endpoint = endpoint();
+        let connecting = endpoint.connect_with_connector(connector(socket));
         let channel = match tokio::time::timeout(deadlines.connect.duration(), connecting).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return Err(not_running(innermost(&error))),
             Err(_) => return Err(not_running(format!("no connection within {}", deadlines.connect))),
         };
+        Ok(Self::over(channel, socket, deadlines))
+    }
+
+    /// A client that connects with its first call, and anew with the next one where nobody listened: for programs that
+    /// start before the interposer does. Needs a runtime around it.
+    pub fn lazy(socket: &Path, deadlines: CallDeadlines) -> Self {
+        Self::over(endpoint().connect_with_connector_lazy(connector(socket)), socket, deadlines)
+    }
+
+    fn over(channel: Channel, socket: &Path, deadlines: CallDeadlines) -> Self {
         let rpc = PlatformClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-        Ok(Self { rpc, socket: socket.to_owned(), deadlines })
+        Self { rpc, socket: socket.to_owned(), deadlines }
     }
 
     /// [`crate::Platform::attach_master`].
@@ -246,6 +252,15 @@ impl Client {
         request.run(self, call, async |mut rpc, wire| rpc.reset(wire).await).await
     }
 
+    /// [`crate::Platform::outcome`].
+    ///
+    /// # Errors
+    /// [`ClientError`], as every call.
+    pub async fn outcome(&self, request: RequestId) -> Result<Outcome, ClientError> {
+        let ask = Ask::new("Outcome", self.deadlines.read);
+        ask.run(self, request, async |mut rpc, wire| rpc.outcome(wire).await).await
+    }
+
     /// [`crate::Platform::status`].
     ///
     /// # Errors
@@ -289,6 +304,21 @@ impl Client {
         let request = Ask::new("Map", self.deadlines.read);
         request.run(self, call, async |mut rpc, wire| rpc.map(wire).await).await
     }
+}
+
+/// The name is never looked up; HTTP/2 wants one.
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://umbra.invalid").http2_max_header_list_size(HEADER_BYTES_MAX)
+}
+
+fn connector(
+    socket: &Path,
+) -> impl Service<Uri, Response = TokioIo<UnixStream>, Error = io::Error, Future: Send> + Send + use<> {
+    let path = socket.to_owned();
+    tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    })
 }
 
 /// One call: its name and its time.

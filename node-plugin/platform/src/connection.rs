@@ -27,12 +27,12 @@ pub(crate) const PREFACE_LIMIT: Duration = Duration::from_secs(5);
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Whether a process of this user may call a server of that one.
-pub(crate) fn may_call(user: u32, own: u32) -> bool {
+pub fn may_call(user: u32, own: u32) -> bool {
     user == 0 || user == own
 }
 
 /// Accepts connections and passes them on, until nobody takes them any more.
-pub(crate) async fn accept_all(socket: &Socket, to: mpsc::Sender<io::Result<Connection>>) {
+pub async fn accept_all(socket: &Socket, to: mpsc::Sender<io::Result<Connection>>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     let own = rustix::process::geteuid().as_raw();
@@ -63,13 +63,15 @@ pub(crate) async fn accept_all(socket: &Socket, to: mpsc::Sender<io::Result<Conn
 }
 
 /// A client's connection; its place among the limited number falls with it.
-pub(crate) struct Connection {
+#[derive(Debug)]
+pub struct Connection {
     stream: UnixStream,
     opening: Option<Opening>,
     _place: OwnedSemaphorePermit,
 }
 
 /// A connection whose preface has not come whole.
+#[derive(Debug)]
 struct Opening {
     missing: usize,
     limit: Pin<Box<Sleep>>,

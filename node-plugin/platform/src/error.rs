@@ -64,9 +64,33 @@ pub enum UnknownError {
     },
 }
 
+/// An error of an API: a stable reason, the objects as fields, and what to do, under a domain of its own.
+pub trait TypedError: std::fmt::Display + Sized {
+    /// The API's name in `google.rpc.ErrorInfo`.
+    const DOMAIN: &'static str;
+    /// The stable name of the variant.
+    fn reason(&self) -> &'static str;
+    /// The variant's kind in the terms of gRPC.
+    fn code(&self) -> Code;
+    /// What a person can do now.
+    fn remedy(&self) -> String;
+    /// The variant's fields, by name, as text.
+    fn fields(&self) -> Vec<(&'static str, String)>;
+    /// The error with this reason and these fields.
+    ///
+    /// # Errors
+    /// If there is no such reason, or a field is missing or unreadable.
+    fn from_parts(reason: &str, fields: &HashMap<String, String>) -> Result<Self, UnknownError>;
+}
+
 /// A type that can be a field of an error.
-trait Field: Sized {
+pub trait Field: Sized {
+    /// The value as text.
     fn write(&self) -> String;
+    /// The value in a text, or what is wrong with it.
+    ///
+    /// # Errors
+    /// If it holds none.
     fn read(text: &str) -> Result<Self, String>;
 }
 
@@ -116,7 +140,11 @@ macro_rules! number_fields {
 
 number_fields!(ByteCount, Millis);
 
-fn field<T: Field>(
+/// Reads a field of an error: for [`typed_errors!`](crate::typed_errors).
+///
+/// # Errors
+/// If it is missing or unreadable.
+pub fn field<T: Field>(
     fields: &HashMap<String, String>,
     reason: &'static str,
     field: &'static str,
@@ -125,22 +153,21 @@ fn field<T: Field>(
     T::read(text).map_err(|problem| UnknownError::Unreadable { reason, field, problem })
 }
 
-/// Writes the enum and, from the same table, `match`es over it for reason, code, remedy and both directions of
-/// the field form. A variant is one entry: nothing about it is said elsewhere.
-macro_rules! platform_errors {
-    ($(
+/// Writes an enum of errors and, from the same table, `match`es over it for reason, code, remedy and both directions
+/// of the field form. A variant is one entry: nothing about it is said elsewhere.
+#[macro_export]
+macro_rules! typed_errors {
+    ($(#[$of:meta])* $name:ident of $domain:literal; $(
         $(#[$meta:meta])*
         $variant:ident = $reason:literal, $code:ident, $remedy:literal $(($($arg:expr),+))? { $($(#[$fmeta:meta])* $field:ident: $ty:ty),+ $(,)? }
     )+) => {
-        /// Why a platform call was refused or failed. A refused call has changed nothing.
-        ///
-        /// The text names the objects; [`PlatformError::remedy`] says what to do.
-        #[derive(Clone, Debug, PartialEq, Eq, Error)]
-        pub enum PlatformError {
+        $(#[$of])*
+        #[derive(Clone, Debug, PartialEq, Eq, ::thiserror::Error)]
+        pub enum $name {
             $($(#[$meta])* $variant { $($(#[$fmeta])* $field: $ty),+ },)+
         }
 
-        impl PlatformError {
+        impl $name {
             /// Every reason there is.
             pub const REASONS: &'static [&'static str] = &[$($reason),+];
 
@@ -150,8 +177,8 @@ macro_rules! platform_errors {
             }
 
             /// The variant's kind in the terms of gRPC.
-            pub fn code(&self) -> Code {
-                match self { $(Self::$variant { .. } => Code::$code),+ }
+            pub fn code(&self) -> ::tonic::Code {
+                match self { $(Self::$variant { .. } => ::tonic::Code::$code),+ }
             }
 
             /// What a person can do now: one sentence without a full stop.
@@ -162,6 +189,7 @@ macro_rules! platform_errors {
 
             /// The variant's fields, by name, as text.
             pub fn fields(&self) -> Vec<(&'static str, String)> {
+                use $crate::error::Field;
                 match self {
                     $(Self::$variant { $($field),+ } => vec![$((stringify!($field), $field.write())),+]),+
                 }
@@ -171,17 +199,53 @@ macro_rules! platform_errors {
             ///
             /// # Errors
             /// If there is no such reason, or a field is missing or unreadable.
-            pub fn from_parts(reason: &str, fields: &HashMap<String, String>) -> Result<Self, UnknownError> {
+            pub fn from_parts(
+                reason: &str,
+                fields: &::std::collections::HashMap<String, String>,
+            ) -> Result<Self, $crate::error::UnknownError> {
+                use $crate::error::field;
                 match reason {
                     $($reason => Ok(Self::$variant { $($field: field(fields, $reason, stringify!($field))?),+ }),)+
-                    other => Err(UnknownError::Reason(other.to_owned())),
+                    other => Err($crate::error::UnknownError::Reason(other.to_owned())),
                 }
+            }
+        }
+
+        impl $crate::error::TypedError for $name {
+            const DOMAIN: &'static str = $domain;
+
+            fn reason(&self) -> &'static str {
+                $name::reason(self)
+            }
+
+            fn code(&self) -> ::tonic::Code {
+                $name::code(self)
+            }
+
+            fn remedy(&self) -> String {
+                $name::remedy(self)
+            }
+
+            fn fields(&self) -> Vec<(&'static str, String)> {
+                $name::fields(self)
+            }
+
+            fn from_parts(
+                reason: &str,
+                fields: &::std::collections::HashMap<String, String>,
+            ) -> Result<Self, $crate::error::UnknownError> {
+                $name::from_parts(reason, fields)
             }
         }
     };
 }
 
-platform_errors! {
+typed_errors! {
+    /// Why a platform call was refused or failed. A refused call has changed nothing.
+    ///
+    /// The text names the objects; [`PlatformError::remedy`] says what to do.
+    PlatformError of "platform.umbra.dev";
+
     /// There is no such master, set or device.
     #[error("{kind} {name} not found")]
     NotFound = "NOT_FOUND", NotFound, "{}" (kind.where_to_look(name)) {
@@ -619,6 +683,15 @@ platform_errors! {
         operation: Detail,
         /// How it failed.
         detail: Detail,
+    }
+
+    /// Nobody answers for the interposer, or it was gone before the answer. A change may yet happen.
+    #[error("the interposer is away: {problem}")]
+    Unavailable = "UNAVAILABLE", Unavailable, "{advice}" {
+        /// How that was seen.
+        problem: Detail,
+        /// What a person can do now.
+        advice: Detail,
     }
 
     /// The interposer is about to stop and takes no more requests.

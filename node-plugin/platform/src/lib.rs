@@ -11,7 +11,8 @@
 //!
 //! [`Platform`] is the contract. Its requests and answers are the domain types of [`call`], [`status`] and
 //! [`map`]; they can only be built from checked parts, so an implementation never validates a name, a
-//! path or a bound again. The generated types of the wire stay inside this crate.
+//! path or a bound again. The generated types of the wire are for this crate, and for the facade, which speaks of the
+//! same things.
 //!
 //! Words (master, shadow, bitmap volume, volume set, cut, epoch, chunk, held, differs, pending, lost) mean
 //! here what they mean everywhere in Umbra.
@@ -20,19 +21,20 @@
 
 pub mod call;
 pub mod client;
-mod connection;
+pub mod connection;
 pub mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod id;
 pub mod map;
 pub mod platform;
+mod remote;
 pub mod server;
 pub mod socket;
 pub mod status;
 pub mod time;
 pub mod value;
-mod wire;
+pub mod wire;
 
 pub use client::{CallDeadlines, Client, ClientError};
 pub use error::PlatformError;

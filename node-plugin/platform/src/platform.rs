@@ -2,9 +2,10 @@
 
 use crate::call::{
     Abort, AcceptMaster, AttachMaster, AttachedMaster, Copied, CopySets, DetachMaster, DisableSet, EnableSet,
-    EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
+    EnabledSet, MapQuery, Outcome, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
 };
 use crate::error::PlatformError;
+use crate::id::RequestId;
 use crate::map::ChunkMap;
 use crate::status::{Listing, SetStatus, Status};
 use std::future::Future;
@@ -63,6 +64,9 @@ pub trait Platform: Send + Sync + 'static {
 
     /// Brings an offline or given-up set back.
     fn reset(&self, call: Reset) -> impl Future<Output = Result<ResetDone>> + Send;
+
+    /// What became of a request. Changes nothing.
+    fn outcome(&self, request: RequestId) -> impl Future<Output = Result<Outcome>> + Send;
 
     /// What is going on now.
     fn status(&self, scope: Scope) -> impl Future<Output = Result<Status>> + Send;

@@ -298,6 +298,13 @@ impl<P: Platform> Rpc for Service<P> {
         self.change("Reset", request, |p, call| async move { p.reset(call).await }).await
     }
 
+    async fn outcome(
+        &self,
+        request: Request<pb::OutcomeRequest>,
+    ) -> Result<Response<pb::OutcomeResponse>, Status> {
+        self.read(request, |p, request| async move { p.outcome(request).await }).await
+    }
+
     async fn status(
         &self,
         request: Request<pb::StatusRequest>,

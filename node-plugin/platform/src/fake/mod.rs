@@ -12,7 +12,7 @@ mod service;
 
 pub use device::{Content, FakeDevice};
 
-use crate::call::{Direction, Scope};
+use crate::call::{Answer, Direction, Scope};
 use crate::error::PlatformError;
 use crate::id::{MasterId, MasterRef, RequestId, SetId, SetRef};
 use crate::platform::Result;
@@ -20,7 +20,7 @@ use crate::status::{MasterCounters, MasterState, MasterStatus, Role, SetState, S
 use crate::value::{ByteCount, Detail, DevicePath, Label, QueueDepth, UblkId};
 use device::Devices;
 use model::{FakeSet, Phase};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -40,7 +40,9 @@ pub(crate) struct State {
     masters: BTreeMap<MasterId, FakeMaster>,
     sets: BTreeMap<SetId, FakeSet>,
     /// Requests that changed something, as text, with what they were answered.
-    answered: HashMap<RequestId, (String, service::Answer)>,
+    answered: HashMap<RequestId, (String, Answer)>,
+    /// Requests that are being carried out.
+    running: HashSet<RequestId>,
     /// Errors for the next calls.
     planned: VecDeque<PlatformError>,
     /// How long each call takes before it changes anything.

@@ -4,9 +4,9 @@ use super::device::Content;
 use super::model::{FakeSet, presented};
 use super::{Fake, FakeMaster, State};
 use crate::call::{
-    Abort, AcceptMaster, AttachMaster, AttachedMaster, Cadence, Copied, CopyKind, CopySets, DetachMaster,
-    Direction, DisableSet, EnableSet, EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits,
-    SetTarget, Wait, Watch,
+    Abort, AcceptMaster, Answer, AttachMaster, AttachedMaster, Cadence, Copied, CopyKind, CopySets,
+    DetachMaster, Direction, DisableSet, EnableSet, EnabledSet, MapQuery, Outcome, Reset, ResetDone, Scope,
+    SetCopyLimits, SetTarget, Wait, Watch,
 };
 use crate::error::{ObjectKind, PlatformError};
 use crate::id::{CutId, MasterId, RequestId, SetId};
@@ -18,16 +18,6 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-
-/// What a call that changes something was answered.
-#[derive(Clone, Debug)]
-pub(crate) enum Answer {
-    Attached(AttachedMaster),
-    Enabled(EnabledSet),
-    Copied(Copied),
-    Reset(ResetDone),
-    Done,
-}
 
 /// Bytes that the fake wants of a bitmap volume: superblocks, ring and log, and four bits per chunk.
 fn bitmap_bytes(chunks: u64) -> ByteCount {
@@ -42,9 +32,14 @@ impl Fake {
         call: &impl Debug,
         act: impl FnOnce(&mut State) -> Result<Answer>,
     ) -> Result<Answer> {
-        let pause = self.lock().pause;
+        let pause = {
+            let mut state = self.lock();
+            state.running.insert(request);
+            state.pause
+        };
         tokio::time::sleep(pause).await;
         self.change(|state| {
+            state.running.remove(&request);
             let text = format!("{call:?}");
             if let Some((earlier, answer)) = state.answered.get(&request) {
                 let same = *earlier == text;
@@ -157,7 +152,7 @@ impl State {
         for set in self.sets.values_mut().filter(|set| set.master == id) {
             set.written_outside(call.images);
         }
-        Ok(Answer::Done)
+        Ok(Answer::Done(()))
     }
 
     fn detach(&mut self, call: &DetachMaster) -> Result<Answer> {
@@ -170,7 +165,7 @@ impl State {
             set.check_settled()?;
         }
         self.masters.get_mut(&id).expect("just found").attached = false;
-        Ok(Answer::Done)
+        Ok(Answer::Done(()))
     }
 
     fn check_enable(&self, call: &EnableSet) -> Result<MasterId> {
@@ -277,7 +272,7 @@ impl State {
         self.devices.free(&set.presented())?;
         let set = self.sets.remove(&id).expect("just found");
         self.devices.set_content(&set.bitmap, Content::Blank);
-        Ok(Answer::Done)
+        Ok(Answer::Done(()))
     }
 
     fn copy(&mut self, call: &CopySets) -> Result<Answer> {
@@ -367,7 +362,7 @@ impl Platform for Fake {
         let act = |state: &mut State| {
             let id = state.target(&call.target)?;
             state.sets.get_mut(&id).expect("just found").stop();
-            Ok(Answer::Done)
+            Ok(Answer::Done(()))
         };
         self.once(call.request, &call, act).await.map(drop)
     }
@@ -400,13 +395,22 @@ impl Platform for Fake {
         let act = |state: &mut State| {
             let id = state.target(&call.target)?;
             state.sets.get_mut(&id).expect("just found").limits = call.limits;
-            Ok(Answer::Done)
+            Ok(Answer::Done(()))
         };
         self.once(call.request, &call, act).await.map(drop)
     }
 
     async fn reset(&self, call: Reset) -> Result<ResetDone> {
         expect_answer!(self.once(call.request, &call, |state| state.reset(&call)).await, Reset)
+    }
+
+    async fn outcome(&self, request: RequestId) -> Result<Outcome> {
+        let state = self.lock();
+        Ok(match state.answered.get(&request) {
+            Some((_, answer)) => Outcome::Done(answer.clone()),
+            None if state.running.contains(&request) => Outcome::Running,
+            None => Outcome::NotSeen,
+        })
     }
 
     async fn status(&self, scope: Scope) -> Result<Status> {

@@ -2,11 +2,11 @@
 
 use super::{BadField, InField, pb, read, read_enum, read_opt};
 use crate::call::{
-    Abort, AcceptMaster, AttachMaster, AttachedMaster, Cadence, Copied, CopySets, DetachMaster, DisableSet,
-    EnableSet, EnabledSet, MapQuery, Reset, ResetDone, Scope, SetCopyLimits, SetEpoch, SetTarget, SetTargets,
-    Wait, Watch, WipeSignatures,
+    Abort, AcceptMaster, Answer, AttachMaster, AttachedMaster, Cadence, Copied, CopySets, DetachMaster,
+    DisableSet, EnableSet, EnabledSet, MapQuery, Outcome, Reset, ResetDone, Scope, SetCopyLimits, SetEpoch,
+    SetTarget, SetTargets, Wait, Watch, WipeSignatures,
 };
-use crate::id::{Epoch, SetName};
+use crate::id::{Epoch, RequestId, SetName};
 use crate::map::ChunkMap;
 use crate::status::{CopyLimits, Deadlines, Unrecordable};
 use crate::time::{IoDeadline, Millis};
@@ -380,6 +380,53 @@ impl TryFrom<pb::ResetResponse> for ResetDone {
             None => Ok(Self::NotNeeded),
             Some(done) => Ok(Self::Cut { cut: read(&done.cut, "cut.cut")?, epoch: Epoch(done.epoch) }),
         }
+    }
+}
+
+impl From<RequestId> for pb::OutcomeRequest {
+    fn from(request: RequestId) -> Self {
+        Self { request_id: request.to_string() }
+    }
+}
+
+impl TryFrom<pb::OutcomeRequest> for RequestId {
+    type Error = BadField;
+    fn try_from(request: pb::OutcomeRequest) -> Result<Self, BadField> {
+        read(&request.request_id, "request_id")
+    }
+}
+
+impl From<Outcome> for pb::OutcomeResponse {
+    fn from(outcome: Outcome) -> Self {
+        use pb::outcome_response::{Done, NotSeen, Outcome as Wire, Running, Unanswered};
+        let outcome = match outcome {
+            Outcome::NotSeen => Wire::NotSeen(NotSeen {}),
+            Outcome::Running => Wire::Running(Running {}),
+            Outcome::Unanswered => Wire::Unanswered(Unanswered {}),
+            Outcome::Done(Answer::Done(())) => Wire::Done(Done {}),
+            Outcome::Done(Answer::Attached(answer)) => Wire::Attached(answer.into()),
+            Outcome::Done(Answer::Enabled(answer)) => Wire::Enabled(answer.into()),
+            Outcome::Done(Answer::Copied(answer)) => Wire::Copied(answer.into()),
+            Outcome::Done(Answer::Reset(answer)) => Wire::Reset(answer.into()),
+        };
+        Self { outcome: Some(outcome) }
+    }
+}
+
+impl TryFrom<pb::OutcomeResponse> for Outcome {
+    type Error = BadField;
+    fn try_from(answer: pb::OutcomeResponse) -> Result<Self, BadField> {
+        use pb::outcome_response::Outcome as Wire;
+        Ok(match answer.outcome.within("outcome")? {
+            Wire::NotSeen(_) => Self::NotSeen,
+            Wire::Running(_) => Self::Running,
+            Wire::Unanswered(_) => Self::Unanswered,
+            Wire::Done(_) => Self::Done(Answer::Done(())),
+            Wire::Attached(answer) => Self::Done(Answer::Attached(answer.try_into()?)),
+            Wire::Enabled(answer) => Self::Done(Answer::Enabled(answer.try_into()?)),
+            Wire::Copied(answer) => Self::Done(Answer::Copied(answer.try_into()?)),
+            Wire::Reset(answer) => Self::Done(Answer::Reset(answer.try_into()?)),
+        })
     }
 }
 

@@ -1,9 +1,10 @@
 //! The wire: generated types, and checked conversions between them and the domain types.
 //!
-//! Nothing of this leaves the crate. What comes in is checked once, here, by building domain types from it.
+//! What comes in is checked once, here, by building domain types from it. Beside this crate only the facade uses it:
+//! its answers are made of the same messages.
 
 pub(crate) mod call;
-pub(crate) mod fault;
+pub mod fault;
 pub(crate) mod status;
 #[cfg(test)]
 mod tests;
@@ -15,33 +16,36 @@ use std::str::FromStr;
 /// What the build made of the proto file.
 #[allow(clippy::all, clippy::allow_attributes_without_reason, clippy::too_many_lines, reason = "generated")]
 #[allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "generated")]
-pub(crate) mod pb {
+pub mod pb {
     tonic::include_proto!("umbra.platform.v1alpha1");
 
     /// Descriptors for server reflection.
-    pub(crate) const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("platform");
+    pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("platform");
 }
 
 /// A field of a message that is absent or holds no value of its type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
-// `pub` because the generated types are, and so are the conversions from them; the module is private.
 pub struct BadField {
     /// The field's name in the proto file.
-    pub(crate) field: &'static str,
+    pub field: &'static str,
     /// What is wrong with it.
-    pub(crate) problem: String,
+    pub problem: String,
 }
 
 impl BadField {
-    fn missing(field: &'static str) -> Self {
+    /// The field is not there, or empty.
+    pub fn missing(field: &'static str) -> Self {
         Self { field, problem: "missing".into() }
     }
 }
 
 /// Names the field that a value was read from.
-pub(crate) trait InField<T> {
+pub trait InField<T> {
     /// The value, or an error that names the field.
+    ///
+    /// # Errors
+    /// If there is none.
     fn within(self, field: &'static str) -> Result<T, BadField>;
 }
 
@@ -58,7 +62,10 @@ impl<T> InField<T> for Option<T> {
 }
 
 /// Reads a text field.
-pub(crate) fn read<T: FromStr<Err = InvalidValue>>(text: &str, field: &'static str) -> Result<T, BadField> {
+///
+/// # Errors
+/// If it is absent, or no value of its type.
+pub fn read<T: FromStr<Err = InvalidValue>>(text: &str, field: &'static str) -> Result<T, BadField> {
     if text.is_empty() {
         return Err(BadField::missing(field));
     }
@@ -66,7 +73,10 @@ pub(crate) fn read<T: FromStr<Err = InvalidValue>>(text: &str, field: &'static s
 }
 
 /// Reads a text field that may be absent.
-pub(crate) fn read_opt<T: FromStr<Err = InvalidValue>>(
+///
+/// # Errors
+/// If it is there and no value of its type.
+pub fn read_opt<T: FromStr<Err = InvalidValue>>(
     text: Option<&str>,
     field: &'static str,
 ) -> Result<Option<T>, BadField> {
@@ -115,7 +125,10 @@ enum_table!(
 );
 
 /// Reads an enum field: the number must be one that this build knows, and not 0.
-pub(crate) fn read_enum<W, D>(number: i32, field: &'static str) -> Result<D, BadField>
+///
+/// # Errors
+/// If it is not.
+pub fn read_enum<W, D>(number: i32, field: &'static str) -> Result<D, BadField>
 where
     W: TryFrom<i32>,
     D: TryFrom<W, Error = BadField>,

@@ -338,3 +338,30 @@ fn bad_fields_are_named() {
     let state = pb::SetState { state: None };
     SetState::try_from(state).expect_err("a state of no kind");
 }
+
+#[test]
+fn outcomes_are_the_same_on_both_ends() {
+    use crate::call::{Answer, AttachedMaster, Copied, EnabledSet, Outcome, ResetDone};
+    use crate::id::{CutId, MasterId, SetId};
+    let device = || "/dev/umbra/by-id/x".parse().expect("a path");
+    let (cut, epoch) = (CutId::random(), Epoch(3));
+    for outcome in [
+        Outcome::NotSeen,
+        Outcome::Running,
+        Outcome::Unanswered,
+        Outcome::Done(Answer::Done(())),
+        Outcome::Done(Answer::Attached(AttachedMaster { id: MasterId::random(), device: device() })),
+        Outcome::Done(Answer::Enabled(EnabledSet {
+            id: SetId::random(),
+            shadow_device: device(),
+            cut,
+            epoch,
+        })),
+        Outcome::Done(Answer::Copied(Copied { cut, sets: Vec::new() })),
+        Outcome::Done(Answer::Reset(ResetDone::NotNeeded)),
+        Outcome::Done(Answer::Reset(ResetDone::Cut { cut, epoch })),
+    ] {
+        assert_eq!(Outcome::try_from(pb::OutcomeResponse::from(outcome.clone())), Ok(outcome));
+    }
+    assert!(Outcome::try_from(pb::OutcomeResponse { outcome: None }).is_err());
+}

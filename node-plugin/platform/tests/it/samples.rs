@@ -115,5 +115,6 @@ fn about_calls() -> Vec<E> {
         E::UnsupportedHost { missing: detail() },
         E::Deadline { operation: detail(), after: Millis(1500) },
         E::Stopping { cause: detail() },
+        E::Unavailable { problem: detail(), advice: detail() },
     ]
 }
