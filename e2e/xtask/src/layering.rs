@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("umbra-uring", &["umbra-engine", "umbra-format", "umbra-store", "umbra-identity"]),
     ("umbra-ublk", &[]),
     ("umbra-platform", &[]),
+    ("umbra-facade", &["umbra-platform"]),
     (
         "umbra-io",
         &[

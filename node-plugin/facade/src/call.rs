@@ -1,0 +1,76 @@
+//! A call that changes something, as the facade takes it.
+
+use crate::fence::Fence;
+use umbra_platform::call::{
+    Abort, AcceptMaster, AttachMaster, CopySets, DetachMaster, DisableSet, EnableSet, Reset, SetCopyLimits,
+    SetTarget,
+};
+use umbra_platform::id::{MasterRef, RequestId, SetRef};
+use umbra_platform::value::InvalidValue;
+
+/// A call, and the fence of the leader that asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fenced<C> {
+    /// The leader's.
+    pub fence: Fence,
+    /// The call.
+    pub call: C,
+}
+
+/// What every call that changes something has.
+pub trait Change {
+    /// Its request.
+    fn request(&self) -> RequestId;
+
+    /// What of it the facade does not take, if there is something: names, which may mean another thing by now.
+    ///
+    /// # Errors
+    /// What that is.
+    fn check(&self) -> Result<(), InvalidValue>;
+}
+
+fn master_by_id(master: &MasterRef) -> Result<(), InvalidValue> {
+    match master {
+        MasterRef::Id(_) => Ok(()),
+        MasterRef::Name(name) => Err(InvalidValue::new("master", format!("{name} is a name; give the UUID"))),
+    }
+}
+
+fn set_by_id(target: &SetTarget) -> Result<(), InvalidValue> {
+    match &target.set {
+        SetRef::Id(_) => Ok(()),
+        named @ SetRef::Name { .. } => {
+            Err(InvalidValue::new("set", format!("{named} is a name; give the UUID")))
+        }
+    }
+}
+
+macro_rules! changes {
+    ($($call:ident: |$it:ident| $check:expr;)+) => {
+        $(impl Change for $call {
+            fn request(&self) -> RequestId {
+                self.request
+            }
+
+            fn check(&self) -> Result<(), InvalidValue> {
+                let $it = self;
+                $check
+            }
+        })+
+    };
+}
+
+changes! {
+    AttachMaster: |call| match call.ublk {
+        None => Ok(()),
+        Some(_) => Err(InvalidValue::new("number of a ublk device", "the node chooses it")),
+    };
+    DetachMaster: |call| master_by_id(&call.master);
+    AcceptMaster: |call| master_by_id(&call.master);
+    EnableSet: |call| master_by_id(&call.master);
+    DisableSet: |call| set_by_id(&call.target);
+    CopySets: |call| call.sets.as_slice().iter().try_for_each(set_by_id);
+    Abort: |call| set_by_id(&call.target);
+    SetCopyLimits: |call| set_by_id(&call.target);
+    Reset: |call| set_by_id(&call.target);
+}
