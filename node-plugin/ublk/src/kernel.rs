@@ -38,9 +38,11 @@ pub struct KernelWarning {
 
 /// Why a kernel is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct KernelRefusal {
-    pub(crate) fault: &'static str,
-    pub(crate) remedy: &'static str,
+pub struct KernelRefusal {
+    /// What is wrong with it.
+    pub fault: &'static str,
+    /// What to do about it.
+    pub remedy: &'static str,
 }
 
 impl KernelRelease {
@@ -218,7 +220,10 @@ impl KnownFault {
 }
 
 /// Judges a kernel for a process that is, or is not, in a private pid namespace.
-pub(crate) fn judge(
+///
+/// # Errors
+/// If it is too old, or known to fail.
+pub fn judge(
     release: &KernelRelease,
     private_pid_namespace: bool,
 ) -> Result<Vec<KernelWarning>, KernelRefusal> {

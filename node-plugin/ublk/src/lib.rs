@@ -104,7 +104,7 @@ pub use error::{Errno, Error};
 pub use features::Features;
 pub use helper::serve_helper;
 pub use host::{Host, HostError};
-pub use kernel::{BadKernelRelease, KernelRelease, KernelWarning};
+pub use kernel::{BadKernelRelease, KernelRefusal, KernelRelease, KernelWarning, judge as judge_kernel};
 pub use params::{BadParams, DeviceParams, DiscardParams, presentable_io_opt};
 pub use partitions::{PartitionScan, reread_partitions};
 pub use process::{ProcessError, become_io_flusher, is_io_flusher, lock_memory, return_freed_memory};

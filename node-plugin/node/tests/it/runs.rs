@@ -1,0 +1,135 @@
+//! What the process does.
+
+use crate::process::World;
+use rustix::process::Signal;
+use umbra_facade::node::SeenFence;
+use umbra_facade::{ClientError, Fence};
+use umbra_platform::PlatformError;
+use umbra_platform::call::{Answer, AttachMaster, Outcome, Scope};
+use umbra_platform::id::RequestId;
+use umbra_platform::value::QueueDepth;
+
+fn attach(name: &str) -> AttachMaster {
+    AttachMaster {
+        request: RequestId::random(),
+        device: "/dev/master".parse().expect("a path"),
+        name: name.parse().expect("a name"),
+        expected_identity: None,
+        accept_weak_identity: false,
+        ublk: None,
+        queue_depth: QueueDepth::default(),
+    }
+}
+
+fn fence(number: u64) -> Fence {
+    Fence::new(number).expect("above 0")
+}
+
+#[tokio::test]
+async fn the_interposer_may_come_late_and_go_and_come_back() {
+    let world = World::new();
+    let node = world.start().await;
+    let client = world.operator(&node);
+    for round in 0..2 {
+        // It is away: everything says so, with what to do, and nothing waits.
+        let refused = client.status(Scope::All).await.expect_err("nobody is there");
+        let away = matches!(&refused, ClientError::Refused(PlatformError::Unavailable { .. }));
+        assert!(away && refused.remedy().contains("start umbra-io"), "round {round}: {refused:?}");
+        let inventory = client.list().await.expect("the node is there");
+        assert_eq!(inventory.about.name, "a");
+        let problem = inventory.contents.expect_err("nobody is there");
+        assert_eq!(problem.reason, "UNAVAILABLE");
+        assert!(problem.text.contains("io.sock") && problem.remedy.contains("start umbra-io"), "{problem:?}");
+        let (status, text) = node.get("/readyz").await;
+        assert!(status == 503 && text.contains("start umbra-io"), "{status} {text}");
+        assert_eq!(node.get("/healthz").await, (200, "ok\n".into()), "it is alive all the same");
+        assert!(node.get("/metrics").await.1.contains("\numbra_platform_up 0\n"));
+
+        // It is there: the same connections serve.
+        let platform = world.platform().await;
+        assert_eq!(node.get("/readyz").await, (200, "ok\n".into()));
+        client.status(Scope::All).await.expect("it answers");
+        assert!(client.list().await.expect("a list").contents.is_ok());
+        assert!(node.get("/metrics").await.1.contains("\numbra_platform_up 1\n"));
+        platform.stop().await;
+    }
+    let (ended, _) = node.end(Signal::TERM).await;
+    assert!(ended.success(), "{ended}");
+}
+
+/// Killed between a call and the question what became of it.
+#[tokio::test]
+async fn a_kill_loses_neither_answers_nor_the_fence() {
+    let world = World::new();
+    let platform = world.platform().await;
+    let node = world.start().await;
+    let call = attach("pg");
+    let master = world.operator(&node).attach(fence(5), call.clone()).await.expect("attach");
+    let (_, log) = node.end(Signal::KILL).await;
+    let request = call.request.to_string();
+    assert!(log.iter().any(|line| line.contains(&request) && line.contains("Attach")), "{log:#?}");
+
+    let node = world.start().await;
+    let client = world.operator(&node);
+    assert_eq!(client.query_op(call.request).await, Ok(Outcome::Done(Answer::Attached(master.clone()))));
+    assert_eq!(client.attach(fence(5), call.clone()).await, Ok(master), "one effect");
+    assert_eq!(client.list().await.expect("a list").fence, SeenFence::Highest(fence(5)));
+    let stale = client.attach(fence(4), call).await.expect_err("a leader of before");
+    assert_eq!(stale.reason(), "STALE_FENCE");
+    let metrics = node.get("/metrics").await.1;
+    for line in ["umbra_facade_calls_total{call=\"Attach\",ended=\"STALE_FENCE\"} 1", "umbra_facade_fence 5"]
+    {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    let (ended, log) = node.end(Signal::TERM).await;
+    assert!(ended.success() && log.iter().any(|line| line.contains("stopped")), "{ended} {log:#?}");
+    platform.stop().await;
+}
+
+/// A call that is on its way when the process is told to stop gets its answer.
+#[tokio::test]
+async fn the_end_waits_for_calls_that_change_something() {
+    let world = World::new();
+    let platform = world.platform().await;
+    let node = world.start().await;
+    let client = world.operator(&node);
+    client.fence(fence(1)).await.expect("connected");
+    world.fake.slow_down(std::time::Duration::from_secs(1));
+    let call = attach("pg");
+    let asking = {
+        let (client, call) = (client.clone(), call.clone());
+        tokio::spawn(async move { client.attach(fence(1), call).await })
+    };
+    while client.query_op(call.request).await.expect("an outcome") == Outcome::NotSeen {
+        tokio::task::yield_now().await;
+    }
+    let (ended, _) = node.end(Signal::TERM).await;
+    assert!(ended.success(), "{ended}");
+    asking.await.expect("no panic").expect("attached");
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named_at_the_start() {
+    let world = World::new();
+    let key = world.directory.path().join("server/tls.key");
+    std::fs::remove_file(&key).expect("removed");
+    let ended = world.command().output().await.expect("it runs");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && said.contains(&*key.to_string_lossy()), "{said}");
+}
+
+#[tokio::test]
+async fn preflight_says_what_is_wrong_and_what_to_do() {
+    let mut preflight = tokio::process::Command::new(env!("CARGO_BIN_EXE_umbra-node"));
+    let ended = preflight.arg("preflight").output().await.expect("it runs");
+    let said = String::from_utf8_lossy(&ended.stdout);
+    // Whatever this host is: each finding is a line with its reason, and one with the remedy.
+    if ended.status.success() {
+        assert!(said.contains("nothing found"), "{said}");
+    } else {
+        let reasons = ["UblkMissing: ", "IoUringDisabled: ", "KernelKnownBad: ", "MemlockTooLow: "];
+        assert!(reasons.iter().any(|reason| said.contains(reason)), "{said}");
+        assert_eq!(said.lines().filter(|line| line.starts_with("  ")).count() * 2, said.lines().count());
+    }
+}
