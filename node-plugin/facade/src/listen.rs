@@ -1,12 +1,14 @@
 //! The doors of a node: TCP with mutual TLS, and a Unix socket for root. Who comes in is known before the first call.
 //!
-//! What strangers can hold is bounded: handshakes at a time and their time, and connections that may call nothing, which are
-//! let in only to be told so.
+//! What strangers can hold is bounded: handshakes, of which the oldest makes room for a new one, so that no number of silent
+//! connections keeps out a caller who shakes hands at once; and connections that may call nothing, which are let in only
+//! to be told so.
 
 use crate::caller::{Caller, Right};
 use crate::credentials::{Credentials, uris};
 use crate::identity::Segment;
 use rustls::ServerConfig;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -27,7 +29,7 @@ use umbra_platform::connection as local;
 const CONNECTIONS_MAX: usize = 128;
 /// Connections of peers that may call nothing.
 const STRANGERS_MAX: usize = 4;
-/// Handshakes at a time: each costs a signature.
+/// Handshakes at a time. For one more, the oldest is ended.
 const HANDSHAKES_MAX: usize = 32;
 /// Time for a handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -87,7 +89,6 @@ async fn accept_local(socket: &Socket, to: &mpsc::Sender<io::Result<Connection>>
 /// Room for connections: one semaphore per kind of peer.
 #[derive(Clone)]
 struct Room {
-    handshakes: Arc<Semaphore>,
     callers: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
 }
@@ -95,12 +96,12 @@ struct Room {
 impl TlsDoor {
     async fn accept_all(&self, to: &mpsc::Sender<io::Result<Connection>>) {
         let room = Room {
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             callers: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
         };
         // Dropped with this function, and the handshakes with it.
         let mut handshakes = JoinSet::new();
+        let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
         while !to.is_closed() {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -111,20 +112,21 @@ impl TlsDoor {
                 }
             };
             while handshakes.try_join_next().is_some() {}
-            let Ok(place) = Arc::clone(&room.handshakes).try_acquire_owned() else {
-                // Closing at once is the clearest answer that costs nothing.
-                tracing::warn!(%peer, limit = HANDSHAKES_MAX, "connection refused: too many handshakes");
-                continue;
-            };
+            by_age.retain(|handshake| !handshake.is_finished());
+            if by_age.len() >= HANDSHAKES_MAX
+                && let Some(oldest) = by_age.pop_front()
+            {
+                tracing::debug!(limit = HANDSHAKES_MAX, "too many handshakes: the oldest is ended");
+                oldest.abort();
+            }
             let (room, to) = (room.clone(), to.clone());
             let (credentials, cluster) = (Arc::clone(&self.credentials), self.cluster.clone());
-            handshakes.spawn(async move {
+            by_age.push_back(handshakes.spawn(async move {
                 if let Some(connection) = let_in(stream, peer, credentials, &cluster, &room).await {
-                    drop(place);
                     // Nobody takes it any more: the server ends.
                     drop(to.send(Ok(connection)).await);
                 }
-            });
+            }));
         }
     }
 }

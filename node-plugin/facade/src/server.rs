@@ -32,6 +32,8 @@ use umbra_platform::{Platform, PlatformError, StatusStream};
 pub const REQUEST_BYTES_MAX: usize = 256 << 10;
 /// Time between a connection's keep-alive pings, and for the answer to one.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Calls and watches of one connection at a time: an operator has a few for each set of the node.
+const STREAMS_MAX: u32 = 256;
 /// Time for calls to end once the server is to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
 
@@ -233,6 +235,7 @@ pub async fn serve<P: Platform>(
     health.set_serving::<FacadeServer<Service<P>>>().await;
     let router = Server::builder()
         .layer(InterceptorLayer::new(no_strangers))
+        .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(service)

@@ -7,7 +7,7 @@ use crate::{facts, preflight};
 use anyhow::Context;
 use clap::Args;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -106,6 +106,9 @@ async fn serve_all(run: &Run) -> anyhow::Result<()> {
 
     let listener = bind(run.listen).await?;
     let address = listener.local_addr()?;
+    // The interposer makes this folder too; whoever comes first.
+    let folder = run.local_socket.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let local = Socket::bind(&run.local_socket).await?;
     if let Some(wanted) = run.http {
         let listener = bind(wanted).await?;

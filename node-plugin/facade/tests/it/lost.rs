@@ -1,17 +1,26 @@
 //! Answers that are lost: a request has one effect, and what became of it can be found out.
 
 use crate::authority::NOW;
-use crate::node::{Node, OPERATOR, attach, copy, fence};
+use crate::node::{Node, OPERATOR, PATIENCE, attach, copy, fence};
 use std::time::Duration;
-use umbra_facade::ClientError;
+use umbra_facade::{Client, ClientError};
 use umbra_platform::CallDeadlines;
 use umbra_platform::call::{Answer, CopyKind, CopySets, Direction, Outcome, Scope};
-use umbra_platform::id::Epoch;
+use umbra_platform::id::{Epoch, RequestId};
 use umbra_platform::status::Mode;
 use umbra_platform::time::Millis;
 
 fn hasty() -> CallDeadlines {
     CallDeadlines { change: Millis(50), ..CallDeadlines::default() }
+}
+
+async fn until_running(client: &Client, request: RequestId) {
+    let seen = async {
+        while client.query_op(request).await.expect("an outcome") != Outcome::Running {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("it is on its way");
 }
 
 #[tokio::test]
@@ -43,14 +52,31 @@ async fn a_call_on_its_way_is_running_and_not_unknown() {
         let (client, call) = (client.clone(), call.clone());
         tokio::spawn(async move { client.copy(fence(1), call).await })
     };
-    while client.query_op(call.request).await.expect("an outcome") != Outcome::Running {
-        tokio::task::yield_now().await;
-    }
+    until_running(&client, call.request).await;
     // A newer leader sees it too.
     client.fence(fence(2)).await.expect("a new leader");
     assert_eq!(client.query_op(call.request).await, Ok(Outcome::Running));
     asking.abort();
     drop(node);
+}
+
+/// The platform knows nothing of a call that waits for its fence to be kept; the facade does.
+#[tokio::test]
+async fn a_call_that_is_not_admitted_yet_is_running_and_not_unknown() {
+    let (node, _, set) = Node::with_set(Mode::Dependent).await;
+    let client = node.operator();
+    let lock = std::fs::File::open(node.directory.path().join("fence.lock")).expect("the keeper's");
+    lock.lock().expect("nobody is admitted now");
+    let call = copy(set.id, Direction::ToShadow, CopyKind::Update);
+    let asking = {
+        let (client, call) = (client.clone(), call.clone());
+        tokio::spawn(async move { client.copy(fence(1), call).await })
+    };
+    until_running(&client, call.request).await;
+    drop(lock);
+    let copied = asking.await.expect("no panic").expect("admitted");
+    assert_eq!(client.query_op(call.request).await, Ok(Outcome::Done(Answer::Copied(copied))));
+    node.stop().await;
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ impl World {
             .arg("--socket")
             .arg(self.socket())
             .arg("--local-socket")
-            .arg(file("node.sock"))
+            .arg(file("run/node.sock"))
             .arg("--state-dir")
             .arg(file("state"))
             .env_remove("RUST_LOG")

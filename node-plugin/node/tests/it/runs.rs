@@ -2,10 +2,11 @@
 
 use crate::process::World;
 use rustix::process::Signal;
+use tokio_stream::StreamExt;
 use umbra_facade::node::SeenFence;
 use umbra_facade::{ClientError, Fence};
 use umbra_platform::PlatformError;
-use umbra_platform::call::{Answer, AttachMaster, Outcome, Scope};
+use umbra_platform::call::{Answer, AttachMaster, Cadence, Outcome, Scope, Watch};
 use umbra_platform::id::RequestId;
 use umbra_platform::value::QueueDepth;
 
@@ -51,7 +52,18 @@ async fn the_interposer_may_come_late_and_go_and_come_back() {
         client.status(Scope::All).await.expect("it answers");
         assert!(client.list().await.expect("a list").contents.is_ok());
         assert!(node.get("/metrics").await.1.contains("\numbra_platform_up 1\n"));
+        let watch = Watch { scope: Scope::All, cadence: Cadence::OnChange };
+        let mut statuses = client.watch(watch).await.expect("a watch");
+        statuses.next().await.expect("one").expect("a status");
         platform.stop().await;
+        // Whoever watched is told, and does not wait for ever.
+        let told = loop {
+            match statuses.next().await.expect("an end that says why") {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(["STOPPING", "UNAVAILABLE"].contains(&told.reason()), "{told:?}");
     }
     let (ended, _) = node.end(Signal::TERM).await;
     assert!(ended.success(), "{ended}");
