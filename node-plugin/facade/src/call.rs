@@ -2,10 +2,10 @@
 
 use crate::fence::Fence;
 use umbra_platform::call::{
-    Abort, AcceptMaster, AttachMaster, CopySets, DetachMaster, DisableSet, EnableSet, Reset, SetCopyLimits,
-    SetTarget,
+    Abort, AcceptMaster, AttachMaster, Change, CopySets, DetachMaster, DisableSet, EnableSet, Reset,
+    SetCopyLimits, SetTarget,
 };
-use umbra_platform::id::{MasterRef, RequestId, SetRef};
+use umbra_platform::id::{MasterRef, SetRef};
 use umbra_platform::value::InvalidValue;
 
 /// A call, and the fence of the leader that asks for it.
@@ -17,11 +17,8 @@ pub struct Fenced<C> {
     pub call: C,
 }
 
-/// What every call that changes something has.
-pub trait Change {
-    /// Its request.
-    fn request(&self) -> RequestId;
-
+/// A call that can be asked for from above the node.
+pub trait FromAbove: Change {
     /// What of it the facade does not take, if there is something: names, which may mean another thing by now.
     ///
     /// # Errors
@@ -45,13 +42,9 @@ fn set_by_id(target: &SetTarget) -> Result<(), InvalidValue> {
     }
 }
 
-macro_rules! changes {
+macro_rules! from_above {
     ($($call:ident: |$it:ident| $check:expr;)+) => {
-        $(impl Change for $call {
-            fn request(&self) -> RequestId {
-                self.request
-            }
-
+        $(impl FromAbove for $call {
             fn check(&self) -> Result<(), InvalidValue> {
                 let $it = self;
                 $check
@@ -60,7 +53,7 @@ macro_rules! changes {
     };
 }
 
-changes! {
+from_above! {
     AttachMaster: |call| match call.ublk {
         None => Ok(()),
         Some(_) => Err(InvalidValue::new("number of a ublk device", "the node chooses it")),

@@ -1,6 +1,6 @@
 //! Serves a [`Platform`] to the operator, the console and root of the node: gRPC with reflection and health.
 
-use crate::call::{Change, Fenced};
+use crate::call::{Fenced, FromAbove};
 use crate::caller::{Caller, Right};
 use crate::error::FacadeError;
 use crate::fence::Fence;
@@ -346,7 +346,7 @@ impl<P: Platform> Service<P> {
         run: F,
     ) -> Result<Response<V>, Status>
     where
-        C: Change + fmt::Debug + Send + 'static,
+        C: FromAbove + fmt::Debug + Send + 'static,
         Fenced<C>: TryFrom<W, Error = BadField>,
         F: FnOnce(Arc<P>, C) -> Fut + Send + 'static,
         Fut: Future<Output = Result<A, PlatformError>> + Send + 'static,
@@ -365,7 +365,7 @@ impl<P: Platform> Service<P> {
         run: F,
     ) -> Result<A, Refusal>
     where
-        C: Change + fmt::Debug + Send + 'static,
+        C: FromAbove + fmt::Debug + Send + 'static,
         Fenced<C>: TryFrom<W, Error = BadField>,
         F: FnOnce(Arc<P>, C) -> Fut + Send + 'static,
         Fut: Future<Output = Result<A, PlatformError>> + Send + 'static,

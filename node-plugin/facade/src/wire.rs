@@ -1,6 +1,6 @@
 //! The wire of what the facade adds to the platform API: generated types, and checked conversions.
 
-use crate::call::{Change, Fenced};
+use crate::call::{Fenced, FromAbove};
 use crate::fence::Fence;
 use crate::node::{About, Finding, FindingReason, Inventory, Problem, SeenFence};
 use umbra_platform::call::{

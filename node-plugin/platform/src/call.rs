@@ -12,6 +12,34 @@ use serde::{Deserialize, Serialize};
 /// Most sets that one command may act on at one instant.
 pub const TARGETS_MAX: usize = 64;
 
+/// A call that changes something.
+pub trait Change {
+    /// Its request.
+    fn request(&self) -> RequestId;
+}
+
+macro_rules! changes {
+    ($($call:ident),+) => {
+        $(impl Change for $call {
+            fn request(&self) -> RequestId {
+                self.request
+            }
+        })+
+    };
+}
+
+changes!(
+    AttachMaster,
+    AcceptMaster,
+    DetachMaster,
+    EnableSet,
+    DisableSet,
+    CopySets,
+    Abort,
+    SetCopyLimits,
+    Reset
+);
+
 /// Puts the interposer between a device and its users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachMaster {

@@ -1,5 +1,6 @@
 //! Serves a [`Platform`] on a Unix socket: gRPC with reflection and health.
 
+use crate::call::Change;
 use crate::connection::{accept_all, may_call};
 use crate::error::PlatformError;
 use crate::platform::{self, Platform, StatusStream};
@@ -144,7 +145,7 @@ impl<P: Platform> Service<P> {
         run: F,
     ) -> Result<Response<V>, Status>
     where
-        C: TryFrom<W, Error = BadField> + std::fmt::Debug,
+        C: TryFrom<W, Error = BadField> + Change + std::fmt::Debug,
         F: FnOnce(Arc<P>, C) -> Fut,
         Fut: Future<Output = platform::Result<A>> + Send + 'static,
         A: Send + 'static,
@@ -152,13 +153,14 @@ impl<P: Platform> Service<P> {
     {
         let call = C::try_from(request.into_inner()).map_err(|e| fault::bad_field(&e))?;
         let busy = self.busy.upgrade().ok_or_else(|| fault::to_status(&stopping()))?;
-        tracing::debug!(name, ?call, "asked");
+        let id = call.request();
+        tracing::debug!(name, request = %id, ?call, "asked");
         let work = run(Arc::clone(&self.platform), call);
         let task = tokio::spawn(async move {
             let answer = work.await;
             match &answer {
-                Ok(_) => tracing::info!(name, "done"),
-                Err(error) => tracing::warn!(name, reason = error.reason(), %error, "refused"),
+                Ok(_) => tracing::info!(name, request = %id, "done"),
+                Err(error) => tracing::warn!(name, request = %id, reason = error.reason(), %error, "refused"),
             }
             drop(busy);
             answer
