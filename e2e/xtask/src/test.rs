@@ -80,7 +80,7 @@ fn sim(seeds: u64) -> Result<Tally> {
         eprintln!("xtask: the simulator did not say how many violations it saw");
     }
     let mut tally = Tally::one(success && clean);
-    for node in [&["node", "run", "--seeds", "300"][..], &["node", "sweep", "--stride", "13"]] {
+    for node in [&["node", "run", "--seeds", "300"][..], &["node", "sweep", "--stride", "53"]] {
         let mut clean = false;
         let mut command = cargo::command(&run);
         command.args(node);

@@ -269,9 +269,10 @@ impl<W: World> Platform for Service<W> {
     }
 
     async fn abort(&self, call: Abort) -> Result<()> {
-        let service = self.clone();
+        let (request, text, service) = (call.request, format!("{call:?}"), self.clone());
         let subject = Subject::Set(call.target.set.clone());
-        self.change(subject, async move { service.abort_copy(call).await }).await
+        let abort = |_, _| async move { service.abort_copy(call).await };
+        self.once(subject, request, text, Uuid::nil(), abort).await
     }
 
     async fn wait(&self, call: Wait) -> Result<SetStatus> {
@@ -293,9 +294,10 @@ impl<W: World> Platform for Service<W> {
     }
 
     async fn set_copy_limits(&self, call: SetCopyLimits) -> Result<()> {
-        let service = self.clone();
+        let (request, text, service) = (call.request, format!("{call:?}"), self.clone());
         let subject = Subject::Set(call.target.set.clone());
-        self.change(subject, async move { service.limit(call).await }).await
+        let limit = |_, _| async move { service.limit(call).await };
+        self.once(subject, request, text, Uuid::nil(), limit).await
     }
 
     async fn reset(&self, call: Reset) -> Result<ResetDone> {
