@@ -153,3 +153,31 @@ impl<W: World> Host<W> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::silent::{Manner, Puppet, host};
+    use umbra_platform::call::DetachMaster;
+    use umbra_platform::id::{MasterRef, RequestId};
+
+    /// The names are another set's and another master's by now, which must not be touched.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_request_has_taken_away_is_not_looked_for_under_its_name() {
+        let thread = Puppet::new(Manner::Answers);
+        let host = host(&[("a", &thread)]);
+        let (request, gone) = (RequestId(Uuid::from_u128(5)), Uuid::from_u128(900));
+        let target: SetRef = "default/nightly".parse().expect("a name");
+        let before = host.registry.set(&target).expect("it bears the name").seen.record;
+
+        let disable = DisableSet { request, target: target.clone().into() };
+        assert_eq!(host.disable(disable.clone(), gone).await, Ok(()));
+        let detach = DetachMaster { request, master: MasterRef::Name("a".parse().expect("a name")) };
+        assert_eq!(host.detach(detach, gone).await, Ok(()));
+        assert_eq!(host.registry.set(&target).expect("it is there").seen.record, before);
+
+        // Nothing was found when that one was begun, and nothing is now.
+        let other = DisableSet { target: SetRef::Id(SetId(gone)).into(), ..disable };
+        assert!(matches!(host.disable(other, Uuid::nil()).await, Err(PlatformError::NotFound { .. })));
+    }
+}
