@@ -200,3 +200,24 @@ fn hold_now(id: DeviceId) -> Result<std::fs::File, PlatformError> {
     })?;
     Ok(held)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use umbra_ublk::{Command, Target};
+
+    #[test]
+    fn what_the_driver_says_is_told_apart() {
+        let (command, target) = (Command::AddDev, Target::Device(DeviceId::new(4)));
+        let said = |error: Error| driver_error(&error, 4, "ADD_DEV");
+        let refused = |errno| said(Error::Refused { command, target, errno });
+        assert_eq!(refused(Errno::EEXIST), DriverError::Taken(4));
+        assert!(matches!(refused(Errno::EINVAL), DriverError::Refused(_)));
+        let hung = DriverError::Hung { command: "START_DEV", number: 4 };
+        assert_eq!(said(Error::Unfinished { command, target, earlier: Command::StartDev }), hung);
+        assert!(matches!(
+            said(Error::Deadline { command, target, deadline: NODE_PATIENCE }),
+            DriverError::Hung { .. }
+        ));
+    }
+}
