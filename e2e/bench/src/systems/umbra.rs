@@ -20,6 +20,11 @@ const START: Duration = Duration::from_secs(60);
 /// A copy of everything there is to copy.
 const LONG: Duration = Duration::from_secs(120);
 
+/// Takes away from `$volume` what it is known by: both its ends.
+const FORGET: &str = "last=$(($(blockdev --getsize64 $volume) / 1048576 - 1))
+dd if=/dev/zero of=$volume bs=1M count=1 oflag=direct status=none
+dd if=/dev/zero of=$volume bs=1M count=1 seek=$last oflag=direct status=none";
+
 /// A master attached to a data plane of its own, with dependent sets.
 #[derive(Debug)]
 pub struct Umbra {
@@ -43,6 +48,8 @@ impl Umbra {
             let set = format!("set{number}");
             let shadow = bed.device(medium, &format!("shadow{number}"))?;
             let bitmap = bed.device(medium, &format!("bitmap{number}"))?;
+            // What another system has left there is not to be confirmed away each time, by its name.
+            bed.sh(&format!("for volume in {shadow} {bitmap}; do\n{FORGET}\ndone"))?;
             ctl(
                 bed,
                 &format!("enable {set} --master {NAME} --mode dependent --shadow {shadow} --bitmap {bitmap}"),
