@@ -20,9 +20,9 @@ const START: Duration = Duration::from_secs(60);
 /// A copy of everything there is to copy.
 const LONG: Duration = Duration::from_secs(120);
 
-/// Takes away from `$volume` what it is known by: both its ends.
+/// Takes away from `$volume` what it is known by: both its ends, and the second superblock of an earlier set.
 const FORGET: &str = "last=$(($(blockdev --getsize64 $volume) / 1048576 - 1))
-dd if=/dev/zero of=$volume bs=1M count=1 oflag=direct status=none
+dd if=/dev/zero of=$volume bs=1M count=2 oflag=direct status=none
 dd if=/dev/zero of=$volume bs=1M count=1 seek=$last oflag=direct status=none";
 
 /// A master attached to a data plane of its own, with dependent sets.
