@@ -35,8 +35,9 @@ pub struct Umbra {
 
 impl Umbra {
     pub(super) fn present(bed: &Bed, medium: Medium, shadows: usize) -> Result<Self> {
-        let supervisor =
-            bed.vm().spawn(&format!("mkdir -p /run/umbra; exec {UMBRA_IO} supervise >>{LOG} 2>&1"))?;
+        let supervisor = bed.vm().spawn(&format!(
+            "rm -rf /var/lib/umbra; mkdir -p /run/umbra; exec {UMBRA_IO} supervise >>{LOG} 2>&1"
+        ))?;
         wait_until_served(bed, "list")?;
         let master = bed.device(medium, "master")?;
         // Not every disk here has a name that is unique in the world; none is going to be replaced.
