@@ -3,7 +3,7 @@
 use crate::registry::Registry;
 use crate::state::{MasterRecord, SetRecord, State, StateError};
 use crate::tag::{is_tagged, tag};
-use crate::words::{id128, set_name};
+use crate::words::{id128, io, set_name};
 use crate::world::{Depth, World};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use umbra_engine::Id128;
 use umbra_identity::{Configured, Owner, OwnerKind, Presented, PresentedBy, Role, World as InUse};
+use umbra_platform::PlatformError;
 use uuid::Uuid;
 
 /// The deaths of threads and processes, counted elsewhere (E11).
@@ -109,6 +110,16 @@ impl<W: World> Host<W> {
         let known: BTreeSet<Uuid> = records.iter().map(|record| record.id).collect();
         records.extend(kept.into_iter().filter(|record| !known.contains(&record.id)));
         Ok((records, faults))
+    }
+
+    /// Every master on record: for what is concluded from one that is not among them.
+    ///
+    /// # Errors
+    /// One of them cannot be read, now or for good.
+    pub(crate) async fn records_for_sure(&self) -> Result<Vec<MasterRecord>, PlatformError> {
+        let unread = |error: StateError| io("/".as_ref(), "look at the records of masters", &error);
+        let (records, damaged) = self.all_records().await.map_err(unread)?;
+        damaged.into_iter().next().map_or(Ok(records), |fault| Err(unread(fault)))
     }
 
     /// What is in use on this machine. `found` also looks where the volumes on record are now: a new volume must be

@@ -36,13 +36,19 @@ pub(crate) fn driver_refusal(error: &DriverError) -> PlatformError {
 /// The devices of the driver that present the master or set `id`. Those that are stuck in the kernel are nobody's any more:
 /// nothing that is asked of them returns, and what they presented gets another number.
 pub(crate) async fn devices_of<W: World>(host: &Host<W>, id: Uuid) -> Result<Vec<DriverDevice>, DriverError> {
+    Ok(among(host, &host.world.driver_list().await?, id))
+}
+
+/// Those of `id` among what the driver has.
+fn among<W: World>(host: &Host<W>, all: &[DriverDevice], id: Uuid) -> Vec<DriverDevice> {
     let ours = tag(host.node, id);
-    let mut devices = host.world.driver_list().await?;
     let waits = |device: &DriverDevice| device.state == DriverState::Quiesced;
-    devices.retain(|device| device.tag == ours || is_off(Rule::TagCompared) && waits(device));
-    devices.retain(|device| device.state != DriverState::Stuck || is_off(Rule::StuckLeft));
+    let is_of = |device: &DriverDevice| device.tag == ours || is_off(Rule::TagCompared) && waits(device);
+    let is_stuck = |device: &DriverDevice| device.state == DriverState::Stuck && !is_off(Rule::StuckLeft);
+    let mut devices: Vec<_> =
+        all.iter().filter(|device| is_of(device) && !is_stuck(device)).copied().collect();
     devices.sort_by_key(|device| device.number);
-    Ok(devices)
+    devices
 }
 
 /// Presents a device and serves it. Returns its number.
@@ -200,6 +206,16 @@ pub(crate) async fn withdraw_shadow<W: World>(
     Ok(())
 }
 
+/// A device that the driver shows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Shown {
+    /// Of this master or set.
+    pub(crate) id: Uuid,
+    pub(crate) number: u32,
+    /// Whose it is, for messages: "set nightly".
+    pub(crate) what: String,
+}
+
 /// What the driver shows of masters and sets, served or left by a server that died, for claims and messages. `serving`:
 /// by this process, which knows the one that it serves from one that got stuck.
 ///
@@ -209,16 +225,17 @@ pub(crate) async fn shown<W: World>(
     host: &Host<W>,
     serving: Option<&Serving<W>>,
     of: impl IntoIterator<Item = (Uuid, String)>,
-) -> Result<Vec<(Uuid, u32, String)>, PlatformError> {
+) -> Result<Vec<Shown>, PlatformError> {
+    let all = host.world.driver_list().await.map_err(|e| driver_refusal(&e))?;
     let mut shown = Vec::new();
     for (id, what) in of {
-        let devices = devices_of(host, id).await.map_err(|e| driver_refusal(&e))?;
+        let devices = among(host, &all, id);
         let is_ours = |device: &DriverDevice| {
             let served = serving.and_then(|serving| serving.presented.get(&id));
             served.is_none_or(|number| *number == device.number) || device.state == DriverState::Quiesced
         };
         let live = devices.iter().filter(|device| device.block.is_some() && is_ours(device));
-        shown.extend(live.map(|device| (id, device.number, what.clone())));
+        shown.extend(live.map(|device| Shown { id, number: device.number, what: what.clone() }));
     }
     Ok(shown)
 }
@@ -238,13 +255,10 @@ pub(crate) fn set_of(set: &SetRecord) -> (Uuid, String) {
 ///
 /// # Errors
 /// [`PlatformError::HasOpeners`], with what the device presents.
-pub(crate) async fn hold<W: World>(
-    host: &Host<W>,
-    presented: impl IntoIterator<Item = (Uuid, u32, String)>,
-) -> Result<Vec<W::Hold>, PlatformError> {
+pub(crate) async fn hold<W: World>(host: &Host<W>, shown: &[Shown]) -> Result<Vec<W::Hold>, PlatformError> {
     let mut holds = Vec::new();
-    for (id, number, what) in presented {
-        match host.world.hold_presented(number).await {
+    for Shown { id, number, what } in shown {
+        match host.world.hold_presented(*number).await {
             Ok(hold) => holds.push(hold),
             Err(PlatformError::HasOpeners { device, openers, .. }) => {
                 let path = device_path(&host.world.names().join(id.to_string()));
@@ -258,9 +272,9 @@ pub(crate) async fn hold<W: World>(
 }
 
 /// What a master that is served presents, for claims and messages.
-pub(crate) fn presented<W: World>(seen: &Seen<W>, serving: &Serving<W>) -> Vec<(Uuid, u32, String)> {
+pub(crate) fn presented<W: World>(seen: &Seen<W>, serving: &Serving<W>) -> Vec<Shown> {
     let all = all_of(&seen.record).into_iter();
-    all.filter_map(|(id, what)| Some((id, *serving.presented.get(&id)?, what))).collect()
+    all.filter_map(|(id, what)| Some(Shown { id, number: *serving.presented.get(&id)?, what })).collect()
 }
 
 /// The name of a presented device.

@@ -152,10 +152,7 @@ impl<W: World> Host<W> {
             return;
         }
         // A member of a master that cannot be read now, or for good, may be in doubt.
-        let Ok((masters, damaged)) = self.all_records().await else { return };
-        if !damaged.is_empty() {
-            return;
-        }
+        let Ok(masters) = self.records_for_sure().await else { return };
         let configured: BTreeSet<Uuid> = configured(&masters)
             .filter(|(_, set)| set.stage == SetStage::Enabled)
             .map(|(_, set)| set.id)

@@ -116,9 +116,7 @@ impl Udev {
             return Ok(BTreeSet::new());
         }
         fs::create_dir_all(&folder)?;
-        let beside = folder.join(format!(".{RULE}"));
-        fs::write(&beside, &text)?;
-        fs::rename(&beside, &path)?;
+        crate::files::write(&path, text.as_bytes())?;
         let (before, now) = (concerned(&before), concerned(&text));
         let changed = before.symmetric_difference(&now).map(|(name, _)| name.clone()).collect();
         self.look_again(&changed);

@@ -101,7 +101,7 @@ impl<W: World> Host<W> {
         step("proof that nothing has the devices open");
         // Held over the flip: whoever opened a device would go on reading the old content from its page cache.
         let changed = changed(members, plan.direction)?;
-        let mut holds = present::hold(self, changed.clone()).await?;
+        let mut holds = present::hold(self, &changed).await?;
         if is_off(Rule::HoldOverFlip) {
             holds.clear();
         }
@@ -127,8 +127,8 @@ impl<W: World> Host<W> {
         }
         drop(holds);
         step("partition tables");
-        for (_, number, _) in changed {
-            self.world.reread_partitions(number).await;
+        for device in changed {
+            self.world.reread_partitions(device.number).await;
         }
         Ok(epochs)
     }
@@ -204,13 +204,13 @@ async fn check<W: World>(member: &Member<W>, plan: &Plan) -> Result<()> {
 }
 
 /// The presented devices whose content the flip changes.
-fn changed<W: World>(members: &[Member<W>], direction: Direction) -> Result<Vec<(Uuid, u32, String)>> {
-    let mut devices: Vec<(Uuid, u32, String)> = Vec::new();
+fn changed<W: World>(members: &[Member<W>], direction: Direction) -> Result<Vec<present::Shown>> {
+    let mut devices = Vec::new();
     for member in members {
         let seen = &member.found.seen;
         let concerned =
             |id: Uuid| id == member.found.set.id || direction == Direction::ToMaster && id == seen.record.id;
-        let of = present::presented(seen, seen.serving()?).into_iter().filter(|(id, ..)| concerned(*id));
+        let of = present::presented(seen, seen.serving()?).into_iter().filter(|shown| concerned(shown.id));
         devices.extend(of);
     }
     devices.sort();

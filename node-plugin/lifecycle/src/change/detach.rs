@@ -30,11 +30,9 @@ impl<W: World> Host<W> {
             Ok(entry) => entry,
             Err(_) if !id.is_nil() => {
                 // The request was begun before. It has had its effect, unless the master waits to be on the list again.
-                let (records, _) =
-                    self.all_records().await.map_err(|error| io("/".as_ref(), "look", &error))?;
                 let is_in = |record: &MasterRecord| record.id == id && !record.clean;
-                let out = !records.iter().any(is_in);
-                return if out { Ok(()) } else { Err(PlatformError::no_master(&call.master)) };
+                let is_out = !self.records_for_sure().await?.iter().any(is_in);
+                return if is_out { Ok(()) } else { Err(PlatformError::no_master(&call.master)) };
             }
             Err(error) => return Err(error),
         };
@@ -68,9 +66,9 @@ impl<W: World> Host<W> {
         restore::check_none(seen, serving).await?;
         turn.step("proof that nothing has its devices open");
         let shown = present::shown(self, Some(serving), present::all_of(&seen.record)).await?;
-        let holds = present::hold(self, shown).await?;
+        let holds = present::hold(self, &shown).await?;
         turn.entry().put_phase(Phase::Detaching);
-        let outcome = self.take_out(turn, seen, serving, holds).await;
+        let outcome = self.take_out(turn, seen, serving, (shown, holds)).await;
         if outcome.is_err() {
             // Half of it is gone: it comes back as after a kill.
             serving.reactor.stop().await;
@@ -84,13 +82,13 @@ impl<W: World> Host<W> {
         turn: &Turn<W>,
         seen: &Seen<W>,
         serving: &Serving<W>,
-        holds: Vec<W::Hold>,
+        (shown, holds): (Vec<present::Shown>, Vec<W::Hold>),
     ) -> Result<(), PlatformError> {
         let record = &seen.record;
         turn.step("end of what it presents");
         // The shadows first: they read from the master.
-        for (_, number, _) in present::shown(self, Some(serving), present::all_of(record)).await? {
-            self.world.driver_stop(number).await.map_err(|e| present::driver_refusal(&e))?;
+        for device in shown {
+            self.world.driver_stop(device.number).await.map_err(|e| present::driver_refusal(&e))?;
         }
         // Not before all have stopped: whoever opened one meanwhile would lose what it writes.
         drop(holds);
@@ -149,9 +147,9 @@ impl<W: World> Host<W> {
         }
         turn.step("end of what it presents");
         let waiting = present::shown(self, None, present::all_of(record)).await?;
-        let holds = present::hold(self, waiting.clone()).await?;
-        for (_, number, _) in waiting {
-            self.world.driver_stop(number).await.map_err(|e| present::driver_refusal(&e))?;
+        let holds = present::hold(self, &waiting).await?;
+        for device in waiting {
+            self.world.driver_stop(device.number).await.map_err(|e| present::driver_refusal(&e))?;
         }
         drop(holds);
         for (id, _) in present::all_of(record) {

@@ -68,14 +68,14 @@ impl<W: World> Host<W> {
         }
         turn.step("proof that nothing has its shadow open");
         let shown = present::shown(self, Some(serving), [present::set_of(&set)]).await?;
-        let holds = present::hold(self, shown).await?;
+        let holds = present::hold(self, &shown).await?;
         self.put_stage(turn.entry(), set.id, SetStage::Disabling).await?;
         self.take_away(&turn, serving, &set, holds).await
     }
 
     /// Whether a master on record has the set.
     async fn is_configured(&self, id: Uuid) -> Result<bool, PlatformError> {
-        let (records, _) = self.all_records().await.map_err(|error| io("/".as_ref(), "look", &error))?;
+        let records = self.records_for_sure().await?;
         Ok(records.iter().flat_map(|record| &record.sets).any(|set| set.id == id))
     }
 
