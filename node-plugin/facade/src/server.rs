@@ -15,7 +15,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::InterceptorLayer;
@@ -23,6 +23,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 use umbra_platform::call::Outcome;
+use umbra_platform::ending::{Ending, Stopping};
 use umbra_platform::id::RequestId;
 use umbra_platform::wire::pb as platform;
 use umbra_platform::wire::{BadField, fault};
@@ -34,8 +35,6 @@ pub const REQUEST_BYTES_MAX: usize = 256 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Calls and watches of one connection at a time: an operator has a few for each set of the node.
 const STREAMS_MAX: u32 = 256;
-/// Time for calls to end once the server is to stop.
-pub const GRACE: Duration = Duration::from_secs(10);
 
 /// Why a server ended that was not told to.
 #[derive(Debug, Error)]
@@ -216,7 +215,7 @@ impl<P: Platform> Facade<P> {
 }
 
 /// Serves `facade` at its doors until `shutdown` is done; then ends watches and waits at once, and gives other calls up to
-/// [`GRACE`].
+/// [`GRACE`](umbra_platform::ending::GRACE).
 ///
 /// Calls that change something run on tasks of their own and are never cancelled by a client that goes away.
 ///
@@ -227,9 +226,8 @@ pub async fn serve<P: Platform>(
     doors: Doors,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let (stop, stopped) = watch::channel(false);
-    let (busy, mut idle) = mpsc::channel::<()>(1);
-    let service = FacadeServer::new(Service { facade, stopped: stopped.clone(), busy: busy.downgrade() })
+    let (ending, stopping) = Ending::new();
+    let service = FacadeServer::new(Service { facade, stopping: stopping.clone() })
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FacadeServer<Service<P>>>().await;
@@ -245,24 +243,8 @@ pub async fn serve<P: Platform>(
 
     let (to_server, incoming) = mpsc::channel(1);
     let accepting = accept_all(&doors, to_server);
-    let serving = router.serve_with_incoming_shutdown(ReceiverStream::new(incoming), until(stopped));
-    let mut serving = std::pin::pin!(serving);
-    tokio::select! {
-        ended = &mut serving => return Ok(ended?),
-        () = accepting => tracing::error!("the server takes no more connections"),
-        () = shutdown => {}
-    }
-    stop.send_replace(true);
-    drop(busy);
-    match tokio::time::timeout(GRACE, &mut serving).await {
-        Ok(ended) => ended?,
-        Err(_) => tracing::warn!("clients did not let go in time"),
-    }
-    // Every task that changes something holds a sender, and nobody else does now.
-    if tokio::time::timeout(GRACE, idle.recv()).await.is_err() {
-        tracing::warn!("calls are still at work; the platform carries them out");
-    }
-    Ok(())
+    let serving = router.serve_with_incoming_shutdown(ReceiverStream::new(incoming), stopping.told());
+    Ok(ending.serve(serving, accepting, shutdown).await?)
 }
 
 fn reflection() -> Result<tonic_reflection::server::Builder<'static>, ServeError> {
@@ -290,20 +272,13 @@ fn no_strangers(request: Request<()>) -> Result<Request<()>, Status> {
     Err(fault::to_status(&forbidden(&caller, "call anything")))
 }
 
-/// Done once the flag is up, or nobody can raise it any more.
-async fn until(mut stopped: watch::Receiver<bool>) {
-    let _flag = stopped.wait_for(|stopped| *stopped).await;
-}
-
-fn stopping() -> FacadeError {
+fn stopped() -> FacadeError {
     FacadeError::NodeStopping { cause: "it was told to".into() }
 }
 
 struct Service<P> {
     facade: Facade<P>,
-    stopped: watch::Receiver<bool>,
-    /// Gone once the server is to stop; until then its holders keep the server from ending.
-    busy: mpsc::WeakSender<()>,
+    stopping: Stopping,
 }
 
 impl<P: Platform> Service<P> {
@@ -330,7 +305,7 @@ impl<P: Platform> Service<P> {
             let call = C::try_from(request.into_inner())?;
             tokio::select! {
                 answer = run(self.facade.clone(), call) => Ok(answer?),
-                () = until(self.stopped.clone()) => Err(stopping().into()),
+                () = self.stopping.clone().told() => Err(stopped().into()),
             }
         };
         let answer = answer.await;
@@ -373,7 +348,7 @@ impl<P: Platform> Service<P> {
     {
         allowed(name, Right::Change, &request)?;
         let Fenced { fence, call } = Fenced::<C>::try_from(request.into_inner())?;
-        let busy = self.busy.upgrade().ok_or_else(stopping)?;
+        let begun = self.stopping.begin().ok_or_else(stopped)?;
         let id = call.request();
         let span = tracing::info_span!("call", name, request = %id, %fence);
         tracing::debug!(parent: &span, ?call, "asked");
@@ -389,7 +364,7 @@ impl<P: Platform> Service<P> {
                 Ok(_) => tracing::info!("done"),
                 Err(error) => tracing::warn!(reason = error.reason(), %error, "refused"),
             }
-            drop((on_its_way, busy));
+            drop((on_its_way, begun));
             answer
         };
         // Only a defect of the implementation ends the task without an answer.
@@ -437,14 +412,14 @@ impl TryFrom<pb::ListRequest> for Nothing {
 async fn forward(
     mut statuses: StatusStream,
     to: mpsc::Sender<Result<platform::StatusResponse, Status>>,
-    stopped: watch::Receiver<bool>,
+    stopping: Stopping,
 ) {
-    let mut stopped = std::pin::pin!(until(stopped));
+    let mut told = std::pin::pin!(stopping.told());
     loop {
         let item = tokio::select! {
             item = statuses.next() => item.map(|item| item.map_err(Refusal::from)),
             () = to.closed() => return,
-            () = &mut stopped => Some(Err(stopping().into())),
+            () = &mut told => Some(Err(stopped().into())),
         };
         let Some(item) = item else { return };
         let last = item.is_err();
@@ -566,11 +541,11 @@ impl<P: Platform> Rpc for Service<P> {
         &self,
         request: Request<platform::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let stopped = self.stopped.clone();
+        let stopping = self.stopping.clone();
         let run = |facade: Facade<P>, call| async move {
             let statuses = facade.platform.watch(call).await?;
             let (to, from) = mpsc::channel(1);
-            tokio::spawn(forward(statuses, to, stopped));
+            tokio::spawn(forward(statuses, to, stopping));
             Ok::<_, Refusal>(ReceiverStream::new(from))
         };
         self.read(("Watch", Right::Read), request, run).await

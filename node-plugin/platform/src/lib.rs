@@ -22,6 +22,7 @@
 pub mod call;
 pub mod client;
 pub mod connection;
+pub mod ending;
 pub mod error;
 #[cfg(feature = "fake")]
 pub mod fake;

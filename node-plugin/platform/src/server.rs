@@ -2,6 +2,7 @@
 
 use crate::call::Change;
 use crate::connection::{accept_all, may_call};
+use crate::ending::{Ending, Stopping};
 use crate::error::PlatformError;
 use crate::platform::{self, Platform, StatusStream};
 use crate::socket::Socket;
@@ -11,7 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::InterceptorLayer;
@@ -23,8 +24,6 @@ use tonic::{Request, Response, Status};
 pub const REQUEST_BYTES_MAX: usize = 256 << 10;
 /// Time between a connection's keep-alive pings, and for the answer to one.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// Time for requests to end once the server is to stop.
-pub const GRACE: Duration = Duration::from_secs(10);
 
 /// Why a server ended that was not told to.
 #[derive(Debug, Error)]
@@ -38,7 +37,7 @@ pub enum ServeError {
 }
 
 /// Serves `platform` on `socket` until `shutdown` is done; then ends watches and waits at once, gives other
-/// requests up to [`GRACE`], and removes the socket.
+/// requests up to [`GRACE`](crate::ending::GRACE), and removes the socket.
 ///
 /// Calls that change something run on tasks of their own and are never cancelled by a client that goes away.
 ///
@@ -49,9 +48,8 @@ pub async fn serve<P: Platform>(
     platform: Arc<P>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let (stop, stopped) = watch::channel(false);
-    let (busy, mut idle) = mpsc::channel::<()>(1);
-    let service = PlatformServer::new(Service { platform, stopped: stopped.clone(), busy: busy.downgrade() })
+    let (ending, stopping) = Ending::new();
+    let service = PlatformServer::new(Service { platform, stopping: stopping.clone() })
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PlatformServer<Service<P>>>().await;
@@ -66,24 +64,8 @@ pub async fn serve<P: Platform>(
 
     let (to_server, incoming) = mpsc::channel(1);
     let accepting = accept_all(&socket, to_server);
-    let serving = router.serve_with_incoming_shutdown(ReceiverStream::new(incoming), until(stopped));
-    let mut serving = std::pin::pin!(serving);
-    tokio::select! {
-        ended = &mut serving => return Ok(ended?),
-        () = accepting => tracing::error!("the server takes no more connections"),
-        () = shutdown => {}
-    }
-    stop.send_replace(true);
-    drop(busy);
-    match tokio::time::timeout(GRACE, &mut serving).await {
-        Ok(ended) => ended?,
-        Err(_) => tracing::warn!("clients did not let go in time"),
-    }
-    // Every task that changes something holds a sender, and nobody else does now.
-    if tokio::time::timeout(GRACE, idle.recv()).await.is_err() {
-        tracing::warn!("requests are still at work");
-    }
-    Ok(())
+    let serving = router.serve_with_incoming_shutdown(ReceiverStream::new(incoming), stopping.told());
+    Ok(ending.serve(serving, accepting, shutdown).await?)
 }
 
 fn reflection() -> Result<tonic_reflection::server::Builder<'static>, ServeError> {
@@ -105,20 +87,13 @@ fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
     }
 }
 
-/// Done once the flag is up, or nobody can raise it any more.
-async fn until(mut stopped: watch::Receiver<bool>) {
-    let _flag = stopped.wait_for(|stopped| *stopped).await;
-}
-
-fn stopping() -> PlatformError {
+fn stopped() -> PlatformError {
     PlatformError::Stopping { cause: "it was told to".into() }
 }
 
 struct Service<P> {
     platform: Arc<P>,
-    stopped: watch::Receiver<bool>,
-    /// Gone once the server is to stop; until then its holders keep the server from ending.
-    busy: mpsc::WeakSender<()>,
+    stopping: Stopping,
 }
 
 impl<P: Platform> Service<P> {
@@ -133,7 +108,7 @@ impl<P: Platform> Service<P> {
         let call = C::try_from(request.into_inner()).map_err(|e| fault::bad_field(&e))?;
         tokio::select! {
             answer = run(Arc::clone(&self.platform), call) => finish(answer),
-            () = until(self.stopped.clone()) => Err(fault::to_status(&stopping())),
+            () = self.stopping.clone().told() => Err(fault::to_status(&stopped())),
         }
     }
 
@@ -152,7 +127,7 @@ impl<P: Platform> Service<P> {
         V: From<A>,
     {
         let call = C::try_from(request.into_inner()).map_err(|e| fault::bad_field(&e))?;
-        let busy = self.busy.upgrade().ok_or_else(|| fault::to_status(&stopping()))?;
+        let begun = self.stopping.begin().ok_or_else(|| fault::to_status(&stopped()))?;
         let id = call.request();
         tracing::debug!(name, request = %id, ?call, "asked");
         let work = run(Arc::clone(&self.platform), call);
@@ -162,7 +137,7 @@ impl<P: Platform> Service<P> {
                 Ok(_) => tracing::info!(name, request = %id, "done"),
                 Err(error) => tracing::warn!(name, request = %id, reason = error.reason(), %error, "refused"),
             }
-            drop(busy);
+            drop(begun);
             answer
         });
         // Only a defect of the implementation ends the task without an answer.
@@ -220,14 +195,14 @@ impl TryFrom<pb::ListRequest> for Nothing {
 async fn forward(
     mut statuses: StatusStream,
     to: mpsc::Sender<Result<pb::StatusResponse, Status>>,
-    stopped: watch::Receiver<bool>,
+    stopping: Stopping,
 ) {
-    let mut stopped = std::pin::pin!(until(stopped));
+    let mut told = std::pin::pin!(stopping.told());
     loop {
         let item = tokio::select! {
             item = statuses.next() => item,
             () = to.closed() => return,
-            () = &mut stopped => Some(Err(stopping())),
+            () = &mut told => Some(Err(stopped())),
         };
         let Some(item) = item else { return };
         let last = item.is_err();
@@ -318,7 +293,7 @@ impl<P: Platform> Rpc for Service<P> {
         let call = request.into_inner().try_into().map_err(|e| fault::bad_field(&e))?;
         let statuses = self.platform.watch(call).await.map_err(|error| fault::to_status(&error))?;
         let (to, from) = mpsc::channel(1);
-        tokio::spawn(forward(statuses, to, self.stopped.clone()));
+        tokio::spawn(forward(statuses, to, self.stopping.clone()));
         Ok(Response::new(ReceiverStream::new(from)))
     }
 

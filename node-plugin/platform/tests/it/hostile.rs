@@ -164,7 +164,7 @@ async fn the_end_of_the_server_ends_what_waits() {
     tokio_stream::StreamExt::next(&mut statuses).await.expect("one").expect("a status");
     let begun = Instant::now();
     node.stop().await;
-    assert!(begun.elapsed() < umbra_platform::server::GRACE, "nobody held the server up");
+    assert!(begun.elapsed() < umbra_platform::ending::GRACE, "nobody held the server up");
     let told = waiting.await.expect("no panic").expect_err("the copy has not ended");
     assert_eq!(told.reason(), "STOPPING");
 }
