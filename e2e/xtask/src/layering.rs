@@ -21,9 +21,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("umbra-uring", &["umbra-engine", "umbra-format", "umbra-store", "umbra-identity"]),
     ("umbra-ublk", &[]),
     ("umbra-platform", &[]),
+    ("umbra-probes", &[]),
     ("umbra-facade", &["umbra-platform"]),
     // Of ublk it uses what judges a kernel.
-    ("umbra-node", &["umbra-platform", "umbra-facade", "umbra-ublk"]),
+    ("umbra-node", &["umbra-platform", "umbra-facade", "umbra-probes", "umbra-ublk"]),
     (
         "umbra-io",
         &[
@@ -34,6 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "umbra-uring",
             "umbra-ublk",
             "umbra-platform",
+            "umbra-probes",
             "umbra-lifecycle",
         ],
     ),

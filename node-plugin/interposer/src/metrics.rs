@@ -1,14 +1,11 @@
-//! Prometheus metrics: what status says and what the engines count, and a small HTTP server for it.
+//! Prometheus metrics: what status says and what the engines count.
 //!
 //! Every name begins with `umbra_`; `master` is a master's name and `set` a set's full name, as in every
 //! message. Counters begin at 0 with the process.
 
-mod http;
 mod memory;
 #[cfg(test)]
 mod tests;
-
-pub(crate) use http::{listen, serve};
 
 use crate::logging;
 use crate::world::Linux;

@@ -157,12 +157,17 @@ impl Deaths for Counted {
 }
 
 fn serve_metrics(address: SocketAddr, service: &Service<Linux>) {
-    let service = service.clone();
-    let scrape = move || {
-        let service = service.clone();
-        async move { metrics::scrape(&service).await }
-    };
-    tokio::spawn(async move { metrics::serve(metrics::listen(address).await, scrape).await });
+    let masters = Masters(service.clone());
+    tokio::spawn(async move { umbra_probes::serve(umbra_probes::listen(address).await, masters).await });
+}
+
+/// What probes and scrapes look at.
+struct Masters(Service<Linux>);
+
+impl umbra_probes::Told for Masters {
+    async fn metrics(&self) -> Result<String, String> {
+        metrics::scrape(&self.0).await.map_err(|error| error.to_string())
+    }
 }
 
 /// A terminal that goes away ends nothing.

@@ -7,7 +7,6 @@
 //! Each subcommand is a module with its arguments as a clap type and one function that runs it.
 
 mod facts;
-mod http;
 mod logging;
 mod metrics;
 mod preflight;

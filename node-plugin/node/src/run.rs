@@ -1,6 +1,5 @@
 //! `umbra-node run`: the facade. Everything is wired here, in the order it must start.
 
-use crate::http::{self, Told};
 use crate::logging::{self, LogFormat};
 use crate::metrics::{self, Seen};
 use crate::{facts, preflight};
@@ -115,7 +114,7 @@ async fn serve_all(run: &Run) -> anyhow::Result<()> {
         tracing::info!(address = %listener.local_addr()?, "probes and metrics are served");
         let probes = CallDeadlines { connect: PROBE_LIMIT, read: PROBE_LIMIT, change: PROBE_LIMIT };
         let platform = Client::lazy(&run.socket, probes);
-        tokio::spawn(http::serve(listener, Look { platform, fence, counts: facade.counts() }));
+        tokio::spawn(umbra_probes::serve(listener, Look { platform, fence, counts: facade.counts() }));
     }
     let doors = Doors {
         tls: Some(TlsDoor { listener, credentials, cluster: run.cluster.clone() }),
@@ -149,7 +148,7 @@ struct Look {
     counts: CallCounts,
 }
 
-impl Told for Look {
+impl umbra_probes::Told for Look {
     async fn ready(&self) -> Result<(), String> {
         let answer = self.platform.list().await;
         answer.map(drop).map_err(|error| format!("{error}; {}", error.remedy()))
