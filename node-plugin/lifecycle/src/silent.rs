@@ -1,4 +1,4 @@
-//! A world for tests in which nothing ever answers, but threads of masters that are told to.
+//! A world for tests in which nothing ever answers, but threads of masters and a device that are told to.
 
 use crate::host::{Deaths, Host};
 use crate::registry::{Entry, Phase, Serving};
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, pending};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use umbra_engine::{Command, Done, Id128, Refusal, RunCounts, SetIndex, Side};
@@ -22,8 +22,17 @@ use umbra_store::{Capabilities, DeviceSlot, MemStore};
 use uuid::Uuid;
 
 /// See the module.
-#[derive(Debug)]
-pub(crate) struct Silent;
+#[derive(Debug, Default)]
+pub(crate) struct Silent {
+    there: Mutex<Option<DeviceFacts>>,
+}
+
+impl Silent {
+    /// From now on this is what is found, under any name.
+    pub(crate) fn finds(&self, device: DeviceFacts) {
+        *self.there.lock().expect("no thread panics") = Some(device);
+    }
+}
 
 /// There is none.
 #[derive(Debug)]
@@ -95,8 +104,12 @@ impl Deaths for NoDeaths {
 
 /// A process with these masters, each served by its thread.
 pub(crate) fn host(masters: &[(&str, &Puppet)]) -> Arc<Host<Silent>> {
-    let host =
-        Host::new(Silent, Arc::new(State::new(Memory::default())), Id128::default(), Box::new(NoDeaths));
+    let host = Host::new(
+        Silent::default(),
+        Arc::new(State::new(Memory::default())),
+        Id128::default(),
+        Box::new(NoDeaths),
+    );
     for (id, (name, puppet)) in (1..).zip(masters) {
         host.registry.add(Entry::new(master_record(name, id), Phase::Serving(puppet.serving())));
     }
@@ -160,7 +173,11 @@ impl World for Silent {
     type Hold = Nothing;
 
     async fn look(&self, _: &Path, _: Depth) -> Result<DeviceFacts, LookError> {
-        pending().await
+        let there = self.there.lock().expect("no thread panics").clone();
+        match there {
+            Some(device) => Ok(device),
+            None => pending().await,
+        }
     }
 
     async fn survey(&self) -> Result<Vec<DeviceFacts>, LookError> {

@@ -204,3 +204,48 @@ impl<W: World> Host<W> {
         restored.map_err(|error| io(&record.device, "record of the change", &error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::silent::host;
+    use crate::state::tests::master_record;
+    use umbra_identity::DeviceNumber;
+    use umbra_platform::id::RequestId;
+    use umbra_platform::value::QueueDepth;
+
+    fn disk(serial: &str) -> DeviceFacts {
+        let mut disk = DeviceFacts::disk("vdb", DeviceNumber { major: 253, minor: 16 }, 1 << 30);
+        disk.identity.serial = Some(serial.to_owned());
+        disk
+    }
+
+    /// A new master was made under the old one's UUID, in place of its record and its sets.
+    #[tokio::test(start_paused = true)]
+    async fn an_attach_that_was_begun_for_a_master_takes_no_other_device_for_it() {
+        let host = host(&[]);
+        let identity = disk("old").identity.stable_id();
+        let before = MasterRecord { clean: true, identity, ..master_record("before", 7) };
+        host.state.save_master(&before).await.expect("kept");
+        let call = AttachMaster {
+            request: RequestId(Uuid::from_u128(5)),
+            device: "/dev/vdb".parse().expect("a path"),
+            name: "another".parse().expect("a name"),
+            expected_identity: None,
+            accept_weak_identity: false,
+            ublk: None,
+            queue_depth: QueueDepth::default(),
+        };
+        host.world.finds(disk("old"));
+        let begun = host.id_to_attach(&call).await;
+        assert_eq!(begun, before.id, "the detached one comes back");
+        host.world.finds(disk("new"));
+        // Whoever goes on asks the driver, which does not answer.
+        let refused =
+            tokio::time::timeout(std::time::Duration::from_secs(60), host.attach(call, begun)).await;
+        assert!(matches!(refused, Ok(Err(PlatformError::IdentityChanged { .. }))), "{refused:?}");
+        let (records, faults) = host.state.masters().await.expect("read");
+        assert_eq!((records, faults), (vec![before], Vec::new()));
+        assert!(host.registry.entries().is_empty());
+    }
+}
