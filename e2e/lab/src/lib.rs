@@ -68,6 +68,7 @@ pub mod protocol;
 mod qemu;
 pub mod rootfs;
 pub mod serial;
+pub mod space;
 mod toolbox;
 pub mod vm;
 

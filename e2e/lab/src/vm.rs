@@ -17,7 +17,7 @@ use crate::host::tail;
 use crate::kernel::Kernel;
 use crate::qemu::{self, Hardware};
 use crate::toolbox::Toolbox;
-use crate::{initrd, progress, rootfs, serial};
+use crate::{initrd, progress, rootfs, serial, space};
 
 /// Under emulation, on a busy host, beside another machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
@@ -144,6 +144,7 @@ impl VmBuilder {
             let run = lock(&run);
             (run.folder().to_path_buf(), run.logs())
         };
+        space::ensure(&folder, space::OF_A_MACHINE).with_context(|| format!("booting {}", self.name))?;
         self.disks.iter_mut().try_for_each(|disk| disk.materialise(&folder))?;
         let ramdisk = folder.join("initrd");
         initrd::write(&toolbox, &kernel, &ramdisk)?;

@@ -37,6 +37,7 @@ enum Tier {
 
 pub(crate) fn run(options: &Options) -> Result<Tally> {
     tools::ensure_build_tools()?;
+    tools::ensure_space()?;
     let tiers = if options.tier.is_empty() { Tier::value_variants() } else { &options.tier };
     let mut total = Tally::default();
     let mut lines = Vec::new();

@@ -1,16 +1,29 @@
 //! Programs the tasks need beside the toolchain: installed where they are missing, so that a fresh machine will do.
 
+use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use umbra_lab::{cache, host, progress};
+use umbra_lab::{binaries, cache, host, progress, space};
 
 const CARGO_DENY: &str = "0.20.2";
 
 /// What it takes to build the workspace.
 pub(crate) fn ensure_build_tools() -> Result<()> {
     host::ensure_commands(&[("protoc", "protobuf-compiler"), ("cc", "gcc")])
+}
+
+/// Room for what all tiers build, download and write from nothing, so that a full disk is said at the beginning.
+pub(crate) fn ensure_space() -> Result<()> {
+    const GIB: u64 = 1 << 30;
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| binaries::workspace().join("target"), PathBuf::from);
+    let empty = |folder: &PathBuf| !folder.join("release").exists();
+    space::ensure(&target, if empty(&target) { 12 * GIB } else { 4 * GIB })?;
+    let lab = cache::root()?.join("lab");
+    space::ensure(&lab, if lab.exists() { GIB } else { 6 * GIB })?;
+    space::ensure(&env::temp_dir(), 4 * GIB)
 }
 
 /// Components of the toolchain; `rust-toolchain.toml` names them, but a toolchain installed earlier may lack them.
