@@ -119,7 +119,7 @@ impl<W: World> Host<W> {
     pub(crate) async fn records_for_sure(&self) -> Result<Vec<MasterRecord>, PlatformError> {
         let unread = |error: StateError| io("/".as_ref(), "look at the records of masters", &error);
         let (records, damaged) = self.all_records().await.map_err(unread)?;
-        damaged.into_iter().next().map_or(Ok(records), |fault| Err(unread(fault)))
+        damaged.into_iter().find(StateError::hides_a_master).map_or(Ok(records), |fault| Err(unread(fault)))
     }
 
     /// What is in use on this machine. `found` also looks where the volumes on record are now: a new volume must be

@@ -64,6 +64,16 @@ impl StateError {
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::File(_))
     }
+
+    /// Whether a master's record may be behind it: a file whose name is no master's never was one.
+    pub(crate) fn hides_a_master(&self) -> bool {
+        match self {
+            Self::Unreadable { file, .. } => {
+                file.folder == Folder::Masters && Uuid::parse_str(&file.name).is_ok()
+            }
+            Self::RequestId(_) | Self::File(_) => true,
+        }
+    }
 }
 
 /// What to do about a file that cannot be read, by kind.

@@ -716,6 +716,10 @@ impl Life {
             Some(Err(PlatformError::NotFound { .. }))
                 if matches!(asked.ask, Ask::Disable(_) | Ask::Detach(_))
                     && (asked.answer.is_none() || asked.disturbed) => {}
+            // What is away may be in a record that cannot be read; a stray file is no record.
+            Some(Err(PlatformError::Io { detail, .. }))
+                if matches!(asked.ask, Ask::Disable(_) | Ask::Detach(_))
+                    && self.rotten.iter().any(|(file, _)| detail.as_str().contains(&file.name)) => {}
             Some(Err(error)) if quiet || is_double(&asked, &error) => {
                 return Err(format!("repeated, {:?} was refused: {error}", asked.ask));
             }

@@ -130,6 +130,9 @@ impl Life {
         let name = self.model.masters[io.master].name.clone();
         self.tally.judged += io.count;
         let Some(volume) = self.volume(io.master, io.set) else { return Ok(()) };
+        if io.issued < volume.since() {
+            return Ok(());
+        }
         for (number, sector) in (io.first..).zip(bytes.chunks(SECTOR)) {
             let read = volume.read(number, stamp::decode(sector), io.issued, now);
             read.map_err(|text| format!("{name}, set {:?}: {text}", io.set))?;

@@ -96,7 +96,7 @@ pub struct Life {
     pub(super) last: Option<Asked>,
     pub(super) tally: Tally,
     spare: Vec<DiskId>,
-    rotten: Vec<(FileName, Vec<u8>)>,
+    pub(super) rotten: Vec<(FileName, Vec<u8>)>,
     /// Faults are active.
     pub(super) troubled: bool,
     /// The script is over, and nothing is wrong any more.

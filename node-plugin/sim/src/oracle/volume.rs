@@ -92,6 +92,8 @@ pub struct Volume {
     next_id: u64,
     /// What discards have left, as far as somebody has looked. Images look it up in their master's.
     unknowns: Vec<Option<Value>>,
+    /// Since when the device presents this.
+    since: Time,
     /// In an image: what reads have said about the instant of the cut so far.
     window: (Time, Time),
 }
@@ -108,6 +110,7 @@ impl Volume {
             looking: Vec::new(),
             next_id: 1,
             unknowns: Vec::new(),
+            since: 0,
             window: (0, Time::MAX),
         }
     }
@@ -117,6 +120,7 @@ impl Volume {
         let mut image = Self::master(write_through);
         image.name = name;
         image.window = (from, to);
+        image.since = from;
         image.unknowns = self.unknowns.clone();
         for (number, sector) in &self.sectors {
             let mut candidates = Vec::new();
@@ -365,6 +369,11 @@ impl Volume {
             }
             self.sectors.insert(number, left);
         }
+    }
+
+    /// Since when the device presents this: what was asked of it before was asked of what it presented then.
+    pub fn since(&self) -> Time {
+        self.since
     }
 
     /// Between which instants the cut was, as far as reads have said.
