@@ -197,6 +197,12 @@ reasons! {
         DeletionBlockedInUse => False,
         /// The device is the master of another object or another cluster.
         ForeignMaster => False,
+        /// The raw device is away, fails, or is not what it was; the message says which.
+        DeviceUnusable => False,
+        /// The claim that is to be published exists and was not made for this object.
+        ClaimTaken => False,
+        /// This version cannot do what the spec asks for; the message says what.
+        NotSupported => False,
     }
 }
 reasons! {
@@ -265,6 +271,22 @@ reasons! {
         BitmapTooSmall => False,
         /// There is no such DeviceGrant, or it does not cover the device in this role.
         GrantMissing => False,
+        /// The DeviceGrant no longer covers a device of the set. What runs goes on; nothing new is started.
+        GrantRevoked => False,
+        /// The node is asked for the set and its first cut.
+        Enabling => False,
+        /// The node waits for something before it can serve the set; the message says for what.
+        Blocked => False,
+        /// The image could not be kept, so that the master could go on; a Reset begins a new one.
+        ImageLost => False,
+        /// The node does not take a volume of the set; the message says why, and what can be done.
+        VolumeRefused => False,
+        /// Deletion waits; the message says for what.
+        DeletionBlocked => False,
+        /// The claim that is to be published exists and was not made for this object.
+        ClaimTaken => False,
+        /// This version cannot do what the spec asks for; the message says what.
+        NotSupported => False,
     }
 }
 reasons! {
@@ -355,6 +377,27 @@ reasons! {
         CutDone => True,
         /// The copy is done.
         CopyDone => True,
+        /// The copy is broken off, as it was asked for; what is pending stays pending.
+        CopyAborted => True,
+        /// The set is back, or was never away.
+        SetReset => True,
+    }
+}
+reasons! {
+    /// What the operation is at.
+    OperationProgress for Reconciling {
+        /// The target is not there yet, or not ready; the message says what is missing.
+        WaitingForTarget => True,
+        /// Another operation has a set of the target to itself.
+        WaitingForTurn => True,
+        /// Pods use a volume that the command changes under them.
+        WaitingForUsers => True,
+        /// The node does not answer, or cannot do it now; the message says why.
+        WaitingForNode => True,
+        /// The node is asked for the cut.
+        Cutting => True,
+        /// The image is there, and its copy runs.
+        Copying => True,
     }
 }
 reasons! {
@@ -392,6 +435,14 @@ reasons! {
         Incomplete => True,
         /// Two members share a master, and the command changes it.
         SharedMaster => True,
+        /// The image is protected from being replaced.
+        Protected => True,
+        /// An operation of this name was carried out before; a name can be used once.
+        NameUsed => True,
+        /// The node refuses; the message says why, and what can be done.
+        Refused => True,
+        /// This version cannot do what the spec asks for; the message says what.
+        NotSupported => True,
     }
 }
 reasons! {
@@ -480,6 +531,7 @@ pub fn of_kind(kind: &str) -> Vec<Explained> {
         .concat(),
         "SetGroup" => [GroupReady::explained(), ConsistentReason::explained()].concat(),
         "ImagingOperation" => [
+            OperationProgress::explained(),
             OperationComplete::explained(),
             OperationFailed::explained(),
             SealedReason::explained(),

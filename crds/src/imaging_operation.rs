@@ -226,6 +226,8 @@ choice! {
 choice! {
     /// How far a member of a cut has come.
     MemberState {
+        /// Nothing has been done to it yet.
+        Pending,
         /// Its I/O is held back, and its volume flushed.
         Prepared,
         /// It has the new image.
@@ -249,6 +251,10 @@ pub struct CutMember {
     pub name: ObjectName,
     /// How far it has come.
     pub state: MemberState,
+    /// How many cuts the set had had when the operation was planned. Where it has had more since, nothing is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub epoch: Option<i64>,
 }
 
 /// The cut of an operation.

@@ -59,7 +59,8 @@ pub use master_volume::{
 pub use quiesce::{FileSystemQuiesce, Hook, OnError, Quiesce};
 pub use set_group::{GroupMember, LastCut, SetGroup, SetGroupSpec, SetGroupStatus};
 pub use source::{
-    ClaimSource, DeviceSource, LocalReference, ManagedSource, Publish, Role, VolumeMode, VolumeSource,
+    ClaimSource, DeviceSource, GrantReference, LocalReference, ManagedSource, Publish, Role, VolumeMode,
+    VolumeSource,
 };
 pub use values::{
     ChunkSize, ClaimName, CutId, DeviceId, DevicePattern, Duration, FileSystemType, GrantName, InvalidValue,

@@ -1,0 +1,139 @@
+//! MasterVolume: the volume with the live data, presented on its node, with the claim through which pods use it.
+//!
+//! ```text
+//!   created ── finalizer ── granted? ── node asked ──> Live ── volume ── claim
+//!                               |           |           |
+//!                        GrantMissing   refused:     deleted: no pod, no set ── claim, volume gone ── detached ── finalizer off
+//!                                       the message says why
+//! ```
+
+mod plan;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+use umbra_crds::{MasterVolume, Role, VolumeSet};
+use umbra_facade::ClientError;
+use umbra_platform::call::{AttachMaster, DetachMaster};
+
+use crate::access::{self, Device, NoAccess};
+use crate::cluster::{ClusterError, Key};
+use crate::nodes::{Attempt, Change, NodeAddress, NodeView};
+use crate::publish::{Published, Step};
+use crate::reconcile::{Failure, Plan, Reconciled, World};
+
+pub use plan::label;
+
+/// Keeps the object until the node has let go of the device.
+pub const FINALIZER: &str = "imaging.umbra.dev/master";
+
+/// What is known of a master.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// The object.
+    pub master: MasterVolume,
+    /// When it was looked at.
+    pub now: Time,
+    /// The raw device, if it may be used.
+    pub device: Result<Device, NoAccess>,
+    /// The node that has, or shall have, the master; none where nobody knows which.
+    pub node: Option<NodeView>,
+    /// Sets that refer to the master, by name.
+    pub sets: Vec<String>,
+    /// How it is published.
+    pub published: Published,
+    /// The next request to present the device; none where it need not be known.
+    pub attach: Option<Attempt>,
+    /// The next request to take it out.
+    pub detach: Option<Attempt>,
+}
+
+/// What can be done about a master.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Keeps the object from being forgotten.
+    AddFinalizer,
+    /// Lets it go.
+    RemoveFinalizer,
+    /// Presents the device.
+    Attach(NodeAddress, AttachMaster),
+    /// Takes the interposer out.
+    Detach(NodeAddress, DetachMaster),
+    /// Volume and claim.
+    Publish(Step),
+}
+
+impl Reconciled for MasterVolume {
+    type View = View;
+    type Effect = Effect;
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+
+    async fn observe(self, world: &impl World, now: Time) -> Result<View, ClusterError> {
+        let key = Key::of(&self);
+        let namespace = key.namespace.clone().unwrap_or_default();
+        let device = if self.spec.source.pvc.is_some() {
+            let problem = "this version cannot take over a claim yet: name the device, with a DeviceGrant";
+            Err(NoAccess::NotUsable(problem.to_owned()))
+        } else {
+            access::resolve(world, &namespace, &self.spec.source, Role::Master).await?
+        };
+        let status = self.status.clone().unwrap_or_default();
+        // Where it is counts for more than where it is wanted: what was granted may be granted no more.
+        let named = self.spec.source.device.as_ref().map(|device| device.node_name.clone());
+        let node = match status.node_name.clone().or(named) {
+            Some(name) => Some(NodeView::look(world, &name).await?),
+            None => None,
+        };
+        let sets = world.list::<VolumeSet>(Some(&namespace)).await?;
+        let sets = sets.iter().filter(|set| set.spec.master_ref.name.as_str() == key.name);
+        let sets = sets.map(ResourceExt::name_any).collect();
+        let volume_name = plan::volume_name(&status);
+        let claim_name = self.spec.publish.as_ref().map(|publish| publish.claim_name.as_str());
+        let published = Published::look(world, &namespace, volume_name.as_deref(), claim_name).await?;
+        let mut view = View { master: self, now, device, node, sets, published, attach: None, detach: None };
+        if let Some(NodeView::Answers { address, .. }) = view.node.clone() {
+            let uid = view.master.uid().unwrap_or_default();
+            let step = if view.found().is_some() { "detach" } else { "attach" };
+            let wanted = (step == "detach") == view.master.metadata.deletion_timestamp.is_some();
+            if wanted {
+                match Attempt::next(world, &address, &uid, step).await {
+                    Ok(attempt) if step == "detach" => view.detach = Some(attempt),
+                    Ok(attempt) => view.attach = Some(attempt),
+                    Err(error) => view.node = Some(NodeView::Silent { problem: error.to_string() }),
+                }
+            }
+        }
+        Ok(view)
+    }
+
+    fn plan(view: &View, refused: Option<&ClientError>) -> Plan<Self, Effect> {
+        plan::plan(view, refused)
+    }
+
+    fn observed(view: &View) -> &Self {
+        &view.master
+    }
+
+    async fn act(mut self, world: &impl World, effect: Effect) -> Result<(), Failure> {
+        match effect {
+            Effect::AddFinalizer => {
+                self.finalizers_mut().push(FINALIZER.to_owned());
+                world.replace(&self).await?;
+            }
+            Effect::RemoveFinalizer => {
+                self.finalizers_mut().retain(|finalizer| finalizer != FINALIZER);
+                world.replace(&self).await?;
+            }
+            Effect::Attach(node, call) => {
+                world.change(&node, Change::Attach(call)).await?;
+            }
+            Effect::Detach(node, call) => {
+                world.change(&node, Change::Detach(call)).await?;
+            }
+            Effect::Publish(step) => step.carry_out(world).await?,
+        }
+        Ok(())
+    }
+}

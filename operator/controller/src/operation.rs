@@ -1,0 +1,261 @@
+//! ImagingOperation: one command on a set or a group, carried out once.
+//!
+//! ```text
+//!   created ──> locked ──> planned ──(safety cut)──> cut ──> copying ──> Complete
+//!      |          |           |                       |
+//!      |     its sets are     |  cut id, epochs and   |  recorded: what the node has done under the operation's
+//!      |     its own          |  members on record    |  own request
+//!      +──────────+───────────+───────────────────────+──> Failed: a guard, a deadline, the node's refusal
+//! ```
+//!
+//! The node is asked under a request that belongs to the operation's name, and only after the operation has on record which
+//! cut it wants of which epochs. So a leader that takes over finds out by [`Outcome`](umbra_platform::call::Outcome) what has
+//! become of it, and an operation that is created a second time under its name finds an answer that it never asked for, and
+//! is refused.
+
+mod plan;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+use umbra_crds::conditions::{self, ConditionType};
+use umbra_crds::{
+    Command, ImagingOperation, MasterVolume, ObjectName, SetGroup, TargetKind, User, VolumeSet,
+};
+use umbra_facade::ClientError;
+use umbra_platform::call::{Abort, CopySets, Outcome, Reset};
+use umbra_platform::status::SetStatus;
+
+use crate::cluster::{ClusterError, Key};
+use crate::group;
+use crate::nodes::{Change, NodeAddress, NodeView, is_named};
+use crate::publish::Published;
+use crate::reconcile::{Failure, Plan, Reconciled, World};
+
+/// What is known of an operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// The object.
+    pub operation: ImagingOperation,
+    /// When it was looked at.
+    pub now: Time,
+    /// The sets that it acts on, in order of their names; the problem where they cannot be told.
+    pub members: Result<Vec<Member>, String>,
+    /// The set that takes the safety cut; the problem where it is not there.
+    pub safety: Option<Result<Member, String>>,
+    /// What became of the operation's requests on the node, where the node is known.
+    pub asked: Option<Asked>,
+}
+
+/// What became of an operation's requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// The node of all members.
+    pub node: NodeAddress,
+    /// Of the command.
+    pub command: Outcome,
+    /// Of the safety cut.
+    pub safety: Outcome,
+}
+
+/// A set that an operation acts on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// The object.
+    pub set: VolumeSet,
+    /// Its node; none where nobody knows which.
+    pub node: Option<NodeView>,
+    /// Pods that use the shadow.
+    pub shadow_users: Vec<User>,
+    /// Pods that use the master.
+    pub master_users: Vec<User>,
+}
+
+impl Member {
+    /// The set in the node's words.
+    pub fn there(&self) -> Option<&SetStatus> {
+        let known = self.set.status.as_ref().and_then(|status| status.set_id);
+        let key = Key::of(&self.set);
+        self.node.as_ref()?.set(|set| match known {
+            Some(id) => set.id.0 == id.uuid(),
+            None => is_named(&set.name, &key),
+        })
+    }
+
+    async fn look(world: &impl World, set: VolumeSet) -> Result<Self, ClusterError> {
+        let namespace = set.namespace().unwrap_or_default();
+        let node = match set.status.as_ref().and_then(|status| status.node_name.clone()) {
+            Some(name) => Some(NodeView::look(world, &name).await?),
+            None => None,
+        };
+        let claim = set.spec.shadow.publish.as_ref().map(|publish| publish.claim_name.as_str());
+        let shadow_users = Published::look(world, &namespace, None, claim).await?.users;
+        let master = Key::namespaced(&namespace, set.spec.master_ref.name.as_str());
+        let master = world.get::<MasterVolume>(&master).await?;
+        let publish = master.as_ref().and_then(|master| master.spec.publish.as_ref());
+        let claim = publish.map(|publish| publish.claim_name.as_str());
+        let master_users = Published::look(world, &namespace, None, claim).await?.users;
+        Ok(Self { set, node, shadow_users, master_users })
+    }
+}
+
+/// What can be done about an operation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Makes a set the operation's own.
+    Lock(Box<VolumeSet>),
+    /// Lets a set go.
+    Unlock(Box<VolumeSet>),
+    /// Cuts, or restores.
+    Copy(NodeAddress, CopySets),
+    /// Breaks a copy off.
+    Abort(NodeAddress, Abort),
+    /// Brings a set back.
+    Reset(NodeAddress, Reset),
+    /// Forgets an operation that ended long ago.
+    Delete,
+}
+
+/// Whether an operation is complete or has failed.
+pub fn has_ended(operation: &ImagingOperation) -> bool {
+    let conditions = operation.conditions();
+    let is_true = |about| conditions::find(conditions, about).is_some_and(|found| found.status == "True");
+    is_true(ConditionType::Complete) || is_true(ConditionType::Failed)
+}
+
+impl Reconciled for ImagingOperation {
+    type View = View;
+    type Effect = Effect;
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+
+    async fn observe(self, world: &impl World, now: Time) -> Result<View, ClusterError> {
+        let namespace = self.namespace().unwrap_or_default();
+        let mut members = match targets(world, &self).await? {
+            Ok(sets) => {
+                let mut members = Vec::new();
+                for set in sets {
+                    members.push(Member::look(world, set).await?);
+                }
+                Ok(members)
+            }
+            Err(problem) => Err(problem),
+        };
+        let safety = match &self.spec.safety {
+            None => None,
+            Some(safety) => {
+                let name = safety.volume_set_ref.name.as_str();
+                Some(match world.get(&Key::namespaced(&namespace, name)).await? {
+                    Some(set) => Ok(Member::look(world, set).await?),
+                    None => Err(format!("there is no VolumeSet {name} for the safety cut")),
+                })
+            }
+        };
+        let mut asked = None;
+        if let Ok(members) = &mut members
+            && !has_ended(&self)
+            && let Some(node) =
+                members.first().and_then(|member| member.node.as_ref()).and_then(NodeView::address).cloned()
+        {
+            let key = Key::of(&self);
+            let command = world.query_op(&node, plan::command_request(&key)).await;
+            let safety = world.query_op(&node, plan::safety_request(&key)).await;
+            match (command, safety) {
+                (Ok(command), Ok(safety)) => asked = Some(Asked { node, command, safety }),
+                (Err(error), _) | (_, Err(error)) => {
+                    members[0].node = Some(NodeView::Silent { problem: error.to_string() });
+                }
+            }
+        }
+        Ok(View { operation: self, now, members, safety, asked })
+    }
+
+    fn plan(view: &View, refused: Option<&ClientError>) -> Plan<Self, Effect> {
+        plan::plan(view, refused)
+    }
+
+    fn observed(view: &View) -> &Self {
+        &view.operation
+    }
+
+    async fn act(self, world: &impl World, effect: Effect) -> Result<(), Failure> {
+        let name = ObjectName::new(self.name_any());
+        match effect {
+            Effect::Lock(mut set) => {
+                let uid = self.uid();
+                let status = set.status.get_or_insert_default();
+                status.current_operation = Some(name);
+                status.last_op_id = uid;
+                world.replace_status(set.as_ref()).await?;
+            }
+            Effect::Unlock(mut set) => {
+                set.status.get_or_insert_default().current_operation = None;
+                world.replace_status(set.as_ref()).await?;
+            }
+            Effect::Copy(node, call) => {
+                world.change(&node, Change::Copy(call)).await?;
+            }
+            Effect::Abort(node, call) => {
+                world.change(&node, Change::Abort(call)).await?;
+            }
+            Effect::Reset(node, call) => {
+                world.change(&node, Change::Reset(call)).await?;
+            }
+            Effect::Delete => match world.delete(&self).await {
+                Ok(()) | Err(ClusterError::Missing { .. }) => {}
+                Err(error) => return Err(error.into()),
+            },
+        }
+        Ok(())
+    }
+}
+
+/// The sets that an operation acts on, in order of their names.
+async fn targets(
+    world: &impl World,
+    operation: &ImagingOperation,
+) -> Result<Result<Vec<VolumeSet>, String>, ClusterError> {
+    let namespace = operation.namespace().unwrap_or_default();
+    let target = &operation.spec.target;
+    let key = Key::namespaced(&namespace, target.name.as_str());
+    match target.kind {
+        TargetKind::VolumeSet => Ok(match world.get::<VolumeSet>(&key).await? {
+            Some(set) => Ok(vec![set]),
+            None => Err(format!("there is no VolumeSet {}", target.name)),
+        }),
+        TargetKind::SetGroup => {
+            let Some(group) = world.get::<SetGroup>(&key).await? else {
+                return Ok(Err(format!("there is no SetGroup {}", target.name)));
+            };
+            let sets = world.list::<VolumeSet>(Some(&namespace)).await?;
+            Ok(group::members(&group, sets).map_err(|problem| problem.to_string()))
+        }
+        TargetKind::ShadowExport => Ok(Err("exports are not served by this version".to_owned())),
+    }
+}
+
+/// Whether the command changes what the master reads.
+pub(crate) const fn is_restore(command: Command) -> bool {
+    matches!(command, Command::CopyToMaster | Command::UpdateMaster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_different_steps_and_operations_differ() {
+        let key = |namespace: &str, name: &str| Key::namespaced(namespace, name);
+        let all = [
+            plan::command_request(&key("a", "b")),
+            plan::safety_request(&key("a", "b")),
+            plan::command_request(&key("a", "b-safety")),
+            plan::command_request(&key("b", "a")),
+            crate::nodes::request("a/b"),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert!(!all[..at].contains(one), "{at}");
+        }
+    }
+}

@@ -1,0 +1,628 @@
+//! What is to be done about an operation, from what is known of it.
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+use umbra_crds::conditions::{OperationComplete, OperationFailed, OperationProgress};
+use umbra_crds::{
+    Command, Cut, CutDecision, CutMember, ImagingOperation, ImagingOperationStatus, InUsePolicy, MemberState,
+    SafetyStatus, WaitFor,
+};
+use umbra_crds::{CutId, ObjectName, User};
+use umbra_facade::ClientError;
+use umbra_platform::PlatformError;
+use umbra_platform::call::{
+    Abort, Answer, CopyKind, CopySets, Direction, Outcome, Reset, ResetDone, SetTarget, SetTargets,
+};
+use umbra_platform::id::{CutId as PlatformCut, Epoch, RequestId, SetRef};
+use umbra_platform::status::{SetState, SetStatus};
+use uuid::Uuid;
+
+use super::{Asked, Effect, Member, View, has_ended, is_restore};
+use crate::cluster::Key;
+use crate::nodes::{NodeAddress, NodeView, request};
+use crate::reconcile::{Again, LATER, Plan, SOON};
+use crate::report::Report;
+use crate::set::picture::percent;
+
+/// The request of an operation's command: it belongs to the name, so that the node remembers that it was used.
+pub(super) fn command_request(key: &Key) -> RequestId {
+    request(&format!("operation/{key}"))
+}
+
+/// The request of the safety cut of an operation.
+pub(super) fn safety_request(key: &Key) -> RequestId {
+    request(&format!("safety/{key}"))
+}
+
+/// What is said, and what is done.
+enum Verdict {
+    /// Something must be waited for.
+    Waits(OperationProgress, String),
+    /// The next effect.
+    Acts(OperationProgress, String, Effect),
+    /// It has ended well.
+    Complete(OperationComplete, String),
+    /// It has ended, and has not done what it was to do.
+    Fails(OperationFailed, String),
+}
+
+use Verdict::{Acts, Complete, Fails, Waits};
+
+pub(super) fn plan(view: &View, refused: Option<&ClientError>) -> Plan<ImagingOperation, Effect> {
+    if has_ended(&view.operation) {
+        return ended(view);
+    }
+    let mut object = view.operation.clone();
+    let generation = object.metadata.generation.unwrap_or_default();
+    let mut status = object.status.take().unwrap_or_default();
+    status.observed_generation = Some(generation);
+    status.start_time.get_or_insert_with(|| view.now.clone());
+    let verdict = work(view, &mut status, refused);
+    let mut report = Report::new(&mut status.conditions, generation, &view.now);
+    let (effect, again) = match verdict {
+        Waits(progress, message) => {
+            report.under_way(&progress, &message);
+            (None, if progress == OperationProgress::Copying { SOON } else { LATER })
+        }
+        Acts(progress, message, effect) => {
+            report.under_way(&progress, &message);
+            (Some(effect), SOON)
+        }
+        Complete(how, message) => {
+            report.ended(&how, true, &message);
+            (None, SOON)
+        }
+        Fails(how, message) => {
+            report.ended(&how, false, &message);
+            (None, SOON)
+        }
+    };
+    if effect.is_none() && status.completion_time.is_none() && is_over(&status) {
+        status.completion_time = Some(view.now.clone());
+    }
+    object.status = Some(status);
+    Plan { object, effect, again }
+}
+
+fn is_over(status: &ImagingOperationStatus) -> bool {
+    status
+        .conditions
+        .iter()
+        .any(|one| matches!(one.type_.as_str(), "Complete" | "Failed") && one.status == "True")
+}
+
+/// An operation that has ended lets its sets go, and is forgotten after its time.
+fn ended(view: &View) -> Plan<ImagingOperation, Effect> {
+    let object = view.operation.clone();
+    let rest = |again| Plan { object: object.clone(), effect: None, again };
+    let act = |effect| Plan { object: object.clone(), effect: Some(effect), again: SOON };
+    if let Some(member) = view.all().find(|member| view.has(member)) {
+        return act(Effect::Unlock(Box::new(member.set.clone())));
+    }
+    let status = object.status.clone().unwrap_or_default();
+    let (Some(end), Some(ttl)) = (status.completion_time, object.spec.ttl_seconds_after_finished) else {
+        return rest(Again::Never);
+    };
+    let age = view.now.0.duration_since(end.0).as_secs();
+    match u64::try_from(i64::from(ttl) - age) {
+        Ok(left) if left > 0 => rest(Again::After(Duration::from_secs(left))),
+        _ => act(Effect::Delete),
+    }
+}
+
+impl View {
+    fn key(&self) -> Key {
+        Key::of(&self.operation)
+    }
+
+    fn name(&self) -> String {
+        self.operation.name_any()
+    }
+
+    /// Members and the set of the safety cut, in the order in which they are locked: two operations that want the same sets
+    /// never each have one that the other waits for.
+    fn all(&self) -> impl Iterator<Item = &Member> {
+        let members = self.members.as_deref().unwrap_or_default();
+        let safety = self.safety.as_ref().and_then(|safety| safety.as_ref().ok());
+        let mut all: Vec<&Member> = members.iter().chain(safety).collect();
+        all.sort_by_key(|member| member.set.name_any());
+        all.into_iter()
+    }
+
+    /// Whether the set is this operation's own.
+    fn has(&self, member: &Member) -> bool {
+        let status = member.set.status.as_ref();
+        let current = status.and_then(|status| status.current_operation.as_ref());
+        current.is_some_and(|current| current.as_str() == self.name())
+            && status.and_then(|status| status.last_op_id.as_ref()) == self.operation.metadata.uid.as_ref()
+    }
+
+    /// Whether the time until the cut has passed.
+    fn is_late(&self, status: &ImagingOperationStatus) -> bool {
+        let start = status.start_time.as_ref().unwrap_or(&self.now);
+        let limit = self.operation.spec.active_deadline.length().unwrap_or(Duration::from_secs(3600));
+        let limit = i128::try_from(limit.as_nanos()).unwrap_or(i128::MAX);
+        self.now.0.duration_since(start.0).as_nanos() > limit
+    }
+
+    /// The identifier of a cut of this operation: it makes each once.
+    fn cut_id(&self, which: &str) -> Uuid {
+        Uuid::new_v5(
+            &command_request(&self.key()).0,
+            format!("{}/{which}", self.operation.uid().unwrap_or_default()).as_bytes(),
+        )
+    }
+}
+
+/// The node of all members.
+fn node_of(members: &[Member]) -> Result<&NodeAddress, Box<Verdict>> {
+    let mut at: Option<&NodeAddress> = None;
+    for member in members {
+        let name = member.set.name_any();
+        let waits = |problem: String| Err(Box::new(Waits(OperationProgress::WaitingForNode, problem)));
+        let Some(node) = &member.node else { return waits(format!("set {name} is on no node yet")) };
+        let address = match node {
+            NodeView::Answers { address, .. } => address,
+            NodeView::Unknown { problem } | NodeView::Silent { problem } => return waits(problem.clone()),
+        };
+        if let Some(first) = at.filter(|first| *first != address) {
+            let message = format!(
+                "set {} is on node {}, set {name} on node {}: this version cuts sets of one node only",
+                members[0].set.name_any(),
+                first.name,
+                address.name
+            );
+            return Err(Box::new(Fails(OperationFailed::NotSupported, message)));
+        }
+        at = Some(address);
+    }
+    at.ok_or_else(|| Box::new(Fails(OperationFailed::NotFound, "there is no set to act on".into())))
+}
+
+fn work(view: &View, status: &mut ImagingOperationStatus, refused: Option<&ClientError>) -> Verdict {
+    let verdict = proceed(view, status, refused);
+    // What has been asked of the node may yet happen; what has not is given up in time.
+    let may_be_late =
+        status.cut.is_none() || matches!(&view.asked, Some(asked) if asked.command == Outcome::NotSeen);
+    match verdict {
+        Waits(progress, message)
+            if progress != OperationProgress::Copying && may_be_late && view.is_late(status) =>
+        {
+            let why = match progress {
+                OperationProgress::WaitingForUsers => OperationFailed::InUse,
+                OperationProgress::WaitingForTarget if view.members.is_err() => OperationFailed::NotFound,
+                _ => OperationFailed::Deadline,
+            };
+            Fails(why, format!("activeDeadline has passed: {message}"))
+        }
+        other => other,
+    }
+}
+
+fn proceed(view: &View, status: &mut ImagingOperationStatus, refused: Option<&ClientError>) -> Verdict {
+    let spec = &view.operation.spec;
+    if spec.quiesce.is_some() {
+        return Fails(
+            OperationFailed::NotSupported,
+            "this version brings nothing to rest for a cut: leave quiesce out".into(),
+        );
+    }
+    let members = match (&view.members, &view.safety) {
+        (Err(problem), _) | (_, Some(Err(problem))) => {
+            return Waits(OperationProgress::WaitingForTarget, problem.clone());
+        }
+        (Ok(members), _) => members,
+    };
+    // What is on record of the cut needs no node to be believed.
+    if status.cut.as_ref().is_some_and(|cut| cut.decision == CutDecision::Commit) {
+        return follow(view, members, status);
+    }
+    let node = match node_of(members) {
+        Ok(node) => node,
+        Err(verdict) => return *verdict,
+    };
+    let Some(asked) = view.asked.as_ref().filter(|asked| asked.node == *node) else {
+        return Waits(
+            OperationProgress::WaitingForNode,
+            format!("node {} has not said what became of it", node.name),
+        );
+    };
+    let own = view.all().all(|member| view.has(member));
+    if !own && (asked.command != Outcome::NotSeen || asked.safety != Outcome::NotSeen) {
+        let message = format!("node {} has carried out an operation of this name before", node.name);
+        return Fails(OperationFailed::NameUsed, message);
+    }
+    if !own && let Some(verdict) = lock(view) {
+        return verdict;
+    }
+    match spec.command {
+        Command::Abort | Command::Reset => simple(view, members, asked, refused),
+        Command::CopyToShadow | Command::UpdateShadow | Command::CopyToMaster | Command::UpdateMaster => {
+            cut(view, members, status, asked, refused)
+        }
+        Command::Refresh => {
+            Fails(OperationFailed::NotSupported, "exports are not served by this version".into())
+        }
+    }
+}
+
+/// Takes the next set, or says who has it.
+fn lock(view: &View) -> Option<Verdict> {
+    for member in view.all() {
+        let name = member.set.name_any();
+        if member.set.metadata.deletion_timestamp.is_some() {
+            return Some(Fails(OperationFailed::NotFound, format!("set {name} is being deleted")));
+        }
+        if member.there().is_none() {
+            return Some(Waits(
+                OperationProgress::WaitingForTarget,
+                format!("set {name} is not on its node yet"),
+            ));
+        }
+        let current = member.set.status.as_ref().and_then(|status| status.current_operation.as_ref());
+        match current {
+            Some(_) if view.has(member) => {}
+            // A former operation of this name has left it: this one is another.
+            Some(current) if current.as_str() != view.name() => {
+                let message = format!("operation {current} has set {name} to itself");
+                return Some(Waits(OperationProgress::WaitingForTurn, message));
+            }
+            Some(_) | None => {
+                let effect = Effect::Lock(Box::new(member.set.clone()));
+                return Some(Acts(OperationProgress::WaitingForTurn, format!("it takes set {name}"), effect));
+            }
+        }
+    }
+    None
+}
+
+/// A command that makes no cut of its own choosing.
+fn simple(view: &View, members: &[Member], asked: &Asked, refused: Option<&ClientError>) -> Verdict {
+    let [member] = members else {
+        return Fails(OperationFailed::NotSupported, "this command acts on one set, not on a group".into());
+    };
+    let Some(there) = member.there() else {
+        return Waits(
+            OperationProgress::WaitingForTarget,
+            format!("set {} is not on its node", member.set.name_any()),
+        );
+    };
+    match &asked.command {
+        Outcome::Running => return Waits(OperationProgress::Cutting, "the node is at it".into()),
+        Outcome::Done(Answer::Reset(ResetDone::Cut { cut, .. })) => {
+            return Complete(OperationComplete::SetReset, format!("the set is back, with cut {cut}"));
+        }
+        Outcome::Done(_) if view.operation.spec.command == Command::Reset => {
+            return Complete(OperationComplete::SetReset, "nothing of the set was away".into());
+        }
+        Outcome::Done(_) => return Complete(OperationComplete::CopyAborted, String::new()),
+        Outcome::NotSeen | Outcome::Unanswered => {}
+    }
+    if let Some(error) = refused {
+        return refusal(view, error);
+    }
+    if view.operation.spec.command == Command::Reset && member.set.spec.shadow.protected {
+        return protected(member);
+    }
+    let request = command_request(&view.key());
+    let target = SetTarget::from(SetRef::Id(there.id));
+    let node = asked.node.clone();
+    let effect = match view.operation.spec.command {
+        Command::Abort => Effect::Abort(node, Abort { request, target }),
+        _ => Effect::Reset(node, Reset { request, target }),
+    };
+    Acts(OperationProgress::Cutting, "the node is asked".into(), effect)
+}
+
+fn protected(member: &Member) -> Verdict {
+    let name = member.set.name_any();
+    Fails(
+        OperationFailed::Protected,
+        format!("the image of set {name} is protected: set shadow.protected to false first"),
+    )
+}
+
+/// A new image, or a restore.
+fn cut(
+    view: &View,
+    members: &[Member],
+    status: &mut ImagingOperationStatus,
+    asked: &Asked,
+    refused: Option<&ClientError>,
+) -> Verdict {
+    if status.cut.is_none() {
+        if let Some(verdict) = guards(view, members) {
+            return verdict;
+        }
+        let member = |member: &Member| CutMember {
+            name: ObjectName::new(member.set.name_any()),
+            state: MemberState::Pending,
+            epoch: member.there().and_then(|there| i64::try_from(there.epoch.0).ok()),
+        };
+        status.cut = Some(Cut {
+            id: CutId::new(view.cut_id("cut")),
+            decision: CutDecision::None,
+            members: members.iter().map(member).collect(),
+        });
+    }
+    if let Some(Ok(safety)) = &view.safety
+        && status.safety.is_none()
+    {
+        match &asked.safety {
+            Outcome::Done(Answer::Copied(copied)) => {
+                status.safety = Some(SafetyStatus { cut_id: CutId::new(copied.cut.0) });
+            }
+            Outcome::Running => {
+                return Waits(OperationProgress::Cutting, "the node makes the safety cut".into());
+            }
+            Outcome::Done(_) | Outcome::NotSeen | Outcome::Unanswered => {
+                return match (refused, safety.there()) {
+                    (Some(error), _) => refusal(view, error),
+                    (None, None) => {
+                        let name = safety.set.name_any();
+                        Waits(
+                            OperationProgress::WaitingForTarget,
+                            format!("set {name} for the safety cut is not on its node"),
+                        )
+                    }
+                    (None, Some(there)) => {
+                        let call = safety_call(view, there);
+                        let effect = Effect::Copy(asked.node.clone(), call);
+                        Acts(
+                            OperationProgress::Cutting,
+                            "the node is asked for the safety cut".into(),
+                            effect,
+                        )
+                    }
+                };
+            }
+        }
+    }
+    match &asked.command {
+        Outcome::Done(_) => {
+            if let Some(cut) = &mut status.cut {
+                cut.decision = CutDecision::Commit;
+                cut.members.iter_mut().for_each(|member| member.state = MemberState::Finalised);
+            }
+            follow(view, members, status)
+        }
+        Outcome::Running => Waits(OperationProgress::Cutting, "the node makes the cut".into()),
+        Outcome::NotSeen | Outcome::Unanswered => match (refused, call(view, members, status)) {
+            (Some(error), _) => refusal(view, error),
+            (None, Ok(call)) => {
+                let effect = Effect::Copy(asked.node.clone(), call);
+                Acts(OperationProgress::Cutting, "the node is asked for the cut".into(), effect)
+            }
+            (None, Err(problem)) => Waits(OperationProgress::WaitingForTarget, problem),
+        },
+    }
+}
+
+fn safety_call(view: &View, there: &SetStatus) -> CopySets {
+    CopySets {
+        request: safety_request(&view.key()),
+        sets: SetTargets::from(SetTarget::from(SetRef::Id(there.id))),
+        direction: Direction::ToShadow,
+        kind: CopyKind::Update,
+        cut: Some(PlatformCut(view.cut_id("safety"))),
+    }
+}
+
+/// The cut as it is on record: the same whoever asks for it, however often.
+fn call(view: &View, members: &[Member], status: &ImagingOperationStatus) -> Result<CopySets, String> {
+    let cut = status.cut.as_ref().ok_or("the cut is not on record")?;
+    let mut targets = Vec::new();
+    for planned in &cut.members {
+        let member = members.iter().find(|member| member.set.name_any() == planned.name.as_str());
+        let there = member.and_then(Member::there);
+        let there = there.ok_or_else(|| format!("set {} is not on its node", planned.name))?;
+        let expected_epoch = planned.epoch.and_then(|epoch| u64::try_from(epoch).ok()).map(Epoch);
+        targets.push(SetTarget { set: SetRef::Id(there.id), expected_epoch });
+    }
+    let command = view.operation.spec.command;
+    Ok(CopySets {
+        request: command_request(&view.key()),
+        sets: SetTargets::new(targets).map_err(|error| error.to_string())?,
+        direction: if is_restore(command) { Direction::ToMaster } else { Direction::ToShadow },
+        kind: match command {
+            Command::CopyToShadow | Command::CopyToMaster => CopyKind::Full,
+            _ => CopyKind::Update,
+        },
+        cut: Some(PlatformCut(cut.id.uuid())),
+    })
+}
+
+/// What keeps the command from being done, before anything of it is.
+fn guards(view: &View, members: &[Member]) -> Option<Verdict> {
+    let of_members = members.iter().find_map(|member| guards_of(view, member));
+    let safety = view.safety.as_ref().and_then(|safety| safety.as_ref().ok());
+    of_members.or_else(|| safety.and_then(|safety| safety_guards(view, members, safety)))
+}
+
+/// What keeps the command from being done to one set.
+fn guards_of(view: &View, member: &Member) -> Option<Verdict> {
+    let spec = &view.operation.spec;
+    let guard = spec.guard.clone().unwrap_or_default();
+    let restore = is_restore(spec.command);
+    let name = member.set.name_any();
+    let Some(there) = member.there() else {
+        return Some(Waits(OperationProgress::WaitingForTarget, format!("set {name} is not on its node")));
+    };
+    let holds = there.last_cut.map(|cut| cut.id.0);
+    if let Some(expected) = guard.expect_cut_id
+        && holds != Some(expected.uuid())
+    {
+        let holds = holds.map_or_else(|| "none".to_owned(), |cut| cut.to_string());
+        return Some(Fails(
+            OperationFailed::StaleGuard,
+            format!("set {name} holds cut {holds}, not {expected}"),
+        ));
+    }
+    if let Some(verdict) = state_guard(view, &name, &there.state) {
+        return Some(verdict);
+    }
+    if restore && there.flags.shadow_written && !guard.allow_written_shadow {
+        let message = format!(
+            "the shadow of set {name} was written since its cut: guard.allowWrittenShadow permits it"
+        );
+        return Some(Fails(OperationFailed::ShadowWritten, message));
+    }
+    if restore && there.chunks.lost > 0 && !guard.allow_untrusted_image {
+        let message = format!("{} chunks of the image of set {name} are lost", there.chunks.lost);
+        return Some(Fails(OperationFailed::Untrusted, message));
+    }
+    if !restore && member.set.spec.shadow.protected {
+        return Some(protected(member));
+    }
+    let masters = if restore { member.master_users.as_slice() } else { &[] };
+    in_use(view, &name, masters, &member.shadow_users)
+}
+
+/// What a set's state says to the command.
+fn state_guard(view: &View, name: &str, state: &SetState) -> Option<Verdict> {
+    let restore = is_restore(view.operation.spec.command);
+    match state {
+        SetState::Blocked(wait) => {
+            Some(Waits(OperationProgress::WaitingForNode, format!("set {name}: {}", wait.what)))
+        }
+        SetState::Offline { reason, .. } | SetState::GivenUp { reason } => {
+            let message = format!("set {name} holds no whole image: {reason}; reset it first");
+            Some(Fails(OperationFailed::Incomplete, message))
+        }
+        SetState::Copying(_) | SetState::Restoring(_) => {
+            let message = format!("a copy runs on set {name}");
+            Some(match view.operation.spec.in_use_policy {
+                InUsePolicy::Wait => Waits(OperationProgress::WaitingForTurn, message),
+                InUsePolicy::Fail => Fails(OperationFailed::CopyRunning, message),
+            })
+        }
+        SetState::CopyAborted(_) if restore => {
+            let message = format!("a copy to the shadow of set {name} was broken off");
+            Some(Fails(OperationFailed::OppositeCopyPending, message))
+        }
+        SetState::RestoreAborted(_) if !restore => {
+            let message = format!("a restore from set {name} was broken off");
+            Some(Fails(OperationFailed::OppositeCopyPending, message))
+        }
+        SetState::Idle | SetState::CopyAborted(_) | SetState::RestoreAborted(_) => None,
+    }
+}
+
+/// What keeps the safety cut from being made.
+fn safety_guards(view: &View, members: &[Member], safety: &Member) -> Option<Verdict> {
+    let name = safety.set.name_any();
+    if safety.set.spec.shadow.protected {
+        return Some(protected(safety));
+    }
+    let is_sibling = |member: &Member| {
+        let (one, other) = (member.there(), safety.there());
+        one.map(|set| set.master) == other.map(|set| set.master)
+            && one.map(|set| set.id) != other.map(|set| set.id)
+    };
+    if safety.there().is_some() && !members.iter().all(is_sibling) {
+        let message = format!("set {name} is no other set of the same master: it cannot take the safety cut");
+        return Some(Fails(OperationFailed::NotSupported, message));
+    }
+    in_use(view, &name, &[], &safety.shadow_users)
+}
+
+/// Pods that use what the command changes under them.
+fn in_use(view: &View, set: &str, masters: &[User], shadows: &[User]) -> Option<Verdict> {
+    let names: Vec<&str> = masters.iter().chain(shadows).map(|user| user.name.as_str()).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let which = if masters.is_empty() { "shadow" } else { "master" };
+    let message = format!("the {which} of set {set} is used by {}", names.join(", "));
+    Some(match view.operation.spec.in_use_policy {
+        InUsePolicy::Fail => Fails(OperationFailed::InUse, message),
+        InUsePolicy::Wait => Waits(OperationProgress::WaitingForUsers, message),
+    })
+}
+
+/// What a refusal of the node means. It has changed nothing.
+fn refusal(view: &View, error: &ClientError) -> Verdict {
+    let message = format!("{error}; {}", error.remedy());
+    let waits = |progress, message| Waits(progress, message);
+    let may_wait = view.operation.spec.in_use_policy == InUsePolicy::Wait;
+    let ClientError::Refused(refused) = error else {
+        return waits(OperationProgress::WaitingForNode, message);
+    };
+    let why = match refused {
+        PlatformError::HasOpeners { .. } if may_wait => {
+            return waits(OperationProgress::WaitingForUsers, message);
+        }
+        PlatformError::Copying { .. } if may_wait => {
+            return waits(OperationProgress::WaitingForTurn, message);
+        }
+        PlatformError::Blocked { .. }
+        | PlatformError::Unavailable { .. }
+        | PlatformError::Stopping { .. }
+        | PlatformError::Deadline { .. }
+        | PlatformError::Hung { .. } => return waits(OperationProgress::WaitingForNode, message),
+        PlatformError::HasOpeners { .. } | PlatformError::VolumeInUse { .. } => OperationFailed::InUse,
+        PlatformError::Copying { .. } => OperationFailed::CopyRunning,
+        PlatformError::CopyPending { .. } | PlatformError::OppositePending { .. } => {
+            OperationFailed::OppositeCopyPending
+        }
+        PlatformError::StaleEpoch { .. } => OperationFailed::StaleGuard,
+        PlatformError::Incomplete { .. } | PlatformError::Offline { .. } | PlatformError::GivenUp { .. } => {
+            OperationFailed::Incomplete
+        }
+        PlatformError::SameMaster { .. } => OperationFailed::SharedMaster,
+        PlatformError::Protected { .. } => OperationFailed::Protected,
+        PlatformError::CutVoid { .. } => OperationFailed::CutVoid,
+        PlatformError::NotFound { .. } => OperationFailed::NotFound,
+        PlatformError::RequestReused { .. } => OperationFailed::NameUsed,
+        _ => OperationFailed::Refused,
+    };
+    Fails(why, message)
+}
+
+/// The cut is made: the image is there, and its copy is waited for where that is asked for.
+fn follow(view: &View, members: &[Member], status: &mut ImagingOperationStatus) -> Verdict {
+    let Some(cut) = status.cut.clone() else {
+        return Fails(OperationFailed::Refused, "the cut is not on record".into());
+    };
+    if status.safety.is_some() && status.undo_hint.is_none() {
+        let namespace = view.operation.namespace().unwrap_or_default();
+        status.undo_hint = Some(format!("kubectl umbra undo {} --namespace {namespace}", view.name()));
+    }
+    if view.operation.spec.wait_for == WaitFor::Cut {
+        return Complete(OperationComplete::CutDone, String::new());
+    }
+    let (mut done, mut running) = (100, false);
+    for planned in &cut.members {
+        let member = members.iter().find(|member| member.set.name_any() == planned.name.as_str());
+        let Some(there) = member.and_then(Member::there) else {
+            return Waits(OperationProgress::Copying, format!("set {} is not on its node", planned.name));
+        };
+        if there.last_cut.is_none_or(|last| last.id.0 != cut.id.uuid()) {
+            let message = format!("set {} was cut again before its copy had ended", planned.name);
+            return Fails(OperationFailed::Incomplete, message);
+        }
+        match &there.state {
+            SetState::Idle => {}
+            SetState::Copying(at) | SetState::Restoring(at) => {
+                running = true;
+                done = done.min(percent(at.done(), at.total()).min(99));
+            }
+            SetState::Blocked(wait) => return Waits(OperationProgress::Copying, wait.what.to_string()),
+            SetState::CopyAborted(_) | SetState::RestoreAborted(_) => {
+                let message =
+                    format!("the image is there, but the copy of set {} was broken off", planned.name);
+                return Fails(OperationFailed::Incomplete, message);
+            }
+            SetState::Offline { reason, .. } | SetState::GivenUp { reason } => {
+                return Fails(OperationFailed::Incomplete, format!("set {}: {reason}", planned.name));
+            }
+        }
+    }
+    status.percent = Some(done);
+    if running {
+        Waits(OperationProgress::Copying, String::new())
+    } else {
+        Complete(OperationComplete::CopyDone, String::new())
+    }
+}

@@ -1,0 +1,338 @@
+//! `umbra-operator run`: everything is wired here. One process leads and acts; the others wait.
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::Controller;
+use kube::runtime::controller::Action;
+use kube::runtime::events::Event;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Api, Client, Config};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
+use umbra_crds::{ImagingOperation, MasterVolume, SetGroup, VolumeSet};
+use umbra_facade::identity::Segment;
+use umbra_facade::{ClientError, CredentialFiles, Fence};
+use umbra_platform::CallDeadlines;
+use umbra_platform::call::{Answer, Outcome, Scope};
+use umbra_platform::id::RequestId;
+use umbra_platform::status::Status;
+use uuid::Uuid;
+
+use crate::cluster::{Cluster, ClusterError, Key, Kind};
+use crate::facades::Facades;
+use crate::kubernetes::Kubernetes;
+use crate::lead::{Candidate, LOOK_EVERY, raise_fence};
+use crate::nodes::{Change, NodeAddress, Nodes};
+use crate::reconcile::{Again, Reconciled, reconcile};
+
+/// After a failure of the API server.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// After somebody else has written what this process was about to write.
+const AFTER_RACE: Duration = Duration::from_millis(50);
+
+/// Options of the operator.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// The kubeconfig file; without it, what the pod's service account gives.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// Name of the cluster in certificates.
+    #[arg(long)]
+    cluster: Segment,
+    /// The namespace of the Lease and of the fence.
+    #[arg(long, default_value = "umbra-system")]
+    namespace: String,
+    /// A name for this process among its like, such as that of its pod.
+    #[arg(long, env = "POD_NAME", default_value = "umbra-operator")]
+    name: String,
+    /// The operator's certificate, and those between it and an authority. Read again when it changes, as the next two.
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: PathBuf,
+    /// The certificate's key.
+    #[arg(long, value_name = "FILE")]
+    tls_key: PathBuf,
+    /// The authorities that nodes' certificates may come from.
+    #[arg(long, value_name = "FILE")]
+    tls_authorities: PathBuf,
+    /// Serve probes and metrics there; without it, nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Option<SocketAddr>,
+}
+
+/// Why the operator could not start.
+#[derive(Debug, Error)]
+enum StartError {
+    #[error("kubeconfig: {0}")]
+    Kubeconfig(String),
+    #[error("no client of the API server: {0}")]
+    Client(#[from] kube::Error),
+    #[error("{what}: {source}")]
+    System { what: String, source: std::io::Error },
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
+    let what = what.into();
+    move |source| StartError::System { what, source }
+}
+
+/// The cluster and its nodes as they are.
+#[derive(Debug)]
+struct Real {
+    cluster: Kubernetes,
+    nodes: Facades,
+}
+
+impl Cluster for Real {
+    async fn get<K: Kind>(&self, key: &Key) -> Result<Option<K>, ClusterError> {
+        self.cluster.get(key).await
+    }
+
+    async fn list<K: Kind>(&self, namespace: Option<&str>) -> Result<Vec<K>, ClusterError> {
+        self.cluster.list(namespace).await
+    }
+
+    async fn create<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
+        self.cluster.create(object).await
+    }
+
+    async fn replace<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
+        self.cluster.replace(object).await
+    }
+
+    async fn replace_status<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
+        self.cluster.replace_status(object).await
+    }
+
+    async fn delete<K: Kind>(&self, object: &K) -> Result<(), ClusterError> {
+        self.cluster.delete(object).await
+    }
+
+    async fn announce(&self, about: ObjectReference, event: Event) {
+        self.cluster.announce(about, event).await;
+    }
+}
+
+impl Nodes for Real {
+    async fn status(&self, node: &NodeAddress, scope: Scope) -> Result<Status, ClientError> {
+        self.nodes.status(node, scope).await
+    }
+
+    async fn query_op(&self, node: &NodeAddress, request: RequestId) -> Result<Outcome, ClientError> {
+        self.nodes.query_op(node, request).await
+    }
+
+    async fn highest_fence(&self, node: &NodeAddress) -> Result<Option<Fence>, ClientError> {
+        self.nodes.highest_fence(node).await
+    }
+
+    async fn fence(&self, node: &NodeAddress, fence: Fence) -> Result<(), ClientError> {
+        self.nodes.fence(node, fence).await
+    }
+
+    async fn change(&self, node: &NodeAddress, change: Change) -> Result<Answer, ClientError> {
+        self.nodes.change(node, change).await
+    }
+}
+
+/// Runs until it is told to stop.
+pub fn main(run: &Run) -> ExitCode {
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = runtime.map_err(system("start")).and_then(|runtime| runtime.block_on(serve(run)));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn client(run: &Run) -> Result<Client, StartError> {
+    let config = match &run.kubeconfig {
+        Some(path) => {
+            let unusable = |error: kube::config::KubeconfigError| {
+                StartError::Kubeconfig(format!("{}: {error}", path.display()))
+            };
+            let found = Kubeconfig::read_from(path).map_err(unusable)?;
+            Config::from_custom_kubeconfig(found, &KubeConfigOptions::default()).await.map_err(unusable)?
+        }
+        None => Config::incluster().map_err(|error| StartError::Kubeconfig(error.to_string()))?,
+    };
+    Ok(Client::try_from(config)?)
+}
+
+async fn serve(run: &Run) -> Result<(), StartError> {
+    let mut term = signal(SignalKind::terminate()).map_err(system("signals"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
+    let client = client(run).await?;
+    // A process that follows another of the same pod is another.
+    let name = format!("{}_{}", run.name, Uuid::new_v4());
+    let files = CredentialFiles {
+        certificate: run.tls_certificate.clone(),
+        key: run.tls_key.clone(),
+        authorities: run.tls_authorities.clone(),
+    };
+    let (fence_to, fence) = watch::channel(None);
+    let nodes = Facades::new(run.cluster.clone(), files, CallDeadlines::default(), fence.clone());
+    let real = Arc::new(Real { cluster: Kubernetes::new(client.clone(), &name), nodes });
+    if let Some(address) = run.http {
+        let listener = TcpListener::bind(address).await.map_err(system(format!("listen on {address}")))?;
+        let address = listener.local_addr().map_err(system("listen"))?;
+        tracing::info!(%address, "probes and metrics are served");
+        tokio::spawn(umbra_probes::serve(listener, Look { fence: fence.clone() }));
+    }
+    tracing::info!(name, cluster = %run.cluster, "starts");
+    tokio::select! {
+        () = lead(&real, &client, run, &name, &fence_to) => {}
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Leads whenever it may, and acts while it leads.
+async fn lead(
+    real: &Arc<Real>,
+    client: &Client,
+    run: &Run,
+    name: &str,
+    fence: &watch::Sender<Option<Fence>>,
+) {
+    let begin = Instant::now();
+    let mut candidate = Candidate::new(&run.namespace, name);
+    let mut outdone = real.nodes.outdone();
+    let mut acting: Option<JoinSet<()>> = None;
+    loop {
+        let now = begin.elapsed();
+        match tokio::time::timeout(LOOK_EVERY * 2, candidate.attend(&**real, now, &wall())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the lease cannot be taken or renewed now"),
+            Err(_) => tracing::warn!("the API server does not answer about the lease"),
+        }
+        let leads = candidate.leads(begin.elapsed());
+        let beaten =
+            outdone.borrow_and_update().is_some_and(|other| fence.borrow().is_some_and(|own| own < other));
+        if (!leads || beaten) && acting.take().is_some() {
+            // What is under way is dropped: the node goes on with what it has begun, and is asked about it.
+            fence.send_replace(None);
+            tracing::warn!(beaten, "it leads no more");
+        }
+        if leads && acting.is_none() {
+            match raise_fence(&**real, &run.namespace).await {
+                // Between winning the lease and having the fence another may have won both.
+                Ok(raised) if candidate.leads(begin.elapsed()) => {
+                    tracing::info!(fence = %raised, "leads");
+                    fence.send_replace(Some(raised));
+                    acting = Some(controllers(real, client));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "it cannot take a fence"),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            _ = outdone.changed() => {}
+        }
+    }
+}
+
+fn wall() -> Time {
+    Time(Timestamp::now())
+}
+
+/// A task for each kind; they end when the set is dropped.
+fn controllers(real: &Arc<Real>, client: &Client) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let sets = || Api::<VolumeSet>::all(client.clone());
+    let of_kind = watcher::Config::default;
+    let masters = Controller::new(Api::<MasterVolume>::all(client.clone()), of_kind()).watches(
+        sets(),
+        of_kind(),
+        |set: VolumeSet| {
+            let master = ObjectRef::new(set.spec.master_ref.name.as_str());
+            set.metadata.namespace.as_deref().map(|namespace| master.within(namespace))
+        },
+    );
+    tasks.spawn(attend(masters, Arc::clone(real)));
+    tasks.spawn(attend(Controller::new(sets(), of_kind()), Arc::clone(real)));
+    tasks.spawn(attend(Controller::new(Api::<SetGroup>::all(client.clone()), of_kind()), Arc::clone(real)));
+    let operations = Controller::new(Api::<ImagingOperation>::all(client.clone()), of_kind());
+    tasks.spawn(attend(operations, Arc::clone(real)));
+    tasks
+}
+
+/// Looks after every object of a kind.
+async fn attend<K>(controller: Controller<K>, real: Arc<Real>)
+where
+    K: Reconciled + Debug,
+{
+    let look = |object: Arc<K>, real: Arc<Real>| async move {
+        let again = reconcile::<K>(&*real, &Key::of(&*object), wall).await?;
+        Ok(match again {
+            Again::Never => Action::await_change(),
+            Again::After(time) => Action::requeue(time),
+        })
+    };
+    let failed = |_: Arc<K>, error: &ClusterError, _: Arc<Real>| {
+        Action::requeue(match error {
+            ClusterError::Changed { .. } | ClusterError::Missing { .. } => AFTER_RACE,
+            ClusterError::Exists { .. } | ClusterError::Refused { .. } | ClusterError::Silent { .. } => {
+                AFTER_FAILURE
+            }
+        })
+    };
+    let mut ends = std::pin::pin!(controller.run(look, failed, real));
+    while let Some(end) = ends.next().await {
+        if let Err(error) = end {
+            tracing::debug!(kind = %K::kind(&()), %error, "tried again");
+        }
+    }
+}
+
+/// What probes and scrapes look at.
+struct Look {
+    fence: watch::Receiver<Option<Fence>>,
+}
+
+impl umbra_probes::Told for Look {
+    // A process that waits for its turn is as ready as one that leads.
+    async fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn metrics(&self) -> Result<String, String> {
+        let fence = self.fence.borrow().map_or(0, Fence::get);
+        let leads = u8::from(fence > 0);
+        Ok(format!(
+            "# HELP umbra_operator_leads Whether this process acts.\n\
+             # TYPE umbra_operator_leads gauge\n\
+             umbra_operator_leads {leads}\n\
+             # HELP umbra_operator_fence The fence of this leader, 0 while it does not lead.\n\
+             # TYPE umbra_operator_fence gauge\n\
+             umbra_operator_fence {fence}\n"
+        ))
+    }
+}

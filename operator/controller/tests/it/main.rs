@@ -1,0 +1,8 @@
+//! The operator against a cluster in memory and platforms in memory, both of which can break between any two calls.
+
+mod bench;
+mod cluster;
+mod guards;
+mod life;
+mod replay;
+mod sweep;
