@@ -8,6 +8,9 @@ use umbra_crds::{
     SetGroup, VolumeSet,
 };
 
+use crate::operation;
+use crate::standing::{self, Standing};
+
 /// How many operations count as lately.
 const OPERATIONS_MAX: usize = 5;
 /// For how long a failed operation is something that is the matter.
@@ -178,13 +181,19 @@ pub struct OperationLine {
     pub name: String,
     /// What it does.
     pub command: umbra_crds::Command,
-    /// To what.
+    /// To what, as `SET` or `group:GROUP`.
     pub target: String,
     /// How it stands: Complete, Failed, Running, or Waiting.
     pub state: OperationState,
     /// Why, in one word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The cut it made.
+    #[serde(rename = "cutID", skip_serializing_if = "Option::is_none")]
+    pub cut_id: Option<CutId>,
+    /// How much of its copy is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percent: Option<i32>,
     /// How long ago it was asked for.
     pub age_seconds: i64,
 }
@@ -230,9 +239,7 @@ pub fn picture(objects: &Objects, now: &Time) -> Picture {
     }
     let mut groups: Vec<GroupLine> = objects.groups.iter().map(group_line).collect();
     groups.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    let mut operations: Vec<OperationLine> =
-        objects.operations.iter().map(|operation| operation_line(operation, now)).collect();
-    operations.sort_by(|a, b| (a.age_seconds, &a.name).cmp(&(b.age_seconds, &b.name)));
+    let mut operations = operation_lines(&objects.operations, now);
     operations.truncate(OPERATIONS_MAX);
     let problems = problems(objects, &sets_without_master, now);
     Picture {
@@ -341,24 +348,33 @@ fn group_line(group: &SetGroup) -> GroupLine {
     }
 }
 
+/// The operations, the latest first.
+#[must_use]
+pub fn operation_lines(operations: &[ImagingOperation], now: &Time) -> Vec<OperationLine> {
+    let mut lines: Vec<OperationLine> =
+        operations.iter().map(|operation| operation_line(operation, now)).collect();
+    lines.sort_by(|a, b| (a.age_seconds, &a.name).cmp(&(b.age_seconds, &b.name)));
+    lines
+}
+
 fn operation_line(operation: &ImagingOperation, now: &Time) -> OperationLine {
     let (namespace, name) = names(&operation.metadata);
     let status = operation.status.clone().unwrap_or_default();
-    let complete = is_true(&status.conditions, ConditionType::Complete);
-    let failed = is_true(&status.conditions, ConditionType::Failed);
-    let state = match (failed, complete) {
-        (Some(_), _) => OperationState::Failed,
-        (None, Some(_)) => OperationState::Complete,
-        (None, None) if status.start_time.is_some() => OperationState::Running,
-        (None, None) => OperationState::Waiting,
+    let (state, reason) = match standing::of_operation(operation) {
+        Standing::Waiting => (OperationState::Waiting, None),
+        Standing::Running { .. } => (OperationState::Running, None),
+        Standing::Done { reason } => (OperationState::Complete, Some(reason)),
+        Standing::Failed { reason, .. } => (OperationState::Failed, Some(reason)),
     };
     OperationLine {
         namespace,
         name,
         command: operation.spec.command,
-        target: operation.spec.target.name.to_string(),
+        target: operation::written(&operation.spec.target),
         state,
-        reason: failed.or(complete).map(|found| found.reason.clone()),
+        reason,
+        cut_id: status.cut.map(|cut| cut.id),
+        percent: status.percent,
         age_seconds: operation
             .metadata
             .creation_timestamp

@@ -1,0 +1,161 @@
+//! How far things have come that somebody waits for.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use umbra_crds::conditions::{ConditionType, OperationFailed, Reason, find};
+use umbra_crds::{CopyDirection, CopyState, ImagingOperation, VolumeSet};
+
+/// Reasons by which a guard, and no fault, has ended an operation.
+const GUARDS: [OperationFailed; 4] = [
+    OperationFailed::StaleGuard,
+    OperationFailed::ShadowWritten,
+    OperationFailed::Untrusted,
+    OperationFailed::InUse,
+];
+
+/// How far something has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody has begun.
+    Waiting,
+    /// It is being done.
+    Running {
+        /// What is being done.
+        what: String,
+        /// How much of it is done.
+        percent: Option<i32>,
+    },
+    /// It is done.
+    Done {
+        /// How, in one word.
+        reason: String,
+    },
+    /// It will not be done.
+    Failed {
+        /// Why, in one word.
+        reason: String,
+        /// Why, and what can be done.
+        message: String,
+        /// Whether a guard has refused it.
+        by_guard: bool,
+    },
+}
+
+fn is_true(conditions: &[Condition], condition: ConditionType) -> Option<&Condition> {
+    find(conditions, condition).filter(|found| found.status == "True")
+}
+
+fn failed(condition: &Condition) -> Standing {
+    Standing::Failed {
+        reason: condition.reason.clone(),
+        message: condition.message.clone(),
+        by_guard: condition.type_ == ConditionType::Failed.as_str()
+            && GUARDS.iter().any(|guard| guard.as_str() == condition.reason),
+    }
+}
+
+/// How far an operation has come.
+#[must_use]
+pub fn of_operation(operation: &ImagingOperation) -> Standing {
+    let Some(status) = &operation.status else { return Standing::Waiting };
+    if let Some(condition) = is_true(&status.conditions, ConditionType::Failed) {
+        return failed(condition);
+    }
+    match is_true(&status.conditions, ConditionType::Complete) {
+        Some(condition) => Standing::Done { reason: condition.reason.clone() },
+        None if status.start_time.is_some() => {
+            Standing::Running { what: operation.spec.command.to_string(), percent: status.percent }
+        }
+        None => Standing::Waiting,
+    }
+}
+
+/// How far a set has come on its way to rest: ready, with no operation and no copy.
+#[must_use]
+pub fn of_set(set: &VolumeSet) -> Standing {
+    let Some(status) = &set.status else { return Standing::Waiting };
+    if status.observed_generation < set.metadata.generation {
+        return Standing::Waiting;
+    }
+    if let Some(condition) = is_true(&status.conditions, ConditionType::Stalled) {
+        return failed(condition);
+    }
+    if let Some(copy) = status.copy.as_ref().filter(|copy| copy.state == CopyState::Running) {
+        let what = match copy.direction {
+            Some(CopyDirection::ToMaster) => "restoring to master",
+            Some(CopyDirection::ToShadow) | None => "copying to shadow",
+        };
+        return Standing::Running { what: what.to_owned(), percent: Some(copy.percent) };
+    }
+    if let Some(operation) = &status.current_operation {
+        return Standing::Running { what: operation.to_string(), percent: None };
+    }
+    match find(&status.conditions, ConditionType::Ready) {
+        Some(ready) if ready.status == "True" => Standing::Done { reason: ready.reason.clone() },
+        // It does not go on by itself.
+        Some(ready) if ready.reason == "Aborted" => failed(ready),
+        Some(ready) => Standing::Running { what: ready.reason.clone(), percent: None },
+        None => Standing::Waiting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::examples::set;
+
+    fn condition(about: &str, status: &str, reason: &str) -> Value {
+        let time = "2026-11-22T11:00:00Z";
+        json!({"type": about, "status": status, "reason": reason, "message": "why", "lastTransitionTime": time})
+    }
+
+    fn operation(status: Value) -> Standing {
+        let object = json!({
+            "apiVersion": "imaging.umbra.dev/v1alpha1", "kind": "ImagingOperation", "metadata": {"name": "o"},
+            "spec": {"target": {"kind": "VolumeSet", "name": "s"}, "command": "UpdateShadow"}, "status": status,
+        });
+        of_operation(&serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn an_operation_waits_runs_and_ends() {
+        assert_eq!(operation(json!({})), Standing::Waiting);
+        let begun = json!({"startTime": "2026-11-22T11:00:00Z", "percent": 7});
+        assert_eq!(operation(begun), Standing::Running { what: "UpdateShadow".to_owned(), percent: Some(7) });
+        let done = json!({"conditions": [condition("Failed", "False", "Ok"), condition("Complete", "True", "CutDone")]});
+        assert_eq!(operation(done), Standing::Done { reason: "CutDone".to_owned() });
+    }
+
+    #[test]
+    fn only_guards_refuse() {
+        for reason in OperationFailed::explained() {
+            let by_reason = json!({"conditions": [condition("Failed", "True", reason.reason)]});
+            let Standing::Failed { by_guard, .. } = operation(by_reason) else { panic!("{}", reason.reason) };
+            let expected = ["StaleGuard", "ShadowWritten", "Untrusted", "InUse"].contains(&reason.reason);
+            assert_eq!(by_guard, expected, "{}", reason.reason);
+        }
+    }
+
+    #[test]
+    fn a_set_is_at_rest_when_nothing_goes_on() {
+        let standing = |status: Value| of_set(&set("s", "m", status));
+        assert_eq!(standing(json!({})), Standing::Done { reason: "Dependent".to_owned() });
+        let copying = json!({"copy": {"state": "Running", "direction": "ToMaster", "percent": 61}});
+        let what = "restoring to master".to_owned();
+        assert_eq!(standing(copying), Standing::Running { what, percent: Some(61) });
+        let operated = standing(json!({"currentOperation": "cut-1"}));
+        assert_eq!(operated, Standing::Running { what: "cut-1".to_owned(), percent: None });
+        assert_eq!(
+            standing(json!({"observedGeneration": 0})),
+            Standing::Waiting,
+            "a status of before says nothing"
+        );
+        let starting = json!({"conditions": [condition("Ready", "False", "MasterNotReady")]});
+        assert!(matches!(standing(starting), Standing::Running { .. }));
+        for stuck in [condition("Ready", "False", "Aborted"), condition("Stalled", "True", "ForeignBitmap")] {
+            let standing = standing(json!({"conditions": [stuck]}));
+            assert!(matches!(standing, Standing::Failed { by_guard: false, .. }), "{standing:?}");
+        }
+    }
+}
