@@ -256,5 +256,4 @@ fn other_cut(wanted: &str, held: CutId, set: &ObjectName) -> Option<Refusal> {
 }
 
 #[cfg(test)]
-#[path = "restore/tests.rs"]
 mod tests;

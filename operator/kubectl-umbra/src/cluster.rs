@@ -5,16 +5,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Config, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use umbra_actions::Objects;
 use umbra_crds::{GROUP, VERSION};
 
 use crate::error::Failure;
+use crate::writing::{DryRun, Rehearsal, Written};
 
 /// Objects of one answer; a cluster with more is asked again for the rest.
 const PAGE: u32 = 500;
+/// Under which name changes of fields are recorded.
+const MANAGER: &str = "kubectl-umbra";
 
 /// Where the cluster is, and what of it is meant.
 #[derive(Debug, Args)]
@@ -52,19 +59,45 @@ impl Cluster {
         Ok(Self { client, namespace: (!options.all_namespaces).then_some(namespace) })
     }
 
+    /// The one namespace that is meant: what is changed is changed in one.
+    pub(crate) fn namespace(&self) -> Result<&str, Failure> {
+        let all = || Failure::Usage("-A does not go with this command: name a namespace with -n".to_owned());
+        self.namespace.as_deref().ok_or_else(all)
+    }
+
+    /// A kind in the one namespace that is meant.
+    pub(crate) fn kind<K>(&self) -> Result<Api<K>, Failure>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Ok(Api::namespaced(self.client.clone(), self.namespace()?))
+    }
+
+    /// A kind that belongs to no namespace.
+    pub(crate) fn kind_of_cluster<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>,
+    {
+        Api::all(self.client.clone())
+    }
+
+    /// Everything that decides about images in the namespace that is meant.
+    pub(crate) async fn images(&self) -> Result<Objects, Failure> {
+        let (masters, sets, groups) =
+            tokio::try_join!(self.namespaced(), self.namespaced(), self.namespaced())?;
+        Ok(Objects { masters, sets, groups, ..Objects::default() })
+    }
+
     /// All objects of a kind in the namespace that is meant.
     pub(crate) async fn namespaced<K>(&self) -> Result<Vec<K>, Failure>
     where
-        K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
         let api = match &self.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
-        list(&api).await.map_err(|error| failure::<K>(&error))
+        list(&api, &ListParams::default()).await.map_err(|error| failure::<K>(&error))
     }
 
     /// All objects of a kind that belongs to no namespace; none where who asks may not see them.
@@ -75,7 +108,7 @@ impl Cluster {
             + Debug
             + DeserializeOwned,
     {
-        match list(&Api::all(self.client.clone())).await {
+        match list(&self.kind_of_cluster(), &ListParams::default()).await {
             Ok(objects) => Ok(Some(objects)),
             Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
             Err(error) => Err(failure::<K>(&error)),
@@ -83,9 +116,103 @@ impl Cluster {
     }
 }
 
-async fn list<K: Clone + Debug + DeserializeOwned>(api: &Api<K>) -> Result<Vec<K>, kube::Error> {
+/// The object of this name, if there is one.
+pub(crate) async fn find<K>(api: &Api<K>, name: &str) -> Result<Option<K>, Failure>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    match api.get(name).await {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if is_missing(&error, |name| !name.is_empty()) => Ok(None),
+        Err(error) => Err(failure::<K>(&error)),
+    }
+}
+
+/// The object of this name.
+pub(crate) async fn get<K>(api: &Api<K>, name: &str) -> Result<K, Failure>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let missing = || Failure::Failed(format!("there is no {} {name} here", K::kind(&())));
+    find(api, name).await?.ok_or_else(missing)
+}
+
+/// Objects of a kind that a selector of fields chooses.
+pub(crate) async fn select<K>(api: &Api<K>, fields: &str) -> Result<Vec<K>, Failure>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    list(api, &ListParams::default().fields(fields)).await.map_err(|error| failure::<K>(&error))
+}
+
+/// Creates an object. One of the same name that is there already is left as it is, and that is a failure.
+pub(crate) async fn create<K>(api: &Api<K>, object: K, rehearsal: Rehearsal) -> Result<Written<K>, Failure>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
+{
+    let object = match rehearsal.dry_run() {
+        Some(DryRun::Client) => object,
+        how => {
+            let parameters = PostParams { dry_run: how.is_some(), field_manager: Some(MANAGER.to_owned()) };
+            api.create(&parameters, &object).await.map_err(|error| failure::<K>(&error))?
+        }
+    };
+    Ok(Written::new(object, "created", rehearsal))
+}
+
+/// Changes the spec of an object that was read, unless it has changed since. `edited` is what it becomes, `spec` what of it is
+/// sent: the rest may hold fields that this version does not know.
+pub(crate) async fn change<K>(
+    api: &Api<K>,
+    edited: K,
+    spec: Value,
+    rehearsal: Rehearsal,
+) -> Result<Written<K>, Failure>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let name = edited.meta().name.clone().unwrap_or_default();
+    let version = edited.meta().resource_version.clone();
+    let object = match rehearsal.dry_run() {
+        Some(DryRun::Client) => edited,
+        how => {
+            let parameters = PatchParams {
+                dry_run: how.is_some(),
+                field_manager: Some(MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            let patch = serde_json::json!({"metadata": {"resourceVersion": version}, "spec": spec});
+            let changed = api.patch(&name, &parameters, &Patch::Merge(patch)).await;
+            changed.map_err(|error| failure::<K>(&error))?
+        }
+    };
+    Ok(Written::new(object, "changed", rehearsal))
+}
+
+/// Deletes an object that was read, and no other that has its name by now.
+pub(crate) async fn delete<K>(api: &Api<K>, object: K, rehearsal: Rehearsal) -> Result<Written<K>, Failure>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    if rehearsal.dry_run() != Some(DryRun::Client) {
+        let name = object.meta().name.clone().unwrap_or_default();
+        let preconditions = Preconditions {
+            uid: object.meta().uid.clone(),
+            resource_version: object.meta().resource_version.clone(),
+        };
+        let mut parameters = DeleteParams::default().preconditions(preconditions);
+        parameters.dry_run = rehearsal.dry_run().is_some();
+        api.delete(&name, &parameters).await.map_err(|error| failure::<K>(&error))?;
+    }
+    Ok(Written::new(object, "deleted", rehearsal))
+}
+
+async fn list<K: Clone + Debug + DeserializeOwned>(
+    api: &Api<K>,
+    chosen: &ListParams,
+) -> Result<Vec<K>, kube::Error> {
     let mut objects = Vec::new();
-    let mut page = ListParams::default().limit(PAGE);
+    let mut page = chosen.clone().limit(PAGE);
     loop {
         let answer = api.list(&page).await?;
         objects.extend(answer.items);
@@ -117,10 +244,16 @@ async fn config(options: &Options) -> Result<Config, Failure> {
 fn failure<K: Resource<DynamicType = ()>>(error: &kube::Error) -> Failure {
     let plural = K::plural(&());
     Failure::Failed(match error {
-        kube::Error::Api(status) if status.code == 404 => {
+        error if is_missing(error, |name| name.is_empty()) => {
             format!("the cluster does not know {plural}.{GROUP}/{VERSION}: install Umbra's kinds first")
         }
         kube::Error::Api(status) => format!("{plural}: {}", status.message),
         other => format!("{plural}: {other}"),
     })
+}
+
+/// Whether something is not there: an object, which then has a name, or without one the kind itself.
+fn is_missing(error: &kube::Error, named: impl Fn(&str) -> bool) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    status.code == 404 && named(status.details.as_ref().map_or("", |details| &details.name))
 }

@@ -8,7 +8,9 @@
 mod cluster;
 mod commands;
 mod error;
+mod follow;
 mod output;
+mod writing;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -16,8 +18,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use cluster::Cluster;
 use error::Failure;
-use output::Format;
+use output::{Format, show};
 
 /// Point-in-time shadows of raw block volumes.
 #[derive(Debug, Parser)]
@@ -44,8 +47,52 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    OnCluster(OnCluster),
+    #[command(flatten)]
+    Alone(Alone),
+}
+
+/// Commands on what a cluster holds.
+#[derive(Debug, Subcommand)]
+enum OnCluster {
     /// Everything on one screen: masters with their sets, what was done lately, what is the matter.
     Status(commands::status::Options),
+    /// What hangs on what: masters, sets, their volumes, claims and groups.
+    Tree(commands::tree::Options),
+    /// Makes, keeps and deletes images of a master.
+    #[command(subcommand)]
+    Set(commands::set::Options),
+    /// Sets that one command acts on at one instant.
+    #[command(subcommand)]
+    Group(commands::group::Options),
+    /// Makes a new image of a set or a group.
+    Cut(commands::cut::Options),
+    /// Makes the master what an image is. Shows what will be, and asks.
+    Restore(commands::restore::Options),
+    /// Undoes a restore, from the cut that was made before it.
+    Undo(commands::restore::UndoOptions),
+    /// Breaks the copy of a set off; what is pending stays pending.
+    Abort(commands::cut::OneSet),
+    /// Waits until an operation has ended, or a set is at rest.
+    Wait(commands::wait::Options),
+    /// What was asked for, and how it stands.
+    Ops(commands::ops::Options),
+    /// What was reported about a set and the operations on it.
+    Events(commands::events::Options),
+    /// The block devices of the nodes, and which of them can be used.
+    Devices(commands::devices::Options),
+    /// Devices for namespaces.
+    #[command(subcommand)]
+    Grant(commands::grant::Options),
+    /// The nodes.
+    #[command(subcommand)]
+    Node(commands::node::Options),
+}
+
+/// Commands that need no cluster.
+#[derive(Debug, Subcommand)]
+enum Alone {
     /// How large the volumes of a set must be.
     Size(commands::size::Options),
     /// Which version this is, and which kinds it knows.
@@ -88,12 +135,39 @@ fn written(text: &str) -> ExitCode {
 fn run(arguments: &Arguments) -> Result<String, Failure> {
     let style = output::Style { format: arguments.global.output, headings: !arguments.global.no_headers };
     match &arguments.command {
-        Command::Status(options) => {
-            output::show(&commands::status::run(&arguments.global.cluster, options)?, style)
+        Command::Alone(Alone::Size(options)) => show(&commands::size::run(options)?, style),
+        Command::Alone(Alone::Version) => show(&commands::version::run(), style),
+        Command::Alone(Alone::Completion(options)) => {
+            commands::completion::run(Arguments::command(), options)
         }
-        Command::Size(options) => output::show(&commands::size::run(options)?, style),
-        Command::Version => output::show(&commands::version::run(), style),
-        Command::Completion(options) => commands::completion::run(Arguments::command(), options),
+        Command::OnCluster(command) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+            runtime.block_on(async {
+                let cluster = Cluster::connect(&arguments.global.cluster).await?;
+                on_cluster(&cluster, command, style).await
+            })
+        }
+    }
+}
+
+async fn on_cluster(cluster: &Cluster, command: &OnCluster, style: output::Style) -> Result<String, Failure> {
+    use commands::{cut, devices, events, grant, group, node, ops, restore, set, status, tree, wait};
+    match command {
+        OnCluster::Status(options) => show(&status::run(cluster, options).await?, style),
+        OnCluster::Tree(options) => show(&tree::run(cluster, options).await?, style),
+        OnCluster::Set(options) => set::run(cluster, options, style).await,
+        OnCluster::Group(options) => group::run(cluster, options, style).await,
+        OnCluster::Cut(options) => show(&cut::run(cluster, options).await?, style),
+        OnCluster::Restore(options) => show(&restore::run(cluster, options).await?, style),
+        OnCluster::Undo(options) => show(&restore::undo(cluster, options).await?, style),
+        OnCluster::Abort(options) => show(&cut::abort(cluster, options).await?, style),
+        OnCluster::Wait(options) => show(&wait::run(cluster, options).await?, style),
+        OnCluster::Ops(options) => show(&ops::run(cluster, options).await?, style),
+        OnCluster::Events(options) => show(&events::run(cluster, options).await?, style),
+        OnCluster::Devices(options) => show(&devices::run(cluster, options).await?, style),
+        OnCluster::Grant(options) => show(&grant::run(cluster, options).await?, style),
+        OnCluster::Node(options) => show(&node::run(cluster, options).await?, style),
     }
 }
 
@@ -104,5 +178,45 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_words_of_the_documents_are_understood() {
+        let lines = [
+            "set create pg-1 --master pg-data --mode independent --shadow device:spares/node-a/nvme-S1 --wait --timeout=5m",
+            "set create pg-1 --master pg-data --mode compact --shadow pvc:s --bitmap managed:64Mi --access rw --publish pg-1-image",
+            "set delete pg-1 --confirm=pg-1",
+            "set protect pg-1 --off",
+            "set limits pg-1 --rate none --inflight 4",
+            "set reset pg-1 --confirm pg-1",
+            "group create pg pg-1 pg-wal-1",
+            "group create pg --selector app=pg",
+            "cut group:pg --full --freeze --wait=false",
+            "restore pg-1 --cut 7c1e4a --no-safety --allow-written --confirm=pg-1 --wait-for copy",
+            "undo restore-pg-1-20261122-021500-bcdfg --safety pg-3 --dry-run=server",
+            "wait op:cut-1 --timeout 2h",
+            "grant create spares --node-selector pool=yes --device nvme-* --roles Shadow,bitmap --namespaces prod",
+            "events pg-1 -n prod",
+            "devices --node node-a --eligible -o json",
+        ];
+        for line in lines {
+            let parsed = Arguments::try_parse_from(["umbra"].into_iter().chain(line.split(' ')));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        for line in [
+            "set limits pg-1",
+            "group create pg",
+            "group create pg pg-1 --selector a=b",
+            "restore pg-1 --safety pg-2 --no-safety",
+            "cut export:x",
+            "cut ../nodes",
+            "set create pg-1 --master m --mode sideways --shadow pvc:s",
+            "grant create spares --device x --roles Shadow",
+        ] {
+            assert!(
+                Arguments::try_parse_from(["umbra"].into_iter().chain(line.split(' '))).is_err(),
+                "{line}"
+            );
+        }
     }
 }

@@ -33,14 +33,19 @@ pub(crate) trait Answer: Serialize {
     fn table(&self, headings: bool, wide: bool) -> String;
     /// The objects in it, as `kind/name`; none where it is not about objects.
     fn names(&self) -> Option<Vec<String>>;
+    /// What people are told beyond the answer itself.
+    fn hints(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// The answer in the form that was asked for.
 pub(crate) fn show(answer: &impl Answer, style: Style) -> Result<String, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("cannot write the answer: {error}"));
-    Ok(match style.format {
-        Format::Table => answer.table(style.headings, false),
-        Format::Wide => answer.table(style.headings, true),
+    let hints: String = answer.hints().iter().map(|hint| format!("{hint}\n")).collect();
+    let wide = style.format == Format::Wide;
+    let text = match style.format {
+        Format::Table | Format::Wide => return Ok(answer.table(style.headings, wide) + &hints),
         Format::Yaml => serde_saphyr::to_string(answer).map_err(|error| failed(&error))?,
         Format::Json => serde_json::to_string_pretty(answer).map_err(|error| failed(&error))? + "\n",
         Format::Name => {
@@ -49,5 +54,25 @@ pub(crate) fn show(answer: &impl Answer, style: Style) -> Result<String, Failure
                 .ok_or_else(|| Failure::Usage("-o name: this answer is not about objects".to_owned()))?;
             names.iter().map(|name| format!("{name}\n")).collect()
         }
-    })
+    };
+    // Beside what a program reads.
+    eprint!("{hints}");
+    Ok(text)
+}
+
+/// Rows as a table, with spaces between the columns and nothing else.
+pub(crate) fn table<const COLUMNS: usize>(
+    headings: Option<[&str; COLUMNS]>,
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    if let Some(headings) = headings {
+        table.set_header(headings);
+    }
+    for row in rows {
+        table.add_row(row);
+    }
+    let text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    if text.trim().is_empty() { String::new() } else { text }
 }

@@ -3,17 +3,15 @@
 use std::fmt::Write;
 
 use clap::Args;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use umbra_actions::picture::{
-    CopyLine, GroupLine, ImageLine, MasterLine, OperationLine, OperationState, ProblemLine, Readiness,
-    SetLine,
+    CopyLine, GroupLine, ImageLine, MasterLine, OperationLine, ProblemLine, Readiness, SetLine,
 };
 use umbra_actions::{Objects, Picture, age, bytes, picture};
 use umbra_crds::CopyDirection;
 
-use crate::cluster::{self, Cluster};
+use super::{ops, requests};
+use crate::cluster::Cluster;
 use crate::error::Failure;
 use crate::output::Answer;
 
@@ -35,27 +33,14 @@ pub(crate) struct Status {
     only_problems: bool,
 }
 
-pub(crate) fn run(cluster: &cluster::Options, options: &Options) -> Result<Status, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
-    let mut objects = runtime.block_on(gather(cluster))?;
+pub(crate) async fn run(cluster: &Cluster, options: &Options) -> Result<Status, Failure> {
+    let (images, operations, nodes) =
+        tokio::try_join!(cluster.images(), cluster.namespaced(), cluster.visible())?;
+    let mut objects = Objects { operations, nodes, ..images };
     if let Some(master) = &options.master {
         narrow(&mut objects, master)?;
     }
-    let picture = picture(&objects, &Time(Timestamp::now()));
-    Ok(Status { picture, only_problems: options.problems })
-}
-
-async fn gather(options: &cluster::Options) -> Result<Objects, Failure> {
-    let cluster = Cluster::connect(options).await?;
-    let (masters, sets, groups, operations, nodes) = tokio::try_join!(
-        cluster.namespaced(),
-        cluster.namespaced(),
-        cluster.namespaced(),
-        cluster.namespaced(),
-        cluster.visible(),
-    )?;
-    Ok(Objects { masters, sets, groups, operations, nodes })
+    Ok(Status { picture: picture(&objects, &requests::now()), only_problems: options.problems })
 }
 
 /// Leaves one master, its sets, and what was done to them.
@@ -188,12 +173,7 @@ fn of_group(group: &GroupLine) -> String {
 
 fn of_operation(operation: &OperationLine) -> String {
     let OperationLine { name, command, target, state, reason, age_seconds, .. } = operation;
-    let state = match state {
-        OperationState::Waiting => "waiting",
-        OperationState::Running => "running",
-        OperationState::Complete => "complete",
-        OperationState::Failed => "FAILED",
-    };
+    let state = ops::state(*state);
     let reason = reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
     format!("RECENT uop/{name}  {command} {target}  {state}{reason}  {} ago", age(*age_seconds))
 }
