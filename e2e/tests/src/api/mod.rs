@@ -5,6 +5,7 @@
 
 mod changes;
 mod columns;
+mod commands;
 mod examples;
 mod explain;
 mod manifests;
@@ -49,6 +50,7 @@ fn all() -> Result<Vec<Case>> {
     cases.extend(columns::cases());
     cases.extend(explain::cases());
     cases.extend(plugin::cases());
+    cases.extend(commands::cases());
     Ok(cases)
 }
 

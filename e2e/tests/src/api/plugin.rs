@@ -1,7 +1,7 @@
 //! That `kubectl umbra` finds what is stored and shows it.
 
 use std::env;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -29,24 +29,36 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// What the plugin wrote, and how it ended.
-struct Said {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) code: Option<i32>,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
 }
 
-/// Runs the program as it is shipped. `kubectl` finds it by its name in `PATH`, and so does this.
-fn umbra(command: &mut Command, arguments: &[&str]) -> Result<Said> {
+/// Runs the program as it is shipped.
+pub(super) fn umbra(command: &mut Command, arguments: &[&str]) -> Result<Said> {
+    said(begin(command, arguments)?)
+}
+
+/// Begins to run the program. `kubectl` finds it by its name in `PATH`, and so does this.
+pub(super) fn begin(command: &mut Command, arguments: &[&str]) -> Result<Child> {
     let program = static_binary(PLUGIN)?;
     let folder = program.parent().context("a program without a folder")?.to_owned();
     let inherited = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([folder].into_iter().chain(env::split_paths(&inherited)))?;
-    let output = command.arg("umbra").args(arguments).env("PATH", path).output()?;
+    let command = command.arg("umbra").args(arguments).env("PATH", path);
+    Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+}
+
+/// What the program wrote, once it has ended.
+pub(super) fn said(child: Child) -> Result<Said> {
+    let output = child.wait_with_output()?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) })
 }
 
-fn good(server: &Server, arguments: &[&str]) -> Result<String> {
+pub(super) fn good(server: &Server, arguments: &[&str]) -> Result<String> {
     let said = umbra(&mut server.plugin_host(), arguments)?;
     ensure!(said.code == Some(0), "kubectl umbra {}: {:?}\n{}", arguments.join(" "), said.code, said.stderr);
     Ok(said.stdout)
@@ -156,7 +168,7 @@ fn no_cluster(server: &Server) -> Result<()> {
 }
 
 /// The line with this in it.
-fn line<'a>(text: &'a str, part: &str) -> Result<&'a str> {
+pub(super) fn line<'a>(text: &'a str, part: &str) -> Result<&'a str> {
     text.lines()
         .find(|line| line.contains(part))
         .with_context(|| format!("no line with {part:?} in:\n{text}"))
