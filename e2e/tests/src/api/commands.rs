@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::plugin::{Said, begin, good, line, said, umbra};
+use super::plugin::{Said, begin, good, line, said, typed, umbra};
 use super::server::{NAMESPACE, Server};
 use super::{Case, examples, status};
 
@@ -29,6 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("plugin/cut", cuts),
         Case::new("plugin/cut-waits", waits_for_a_cut),
         Case::new("plugin/restore", restores),
+        Case::new("plugin/restore-asks", asks_on_a_terminal),
         Case::new("plugin/restore-safety", finds_the_safety_set),
         Case::new("plugin/restore-stale", tells_a_stale_guard),
         Case::new("plugin/undo", undoes),
@@ -319,6 +320,25 @@ fn restores(server: &Server) -> Result<()> {
     Ok(())
 }
 
+fn asks_on_a_terminal(server: &Server) -> Result<()> {
+    add_set(server, "asked", "asked-m", CUT, &json!({}))?;
+    let restore = ["restore", "asked", "--no-safety", "-n", NAMESPACE];
+    for wrong in ["yes\n", "\n", "asked-m\n"] {
+        let said = typed(server, &restore, wrong)?;
+        ensure!(said.code == Some(REFUSED), "{wrong:?}: {said:?}");
+        ensure!(said.stdout.contains("To go on, write its name") && said.stdout.contains(CUT), "{said:?}");
+    }
+    ensure!(operations(server, "asked")?.is_empty(), "it was not agreed to, and asked for all the same");
+    let said = typed(server, &restore, "asked\n")?;
+    ensure!(said.code == Some(0), "{said:?}");
+    ensure!(
+        typed(server, &[&restore[..], &["--yes"]].concat(), "")?.code == Some(0),
+        "--yes agrees on a terminal"
+    );
+    ensure!(operations(server, "asked")?.len() == 2, "each was asked for once");
+    Ok(())
+}
+
 fn finds_the_safety_set(server: &Server) -> Result<()> {
     add_set(server, "safe-a", "safe-m", CUT, &json!({}))?;
     let restore = ["restore", "safe-a", "--confirm=safe-a"];
@@ -398,6 +418,12 @@ fn waits_for_a_set(server: &Server) -> Result<()> {
     add_set(server, "at-work", "at-work-m", CUT, &copying)?;
     let said_late = ends(server, &["wait", "at-work", "--timeout=1s"], TIMED_OUT)?;
     ensure!(said_late.stderr.contains("copying to shadow, 61%"), "{said_late:?}");
+    let shown = typed(server, &["wait", "at-work", "--timeout=1s", "-n", NAMESPACE], "")?;
+    ensure!(
+        shown.code == Some(TIMED_OUT) && shown.stdout.contains("===="),
+        "a terminal sees a bar: {shown:?}"
+    );
+    ensure!(!said_late.stderr.contains("===="), "only a terminal does: {said_late:?}");
     let arguments = ["wait", "at-work", "--timeout=5m", "-n", NAMESPACE];
     let child = begin(&mut server.plugin_host(), &arguments)?;
     status::patch(server, "volumesets", "at-work", &json!({"copy": {"state": "None"}}))?;

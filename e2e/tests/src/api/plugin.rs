@@ -1,6 +1,7 @@
 //! That `kubectl umbra` finds what is stored and shows it.
 
 use std::env;
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -49,6 +50,19 @@ pub(super) fn begin(command: &mut Command, arguments: &[&str]) -> Result<Child> 
     let path = env::join_paths([folder].into_iter().chain(env::split_paths(&inherited)))?;
     let command = command.arg("umbra").args(arguments).env("PATH", path);
     Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+}
+
+/// Runs the program on a terminal, on which this is typed.
+pub(super) fn typed(server: &Server, arguments: &[&str], text: &str) -> Result<Said> {
+    let program = static_binary(PLUGIN)?;
+    let host = server.plugin_host();
+    let environment = host.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let line = format!("{} {}", program.display(), arguments.join(" "));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).envs(environment);
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("no way to type")?.write_all(text.as_bytes())?;
+    said(child)
 }
 
 /// What the program wrote, once it has ended.
