@@ -5,11 +5,13 @@ use umbra_crds::conditions::{ConditionType, OperationFailed, Reason, find};
 use umbra_crds::{CopyDirection, CopyState, ImagingOperation, VolumeSet};
 
 /// Reasons by which a guard, and no fault, has ended an operation.
-const GUARDS: [OperationFailed; 4] = [
+const GUARDS: [OperationFailed; 6] = [
     OperationFailed::StaleGuard,
     OperationFailed::ShadowWritten,
     OperationFailed::Untrusted,
     OperationFailed::InUse,
+    OperationFailed::Protected,
+    OperationFailed::NameUsed,
 ];
 
 /// How far something has come.
