@@ -8,6 +8,7 @@
 //! (iSCSI, NVMe over fabrics), external journals, and mounts in a mount namespace that no process lives in. What
 //! nothing shows at all: a device that is registered in an io_uring, without descriptor, claim and mapping.
 
+mod names;
 mod processes;
 mod stack;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use crate::hardware::Identity;
 use crate::sysfs::{BlockDir, DeviceNumber, Roots};
 use rustix::fs::{AtFlags, FileType, StatxFlags};
 use stack::Stack;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -147,6 +148,21 @@ impl Machine {
             self.device(number, self.look.roots.dev.join(name))
         };
         self.stack.numbers().filter_map(node).filter(|facts| facts.capabilities.size > 0).collect()
+    }
+
+    /// The names by which devices stay known: those below `/dev/disk/by-id`, `by-partuuid`, `by-path` and `/dev/mapper`,
+    /// less those that are read from the content and would go with a copy of it. A device that has none is left out.
+    ///
+    /// # Errors
+    /// [`GatherError::Unreadable`].
+    pub fn names(&self) -> Result<BTreeMap<DeviceKey, Vec<PathBuf>>, GatherError> {
+        let unreadable = |source| GatherError::Unreadable { what: self.look.roots.dev.clone(), source };
+        names::read(&self.look).map_err(unreadable)
+    }
+
+    /// What is at a path now; none where there is nothing that could be a volume.
+    pub fn key(&self, path: &Path) -> Option<DeviceKey> {
+        (self.look.key_of)(path).ok().flatten()
     }
 
     /// The number of the block device with this name of the kernel.

@@ -142,6 +142,30 @@ fn what_is_not_there_is_no_error_and_what_is_no_volume_is() {
 }
 
 #[test]
+fn names_that_stay_are_found_and_those_that_go_with_the_content_are_not() {
+    let host = Host::new();
+    assert!(host.machine().names().unwrap().is_empty(), "udev has made none");
+    let link =
+        |name: &str, device: &str| host.link(&format!("dev/{name}"), &host.path(&format!("dev/{device}")));
+    link("disk/by-path/pci-0000:00:04.0", "sdb");
+    link("disk/by-id/wwn-0x5000", "sdb");
+    link("disk/by-id/lvm-pv-uuid-Xy", "sdb2");
+    link("disk/by-uuid/0c9f1f0e", "sdb1");
+    link("disk/by-id/wwn-0x5001", "sdz");
+    link("mapper/vg-lv", "dm-0");
+    host.write("dev/mapper/control", "socket");
+    let machine = host.machine();
+    let names = machine.names().unwrap();
+    let of = |device: &str| names.get(&host.facts(device).key).cloned().unwrap_or_default();
+    let sdb = ["/dev/disk/by-id/wwn-0x5000", "/dev/disk/by-path/pci-0000:00:04.0"];
+    assert_eq!(of("sdb"), sdb.map(PathBuf::from));
+    assert_eq!(of("dm-0"), [PathBuf::from("/dev/mapper/vg-lv")]);
+    assert_eq!((of("sdb1"), of("sdb2"), names.len()), (vec![], vec![], 2));
+    assert_eq!(machine.key(&host.path("dev/disk/by-id/wwn-0x5000")), Some(host.facts("sdb").key));
+    assert_eq!(machine.key(&host.path("dev/disk/by-id/wwn-0x5001")), None);
+}
+
+#[test]
 fn an_unused_disk_is_proved_to_be_free() {
     let host = Host::new();
     assert_eq!(prove_free(&host.facts("sdb1")), Ok(()));
