@@ -1,8 +1,8 @@
 //! ImagingNode: what a node can do, and which devices it has.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::CustomResource;
-use schemars::JsonSchema;
+use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::master_volume::FrontendInUse;
@@ -122,10 +122,13 @@ choice! {
 }
 
 /// A block device of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.denied) || self.id.startsWith('/dev/disk/by-id/') || self.id.startsWith('/dev/disk/by-partuuid/') || self.id.startsWith('/dev/disk/by-path/') || self.id.startsWith('/dev/mapper/')")
+    .message("a device without a name that stays with it cannot be used: say why in denied"))]
 pub struct NodeDevice {
-    /// The device, by a name that stays with it.
+    /// The device, by a name that stays with it; one that has none, and is denied for that, by the kernel's.
+    #[schemars(schema_with = "name_of_device")]
     pub id: DeviceId,
     /// Size in bytes.
     #[schemars(range(min = 0))]
@@ -144,6 +147,19 @@ pub struct NodeDevice {
     /// Why it cannot be used. Left out where it can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub denied: Option<DeniedReason>,
+}
+
+/// Any name below `/dev`: what cannot be named in a spec must be seen here, with the reason.
+fn name_of_device(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 256,
+        "pattern": r"^/dev/([A-Za-z0-9:._+@-]+/){0,2}[A-Za-z0-9:._+@-]+$",
+        "x-kubernetes-validations": [{
+            "rule": "!self.endsWith('/.') && !self.endsWith('/..')",
+            "message": "this is no device",
+        }],
+    })
 }
 
 /// A volume of Umbra that no object stands for.
