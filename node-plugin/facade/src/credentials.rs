@@ -22,6 +22,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 use thiserror::Error;
 
 /// Longest file that is read: a bundle of authorities has some KiB.
@@ -38,6 +39,32 @@ pub struct CredentialFiles {
     pub key: PathBuf,
     /// The authorities that a peer's certificate may come from: two while they are exchanged.
     pub authorities: PathBuf,
+}
+
+impl CredentialFiles {
+    /// Whether the certificate that is there now is over: peers take up no connection then.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] where that cannot be told.
+    pub fn has_expired(&self, now: SystemTime) -> Result<bool, CredentialsError> {
+        let Material { chain, authorities, provider, .. } = Texts::read(self)?.material(self)?;
+        let unusable =
+            |problem| CredentialsError::Unusable { certificate: self.certificate.clone(), problem };
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let [own, intermediates @ ..] = chain.as_slice() else { return Ok(false) };
+        let parsed = ParsedCertificate::try_from(own).map_err(unusable)?;
+        let algorithms = provider.signature_verification_algorithms.all;
+        let now = UnixTime::since_unix_epoch(now);
+        let verified =
+            verify_server_cert_signed_by_trust_anchor(&parsed, &authorities, intermediates, now, algorithms);
+        match verified {
+            Ok(()) => Ok(false),
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            )) => Ok(true),
+            Err(problem) => Err(unusable(problem)),
+        }
+    }
 }
 
 /// Why certificates cannot be used.

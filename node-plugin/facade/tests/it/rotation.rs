@@ -65,3 +65,19 @@ async fn files_that_do_not_go_together_change_nothing() {
     node.operator().list().await.expect("the last that were there are used");
     node.stop().await;
 }
+
+/// A node whose certificate is over says so itself: its callers only find no connection.
+#[test]
+fn a_certificate_that_is_over_is_told_from_one_that_cannot_be_used() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (authority, stranger) = (Authority::new("umbra"), Authority::new("umbra"));
+    let now = std::time::SystemTime::now();
+    let expired = |years, trusted: &Authority| {
+        let files = authority.write(directory.path(), &["spiffe://umbra/prod/node/a"], years, &[trusted]);
+        files.has_expired(now).map_err(|error| error.to_string())
+    };
+    assert_eq!(expired(NOW, &authority), Ok(false));
+    assert_eq!(expired(2019..2020, &authority), Ok(true));
+    let foreign = expired(NOW, &stranger).expect_err("of another authority");
+    assert!(foreign.contains("tls.crt"), "{foreign}");
+}
