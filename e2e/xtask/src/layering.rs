@@ -23,8 +23,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("umbra-platform", &[]),
     ("umbra-probes", &[]),
     ("umbra-facade", &["umbra-platform"]),
-    // Of ublk it uses what judges a kernel.
-    ("umbra-node", &["umbra-platform", "umbra-facade", "umbra-probes", "umbra-ublk"]),
+    // It tells the cluster what its node is: in the words of the kinds, with the devices as they are recognised. Of ublk it
+    // uses what judges a kernel.
+    (
+        "umbra-node",
+        &["umbra-crds", "umbra-identity", "umbra-platform", "umbra-facade", "umbra-probes", "umbra-ublk"],
+    ),
     (
         "umbra-io",
         &[

@@ -7,9 +7,11 @@
 //! Each subcommand is a module with its arguments as a clap type and one function that runs it.
 
 mod facts;
+mod inventory;
 mod logging;
 mod metrics;
 mod preflight;
+mod publish;
 mod run;
 
 use clap::{Parser, Subcommand};

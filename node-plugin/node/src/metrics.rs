@@ -1,5 +1,6 @@
 //! Prometheus metrics of a node's facade: names and labels as those of the interposer.
 
+use crate::publish::Ended;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 use umbra_facade::node::{Finding, SeenFence};
 
@@ -13,6 +14,8 @@ pub(crate) struct Seen {
     pub(crate) is_platform_up: bool,
     /// What keeps the node from serving devices.
     pub(crate) findings: Vec<Finding>,
+    /// How looks at what is published ended; nothing where nothing is published.
+    pub(crate) published: Vec<(Ended, u64)>,
 }
 
 /// One answer, made anew each time: what is gone must not be in the next.
@@ -45,6 +48,12 @@ pub(crate) fn render(seen: &Seen) -> Result<String, prometheus::Error> {
         calls.get_metric_with_label_values(&[*call, *ended])?.inc_by(*count);
     }
     registry.register(Box::new(calls))?;
+    let help = "Looks at what the cluster is told of this node, by how they ended.";
+    let looks = IntCounterVec::new(Opts::new("umbra_node_published_total", help), &["ended"])?;
+    for (ended, count) in &seen.published {
+        looks.get_metric_with_label_values(&[ended.as_str()])?.inc_by(*count);
+    }
+    registry.register(Box::new(looks))?;
     TextEncoder::new().encode_to_string(&registry.gather())
 }
 
@@ -66,6 +75,7 @@ mod tests {
             fence: SeenFence::Highest(Fence::new(17).expect("above 0")),
             is_platform_up: false,
             findings: vec![finding],
+            published: vec![(Ended::AtRest, 5), (Ended::Refused, 1)],
         };
         let text = render(&seen).expect("families that go together");
         for line in [
@@ -73,6 +83,8 @@ mod tests {
             "umbra_facade_calls_total{call=\"Copy\",ended=\"STALE_FENCE\"} 1",
             "umbra_facade_fence 17",
             "umbra_platform_up 0",
+            "umbra_node_published_total{ended=\"at-rest\"} 5",
+            "umbra_node_published_total{ended=\"refused\"} 1",
             "umbra_node_finding{reason=\"UblkMissing\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

@@ -2,6 +2,7 @@
 
 use crate::logging::{self, LogFormat};
 use crate::metrics::{self, Seen};
+use crate::publish::{self, Publisher, Report};
 use crate::{facts, preflight};
 use anyhow::Context;
 use clap::Args;
@@ -63,6 +64,8 @@ pub(crate) struct Run {
     /// Serve probes and metrics there, to whoever can connect; without it, nowhere.
     #[arg(long, value_name = "ADDRESS:PORT")]
     http: Option<SocketAddr>,
+    #[command(flatten)]
+    publish: publish::Options,
     /// Text or JSON.
     #[arg(long, default_value = "text")]
     log_format: LogFormat,
@@ -90,7 +93,7 @@ async fn serve_all(run: &Run) -> anyhow::Result<()> {
         key: run.tls_key.clone(),
         authorities: run.tls_authorities.clone(),
     };
-    let credentials = Arc::new(Credentials::of_server(files)?);
+    let credentials = Arc::new(Credentials::of_server(files.clone())?);
     std::fs::create_dir_all(&run.state_dir)
         .with_context(|| format!("make the state directory {}", run.state_dir.display()))?;
     let fence = FenceKeeper::new(&run.state_dir);
@@ -109,12 +112,20 @@ async fn serve_all(run: &Run) -> anyhow::Result<()> {
     let folder = run.local_socket.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let local = Socket::bind(&run.local_socket).await?;
+    let published = run.publish.are_on().then(Report::default);
     if let Some(wanted) = run.http {
         let listener = bind(wanted).await?;
         tracing::info!(address = %listener.local_addr()?, "probes and metrics are served");
         let probes = CallDeadlines { connect: PROBE_LIMIT, read: PROBE_LIMIT, change: PROBE_LIMIT };
         let platform = Client::lazy(&run.socket, probes);
-        tokio::spawn(umbra_probes::serve(listener, Look { platform, fence, counts: facade.counts() }));
+        let (fence, counts) = (fence.clone(), facade.counts());
+        let look = Look { platform, fence, counts, published: published.clone() };
+        tokio::spawn(umbra_probes::serve(listener, look));
+    }
+    if let Some(report) = published {
+        let (node, platform) = (run.node.to_string(), Client::lazy(&run.socket, PATIENCE));
+        let publisher = Publisher::new(node, run.publish.clone(), &run.state_dir, platform, fence, files);
+        tokio::spawn(publish::keep(publisher, report));
     }
     let doors = Doors {
         tls: Some(TlsDoor { listener, credentials, cluster: run.cluster.clone() }),
@@ -146,10 +157,16 @@ struct Look {
     platform: Client,
     fence: FenceKeeper,
     counts: CallCounts,
+    /// How the cluster is told what this node is, where it is told.
+    published: Option<Report>,
 }
 
 impl umbra_probes::Told for Look {
     async fn ready(&self) -> Result<(), String> {
+        // A cluster that is away is no reason: calls are answered all the same.
+        if let Some(refusal) = self.published.as_ref().and_then(Report::refusal) {
+            return Err(refusal);
+        }
         let answer = self.platform.list().await;
         answer.map(drop).map_err(|error| format!("{error}; {}", error.remedy()))
     }
@@ -160,6 +177,7 @@ impl umbra_probes::Told for Look {
             fence: self.fence.highest().await,
             is_platform_up: self.platform.list().await.is_ok(),
             findings: preflight::judge(&facts::gather()),
+            published: self.published.as_ref().map(Report::counts).unwrap_or_default(),
         };
         metrics::render(&seen).map_err(|error| error.to_string())
     }

@@ -75,7 +75,25 @@ impl World {
 
     /// Starts the node and waits until it says where it serves.
     pub(crate) async fn start(&self) -> Running {
-        let mut child = self.command().spawn().expect("it starts");
+        Self::started(&mut self.command()).await
+    }
+
+    /// Starts a node that tells a cluster what it is, at an address where nobody listens.
+    pub(crate) async fn start_without_cluster(&self) -> Running {
+        let file = |name: &str| self.directory.path().join(name);
+        let kubeconfig = "apiVersion: v1\nkind: Config\ncurrent-context: x\n\
+             clusters: [{name: x, cluster: {server: 'https://127.0.0.1:1', insecure-skip-tls-verify: true}}]\n\
+             users: [{name: x, user: {token: x}}]\ncontexts: [{name: x, context: {cluster: x, user: x}}]\n";
+        std::fs::write(file("kubeconfig"), kubeconfig).expect("written");
+        std::fs::write(file("machine-id"), "3d1219c7c4c5404aaa1f6d2a48adfda4\n").expect("written");
+        let mut command = self.command();
+        command.args(["--publish", "--advertise", "192.0.2.7:9751", "--kubeconfig"]).arg(file("kubeconfig"));
+        command.arg("--machine-id-file").arg(file("machine-id"));
+        Self::started(&mut command).await
+    }
+
+    async fn started(command: &mut Command) -> Running {
+        let mut child = command.spawn().expect("it starts");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let (mut probes, mut facade) = (None, None);
         let starting = async {

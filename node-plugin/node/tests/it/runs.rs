@@ -108,6 +108,31 @@ async fn a_kill_loses_neither_answers_nor_the_fence() {
     platform.stop().await;
 }
 
+/// The cluster is told what the node is, and nothing else waits for it.
+#[tokio::test]
+async fn a_cluster_that_is_away_keeps_nobody_from_being_served() {
+    let world = World::new();
+    let platform = world.platform().await;
+    let node = world.start_without_cluster().await;
+    loop {
+        let metrics = node.get("/metrics").await.1;
+        let failed = metrics.lines().find_map(|line| {
+            line.strip_prefix("umbra_node_published_total{ended=\"failed\"} ")?.parse::<u32>().ok()
+        });
+        if failed.is_some_and(|count| count >= 2) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    ready_becomes(&node, 200, "ok").await;
+    world.operator(&node).attach(fence(1), attach("pg")).await.expect("served");
+    let (ended, log) = node.end(Signal::TERM).await;
+    assert!(ended.success(), "{ended}");
+    let told: Vec<&String> = log.iter().filter(|line| line.contains("cannot be published")).collect();
+    assert!(told.len() == 1 && told[0].contains("ask the API server"), "once, and with the cause: {told:#?}");
+    platform.stop().await;
+}
+
 /// A call that is on its way when the process is told to stop gets its answer.
 #[tokio::test]
 async fn the_end_waits_for_calls_that_change_something() {
@@ -139,6 +164,17 @@ async fn what_is_missing_is_named_at_the_start() {
     let ended = world.command().output().await.expect("it runs");
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(!ended.status.success() && said.contains(&*key.to_string_lossy()), "{said}");
+}
+
+/// Nothing is published by accident: each of these means nothing without `--publish`.
+#[tokio::test]
+async fn what_is_published_is_asked_for() {
+    let world = World::new();
+    for arguments in [["--kubeconfig", "/x"], ["--advertise", "192.0.2.7:9751"]] {
+        let ended = world.command().args(arguments).output().await.expect("it runs");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success() && said.contains("--publish"), "{arguments:?}: {said}");
+    }
 }
 
 #[tokio::test]
