@@ -8,6 +8,7 @@ mod columns;
 mod commands;
 mod examples;
 mod explain;
+mod inventory;
 mod manifests;
 mod plugin;
 mod server;
@@ -51,6 +52,7 @@ fn all() -> Result<Vec<Case>> {
     cases.extend(explain::cases());
     cases.extend(plugin::cases());
     cases.extend(commands::cases());
+    cases.extend(inventory::cases());
     Ok(cases)
 }
 
@@ -73,6 +75,9 @@ pub fn run(filter: &str) -> Result<(u64, u64)> {
     }
     if cases.iter().any(|case| case.name.starts_with("plugin/")) {
         plugin::build()?;
+    }
+    if cases.iter().any(|case| case.name.starts_with("inventory/")) {
+        inventory::build()?;
     }
     let server = Server::start().context("no API server to test against")?;
     let (mut passed, mut failed) = (0, 0);

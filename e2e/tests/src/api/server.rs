@@ -1,7 +1,7 @@
 //! The control plane with the kinds installed, and what cases do with it.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -43,6 +43,11 @@ impl Server {
     /// `kubectl` for plugins, which find the cluster by the environment.
     pub(crate) fn plugin_host(&self) -> Command {
         self.control_plane.kubectl_for_plugins()
+    }
+
+    /// Where programs find it, and as whom they come.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.control_plane.kubeconfig()
     }
 
     /// Runs `kubectl`.
