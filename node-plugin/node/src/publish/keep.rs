@@ -97,9 +97,7 @@ impl Publisher {
         let listed = self.platform.list().await;
         let platform = match &listed {
             Ok(listing) => Platform::Up { masters: listing.masters.len() },
-            Err(error) => {
-                Platform::Down { problem: format!("umbra-io does not answer: {error}; {}", error.remedy()) }
-            }
+            Err(error) => Platform::Down { problem: format!("{error}; {}", error.remedy()) },
         };
         let has_expired = self.credentials.has_expired(SystemTime::now()).unwrap_or_else(|error| {
             tracing::debug!(%error, "whether the certificate is over cannot be told");
