@@ -4,28 +4,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use umbra_lab::{progress, static_binary};
 
 use super::Case;
+use super::programs::{Authority, Running};
 use super::server::Server;
 
 const PROGRAM: &str = "umbra-node";
 const MACHINE: &str = "3d1219c7c4c5404aaa1f6d2a48adfda4";
 const OTHER_MACHINE: &str = "00000000000000000000000000000001";
-/// Nothing takes that long unless something is wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Looks in which nothing may be written.
 const LOOKS_AT_REST: u64 = 4;
 
@@ -51,7 +44,7 @@ struct World {
 impl World {
     fn new(name: &'static str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        write_certificates(folder.path(), name)?;
+        Authority::new()?.certify(folder.path(), &format!("node/{name}"))?;
         Ok(Self { folder, name })
     }
 
@@ -86,78 +79,22 @@ impl World {
             command.arg(option).arg(self.file(file));
         }
         command.arg("--machine-id-file").arg(machine_id);
-        Running::start(command)
+        Running::start(PROGRAM, command)
     }
 }
 
-/// A process, and what it has logged.
-struct Running {
-    child: Child,
-    log: Arc<Mutex<Vec<String>>>,
-    probes: SocketAddr,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-impl Running {
-    fn start(mut command: Command) -> Result<Self> {
-        command.stdin(Stdio::null()).stderr(Stdio::piped()).env_remove("RUST_LOG");
-        let mut child = command.spawn().context("cannot start umbra-node")?;
-        let lines = BufReader::new(child.stderr.take().context("no log")?).lines();
-        let log: Arc<Mutex<Vec<String>>> = Arc::default();
-        let into = Arc::clone(&log);
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                into.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-            }
-        });
-        let mut running = Self { child, log, probes: SocketAddr::from(([0, 0, 0, 0], 0)) };
-        let address = |log: &[String]| {
-            let line = log.iter().find(|line| line.contains("probes and metrics are served"))?;
-            line.split_once("\"address\":\"")?.1.split('"').next()?.parse().ok()
-        };
-        running.probes = running.until("it serves probes", || Ok(address(&running.log())))?;
-        Ok(running)
-    }
-
-    fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Looks until there is something, for as long as the process lives.
-    fn until<T>(&self, what: &str, look: impl Fn() -> Result<Option<T>>) -> Result<T> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(found) = look()? {
-                return Ok(found);
-            }
-            ensure!(Instant::now() < deadline, "waited in vain until {what}:\n{}", self.log().join("\n"));
-            thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    fn get(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = TcpStream::connect(self.probes)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-        let status = head.split(' ').nth(1).context("no status")?;
-        Ok((status.parse()?, body.to_owned()))
-    }
-
+/// What a node counts.
+trait Looks {
     /// How many looks have ended this way.
+    fn looks(&self, ended: &str) -> Result<u64>;
+
+    /// Waits until so many looks have ended this way.
+    fn until_looks(&self, ended: &str, count: u64) -> Result<()>;
+}
+
+impl Looks for Running {
     fn looks(&self, ended: &str) -> Result<u64> {
-        let series = format!("umbra_node_published_total{{ended=\"{ended}\"}} ");
-        let text = self.get("/metrics")?.1;
-        Ok(text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or_default())
+        self.metric(&format!("umbra_node_published_total{{ended=\"{ended}\"}}"))
     }
 
     fn until_looks(&self, ended: &str, count: u64) -> Result<()> {
@@ -166,21 +103,6 @@ impl Running {
             || Ok((self.looks(ended)? >= count).then_some(())),
         )
     }
-}
-
-fn write_certificates(folder: &Path, node: &str) -> Result<()> {
-    let mut authority = CertificateParams::default();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate()?;
-    fs::write(folder.join("ca.crt"), authority.self_signed(&key)?.pem())?;
-    let issuer = Issuer::new(authority, key);
-    let mut own = CertificateParams::default();
-    own.subject_alt_names =
-        vec![SanType::URI(format!("spiffe://umbra/lab/node/{node}").as_str().try_into()?)];
-    let key = KeyPair::generate()?;
-    fs::write(folder.join("tls.crt"), own.signed_by(&key, &issuer)?.pem())?;
-    fs::write(folder.join("tls.key"), key.serialize_pem())?;
-    Ok(())
 }
 
 /// What this host says of itself without a cluster: the first thing in the way, as a reason.

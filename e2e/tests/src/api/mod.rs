@@ -1,6 +1,7 @@
 //! The tier of the API: what a real API server makes of the kinds.
 //!
-//! One control plane serves all cases, which differ by the names of their objects. Cases are made from what is there, one for
+//! One control plane serves all cases, which differ by the names of their objects; but where an operator runs, each case has its
+//! own. Cases are made from what is there, one for
 //! each manifest, example and field, so that nothing new goes untested.
 
 mod changes;
@@ -10,7 +11,9 @@ mod examples;
 mod explain;
 mod inventory;
 mod manifests;
+mod operator;
 mod plugin;
+mod programs;
 mod server;
 mod status;
 
@@ -27,11 +30,18 @@ type Run = Box<dyn Fn(&Server) -> Result<()>>;
 pub(crate) struct Case {
     name: String,
     run: Run,
+    /// It has a control plane to itself.
+    alone: bool,
 }
 
 impl Case {
     fn new(name: impl Into<String>, run: impl Fn(&Server) -> Result<()> + 'static) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self { name: name.into(), run: Box::new(run), alone: false }
+    }
+
+    /// With a control plane to itself.
+    fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 }
 
@@ -53,6 +63,7 @@ fn all() -> Result<Vec<Case>> {
     cases.extend(plugin::cases());
     cases.extend(commands::cases());
     cases.extend(inventory::cases());
+    cases.extend(operator::cases());
     Ok(cases)
 }
 
@@ -79,23 +90,36 @@ pub fn run(filter: &str) -> Result<(u64, u64)> {
     if cases.iter().any(|case| case.name.starts_with("inventory/")) {
         inventory::build()?;
     }
-    let server = Server::start().context("no API server to test against")?;
-    let (mut passed, mut failed) = (0, 0);
-    for case in cases {
-        let begin = Instant::now();
-        match (case.run)(&server) {
-            Ok(()) => {
-                passed += 1;
-                println!("case {} ... ok, {:.1} s", case.name, begin.elapsed().as_secs_f64());
-            }
-            Err(error) => {
-                failed += 1;
-                println!("case {} ... FAILED: {error:#}", case.name);
-            }
+    if cases.iter().any(|case| case.name.starts_with("operator/")) {
+        operator::build()?;
+    }
+    let (alone, together): (Vec<Case>, Vec<Case>) = cases.into_iter().partition(|case| case.alone);
+    let mut tally = (0, 0);
+    for group in std::iter::once(together).chain(alone.into_iter().map(|case| vec![case])) {
+        if group.is_empty() {
+            continue;
+        }
+        let server = Server::start().context("no API server to test against")?;
+        let failed = tally.1;
+        group.iter().for_each(|case| count(case, &server, &mut tally));
+        if tally.1 == failed {
+            server.finish();
         }
     }
-    if failed == 0 {
-        server.finish();
+    Ok(tally)
+}
+
+/// Runs a case and counts it among those that passed or failed.
+fn count(case: &Case, server: &Server, (passed, failed): &mut (u64, u64)) {
+    let begin = Instant::now();
+    match (case.run)(server) {
+        Ok(()) => {
+            *passed += 1;
+            println!("case {} ... ok, {:.1} s", case.name, begin.elapsed().as_secs_f64());
+        }
+        Err(error) => {
+            *failed += 1;
+            println!("case {} ... FAILED: {error:#}", case.name);
+        }
     }
-    Ok((passed, failed))
 }

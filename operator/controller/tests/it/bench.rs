@@ -185,6 +185,11 @@ impl Bench {
         }
     }
 
+    /// Another operator takes the place of one that was killed.
+    pub(crate) fn revive(&self) {
+        self.dead.store(false, Ordering::SeqCst);
+    }
+
     /// Calls that operators have made so far.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::SeqCst)

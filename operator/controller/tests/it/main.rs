@@ -3,6 +3,7 @@
 mod bench;
 mod cluster;
 mod guards;
+mod lead;
 mod life;
 mod replay;
 mod sweep;
