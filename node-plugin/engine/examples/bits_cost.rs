@@ -54,7 +54,7 @@ fn master() -> Master {
         drain_deadline_ms: 1000,
     };
     let image = SetImage::prepared(&geometry, header, SuperblockGeneration(1));
-    let mut master = Master::new(geometry, limits);
+    let mut master = Master::new(geometry, 4096, limits);
     master.add_set(SetIndex(0), parameters, image);
     master
 }

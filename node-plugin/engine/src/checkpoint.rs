@@ -10,6 +10,7 @@
 
 use crate::action::{Action, OpId, Place, SetIndex};
 use crate::ending::Ending;
+use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::PlaneId;
 use crate::set::{Durable, VolumeSet};
@@ -64,6 +65,11 @@ impl Checkpoint {
     /// Whether none is under way.
     pub(crate) fn is_idle(&self) -> bool {
         self.state == State::Idle
+    }
+
+    /// Whether pages of this plane are on their way.
+    fn carries(&self, plane: PlaneId) -> bool {
+        !self.is_idle() && self.pages.iter().any(|(of, _)| *of == plane)
     }
 
     /// Its superblock is durable.
@@ -124,6 +130,17 @@ impl Owner {
             begin(set);
             self.write_pages(index, out);
         }
+    }
+
+    /// E2: whether all that is lost is in the pages; where it is not, a checkpoint is asked for. Of a complete image a
+    /// block that is missing from the journal means only that everything may differ, so what is lost must not be there.
+    pub(crate) fn has_recorded_lost(&mut self, index: SetIndex) -> bool {
+        let set = self.set_mut(index);
+        let dirty = set.plane(PlaneId::Lost).is_dirty() && !is_off(Rule::LostInPages);
+        if dirty {
+            set.checkpoint.want();
+        }
+        !dirty && !set.checkpoint.carries(PlaneId::Lost)
     }
 
     /// Sends pages out until enough are in flight or none is left for this place.

@@ -126,6 +126,8 @@ impl Owner {
         // Commands first: a completion that fails is tried again and must not starve them.
         let free = self.gate.is_none() && self.commands.is_empty() && !self.detached;
         if free && self.set(index).ending == Ending::No {
+            // The gate waits for the checkpoint that this may ask for.
+            self.has_recorded_lost(index);
             self.open_gate(Purpose::Complete { set: index }, None);
         }
     }

@@ -66,13 +66,13 @@ pub struct Master {
 }
 
 impl Master {
-    /// A master without sets.
-    pub fn new(geometry: Geometry, limits: Limits) -> Self {
+    /// A master without sets. Requests that are no multiples of `block_bytes`, its logical block, are refused.
+    pub fn new(geometry: Geometry, block_bytes: u64, limits: Limits) -> Self {
         let maps = Arc::new(MasterMaps::new(&geometry));
         Self {
             geometry,
             owner: Owner::new(geometry, limits, Arc::clone(&maps)),
-            port: Port::new(geometry, maps, limits.requests),
+            port: Port::new(geometry, block_bytes, maps, limits.requests),
             owner_out: OwnerOutput::default(),
             port_out: PortOutput::default(),
         }

@@ -32,11 +32,23 @@ pub enum Rule {
     InDoubtFirst,
     /// E9: what a restore has still to copy is read from the shadow by the shadow's readers, too.
     HeldInRestore,
+    /// E17: a request is of whole logical blocks of the master.
+    WholeBlocks,
+    /// E2: what is lost of an image is in the pages before it is complete.
+    LostInPages,
+    /// E2: what an unreadable page of an exact plane is about is lost.
+    DamagedIsLost,
+    /// E2: what recovery takes for lost is durable before the page that says nothing of it is written anew.
+    LostFirst,
+    /// E8: a confirmed block that is not in the journal ends the image.
+    MissingBlockEnds,
+    /// A block counts only where it belongs.
+    BlockInItsPlace,
 }
 
 impl Rule {
     /// All rules, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 19] = [
         Self::ConfirmBeforeInPlace,
         Self::RegionsPendingAtCut,
         Self::ReadRecheck,
@@ -50,6 +62,12 @@ impl Rule {
         Self::DrainBeforeFlip,
         Self::InDoubtFirst,
         Self::HeldInRestore,
+        Self::WholeBlocks,
+        Self::LostInPages,
+        Self::DamagedIsLost,
+        Self::LostFirst,
+        Self::MissingBlockEnds,
+        Self::BlockInItsPlace,
     ];
 }
 

@@ -139,6 +139,8 @@ pub(crate) struct Port {
     geometry: Geometry,
     maps: Arc<MasterMaps>,
     shadows: [Option<Arc<ShadowMaps>>; SETS_MAX],
+    /// Requests are multiples of this: the logical block of the master.
+    block_bytes: u64,
     slots: Vec<Option<InFlight>>,
     spare_pieces: Vec<Vec<Piece>>,
     held_back: VecDeque<Request>,
@@ -154,10 +156,11 @@ pub(crate) struct Port {
 
 impl Port {
     /// A port for at most `requests` requests at a time, numbered from 0; its gate is open.
-    pub(crate) fn new(geometry: Geometry, maps: Arc<MasterMaps>, requests: usize) -> Self {
+    pub(crate) fn new(geometry: Geometry, block_bytes: u64, maps: Arc<MasterMaps>, requests: usize) -> Self {
         Self {
             geometry,
             maps,
+            block_bytes,
             shadows: Default::default(),
             slots: (0..requests).map(|_| None).collect(),
             spare_pieces: (0..requests).map(|_| Vec::with_capacity(8)).collect(),
@@ -196,7 +199,11 @@ impl Port {
         let range = request.range;
         let inside =
             range.start.checked_add(range.len).is_some_and(|end| end <= self.geometry.master_bytes());
-        request.kind == RequestKind::Flush || (range.len > 0 && inside)
+        // Beyond this a device would refuse it, and be taken for one that fails (E17).
+        let whole =
+            range.start.is_multiple_of(self.block_bytes) && range.len.is_multiple_of(self.block_bytes);
+        let passes = whole || is_off(Rule::WholeBlocks);
+        request.kind == RequestKind::Flush || (range.len > 0 && inside && passes)
     }
 
     fn admit(&mut self, request: Request, out: &mut PortOutput) {

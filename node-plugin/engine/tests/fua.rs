@@ -41,7 +41,7 @@ fn master() -> Master {
         copier_buffer_bytes: 8 * CHUNK,
         drain_deadline_ms: 1000,
     };
-    let mut master = Master::new(geometry, limits);
+    let mut master = Master::new(geometry, 4096, limits);
     master.add_set(SET, parameters, image);
     master
 }

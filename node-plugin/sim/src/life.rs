@@ -6,6 +6,7 @@
 
 mod answers;
 mod check;
+mod damage;
 mod group;
 mod restart;
 mod steps;
@@ -15,6 +16,7 @@ use crate::notes::SimNotes;
 use crate::oracle::{Oracle, SetNumber, Side, Time, Verdict};
 use crate::plan::{Ask, Disk, Plan, SetPlan, Step};
 use crate::stamp::{self, SECTOR, Value};
+use damage::Damage;
 use group::{Group, SetMask, Stage};
 use std::collections::BTreeMap;
 pub use tally::Tally;
@@ -122,6 +124,7 @@ struct Enabled {
     /// Faults before it was enabled.
     faults_before: u64,
     bitmap_faults_before: u64,
+    damage: Damage,
 }
 
 /// See the module.
@@ -152,6 +155,9 @@ pub struct Life {
     restores_end: bool,
     /// Per disk: no faults are set.
     healthy: Vec<bool>,
+    /// Per disk: damage that counts as a fault.
+    damaged: Vec<u64>,
+    damage_rng: SimRng,
     tally: Tally,
     trace: Option<Vec<String>>,
 }
@@ -177,6 +183,10 @@ impl Life {
                 }
             })
             .collect();
+        let blocks = plan.sets.iter().flat_map(|set| set.blocks);
+        for (disk, block) in disks.iter().zip(std::iter::once(plan.block).chain(blocks)) {
+            world.set_logical_block(*disk, block);
+        }
         world.set_log(traced);
         let through = |cache: &Cache| *cache == Cache::WriteThrough;
         let shadows: Vec<bool> = plan.sets.iter().map(|set| set.caches.iter().all(through)).collect();
@@ -186,6 +196,8 @@ impl Life {
             notes: SimNotes::new(world.clone(), plan.seed ^ 0x0d1e),
             world,
             healthy: vec![true; disks.len()],
+            damaged: vec![0; disks.len()],
+            damage_rng: SimRng::new(plan.seed ^ 0x0507),
             disks,
             sets: vec![Set::default(); plan.sets.len()],
             plan,
@@ -290,13 +302,13 @@ impl Life {
     }
 
     fn injected(&self, disk: Disk) -> u64 {
-        self.world.injected(self.disk(disk))
+        self.world.injected(self.disk(disk)) + self.damaged[disk.index()]
     }
 
     /// Faults injected so far, those of the state directory included.
     fn faults(&self) -> u64 {
         let disks: u64 = self.disks.iter().map(|disk| self.world.injected(*disk)).sum();
-        disks + self.notes.failures()
+        disks + self.damaged.iter().sum::<u64>() + self.notes.failures()
     }
 
     /// Of these, the ones that a set may suffer from: those of its own volumes, and of what all sets share (E13).
@@ -465,6 +477,13 @@ impl Life {
     fn finished(&mut self, finished: Finished) -> Verdict {
         let Finished { id: RequestId(id), result, buf } = finished;
         let request = self.outstanding.remove(&id).ok_or("a request came back twice")?;
+        if !self.is_of_blocks(request.ask, request.first, request.count) {
+            self.tally.unaligned += 1;
+            return match result {
+                Err(RequestError::Invalid) => Ok(()),
+                result => Err(format!("E17: {request:?} is not of whole blocks and came back {result:?}")),
+            };
+        }
         let ok = result.is_ok();
         if let Err(error) = result {
             self.log(|| format!("request {id} failed: {result:?}"));
@@ -496,6 +515,12 @@ impl Life {
             }
         }
         Ok(())
+    }
+
+    /// Whether a request is of whole logical blocks of the master; the others are no business of the oracle's.
+    fn is_of_blocks(&self, ask: Ask, first: u64, count: u64) -> bool {
+        let block = u64::from(self.plan.block) / SECTOR as u64;
+        ask == Ask::Flush || first.is_multiple_of(block) && count.is_multiple_of(block)
     }
 
     fn judge_error(&mut self, id: u32, request: &Outstanding, error: RequestError) -> Verdict {
@@ -569,6 +594,11 @@ impl Life {
                 self.healthy[disk.index()] = faults == umbra_store::Faults::default();
                 Ok(())
             }
+            Step::Rot { set, area, pick } => {
+                self.rot(set, area, pick);
+                Ok(())
+            }
+            Step::Stray { set, area, pick } => self.lead_astray(set, area, pick),
             Step::NoteFaults(rate) => {
                 self.notes.set_failing(rate);
                 Ok(())

@@ -136,10 +136,11 @@ fn many(run: &Run) -> ExitCode {
     let summary = campaign.run();
     let tally = summary.tally;
     println!(
-        "{} seeds, {} operations, {} requests, {} crashes, {} cuts ({} beside a sibling), {} over several sets ({} found in doubt), {} restores ({} resumed), {} faults, {} sectors lost, {} sectors judged, {:.0} s",
+        "{} seeds, {} operations, {} requests ({} unaligned), {} crashes, {} cuts ({} beside a sibling), {} over several sets ({} found in doubt), {} restores ({} resumed), {} faults, {} blocks rotten, {} writes astray, {} sectors lost, {} sectors judged, {:.0} s",
         summary.seeds,
         tally.operations,
         tally.requests,
+        tally.unaligned,
         tally.crashes,
         tally.cuts,
         tally.cuts_beside,
@@ -148,6 +149,8 @@ fn many(run: &Run) -> ExitCode {
         tally.restores,
         tally.restores_resumed,
         tally.faults,
+        tally.rotten,
+        tally.strays,
         tally.lost,
         tally.judged,
         begin.elapsed().as_secs_f64()

@@ -182,6 +182,12 @@ impl Oracle {
         }
     }
 
+    /// Whether only the bitmap volume knows which image the set has.
+    pub fn is_in_doubt(&self, set: SetNumber) -> bool {
+        let shadow = &self.shadows[usize::from(set)];
+        shadow.in_doubt.is_some() || shadow.cut.is_some() || self.restore_in_doubt.is_some()
+    }
+
     /// Whether a shadow's sector was found lost.
     pub fn is_lost(&self, set: SetNumber, sector: u64) -> bool {
         self.image(set).is_some_and(|image| image.lost.contains(&sector))
@@ -200,7 +206,10 @@ impl Oracle {
         self.master.looked(from);
         let Shadow { name, write_through, .. } = *self.shadow(set);
         let epoch = self.image(set).map_or(0, |image| image.epoch) + 1;
-        let volume = self.master.image(name, from, to, write_through);
+        let mut volume = self.master.image(name, from, to, write_through);
+        if let Some(before) = self.image(set) {
+            volume.decay_like(&before.volume);
+        }
         let group = self.together.as_ref().filter(|together| together.sets.contains(&set));
         let group = group.map(|together| together.name);
         Some(Image { epoch, volume, lost: BTreeSet::new(), faults_before, group })

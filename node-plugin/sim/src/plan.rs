@@ -6,12 +6,16 @@
 mod generate;
 
 use crate::oracle::{SETS_MAX, SHADOW_NAMES, SetNumber, Side};
-use generate::{RINGS, any_cache, geometry, script, sibling};
+use generate::{RINGS, any_cache, choose_blocks, choose_damage, geometry, script, sibling};
 use umbra_engine::{Geometry, Mode};
 use umbra_store::{Cache, Crash, Faults, SimRng, Timing};
 
 /// Polls after which an operation may have missed its deadline: idle turns take twenty milliseconds.
 const LATE: u64 = 15;
+/// The usual logical block.
+pub const SMALL_BLOCK: u32 = 512;
+/// The other one.
+pub const LARGE_BLOCK: u32 = 4096;
 /// Names of the bitmap volumes.
 const BITMAP_NAMES: [&str; SETS_MAX] = [
     "bitmap 0",
@@ -75,6 +79,26 @@ impl Disk {
             Self::Shadow(set) | Self::Bitmap(set) => Some(set),
         }
     }
+}
+
+/// A part of a set's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Area {
+    /// The superblock.
+    Slot,
+    /// The journal.
+    Journal,
+    /// The planes.
+    Page,
+    /// The shadow's first bytes.
+    Head,
+    /// What stands on the shadow in their place.
+    Label,
+}
+
+impl Area {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Slot, Self::Journal, Self::Page, Self::Head, Self::Label];
 }
 
 /// What the workload asks for.
@@ -167,6 +191,24 @@ pub enum Step {
     },
     /// From now on a device has these faults.
     Faults(Disk, Faults),
+    /// A block of this area of a set rots.
+    Rot {
+        /// Of this set.
+        set: SetNumber,
+        /// Where.
+        area: Area,
+        /// Decides which block, and how.
+        pick: u64,
+    },
+    /// The next write of metadata of a set lands on a block of this area.
+    Stray {
+        /// Of this set.
+        set: SetNumber,
+        /// Where.
+        area: Area,
+        /// Decides which block.
+        pick: u64,
+    },
     /// The state directory fails so many of 1000 writes.
     NoteFaults(u32),
     /// All faults end, and what hangs goes on.
@@ -184,7 +226,9 @@ impl Step {
             | Self::Abort(set)
             | Self::Resume(set)
             | Self::Limit(set, _)
-            | Self::Disable { set, .. } => Some(set),
+            | Self::Disable { set, .. }
+            | Self::Rot { set, .. }
+            | Self::Stray { set, .. } => Some(set),
             Self::Faults(disk, _) => disk.set(),
             Self::Request { side: Side::Master, .. }
             | Self::Turns(_)
@@ -206,6 +250,8 @@ pub struct SetPlan {
     pub mode: Mode,
     /// Caches of shadow and bitmap volume.
     pub caches: [Cache; 2],
+    /// Their logical blocks. With those of the bitmap volume larger than the master's the set cannot be enabled.
+    pub blocks: [u32; 2],
     /// Blocks of the journal ring.
     pub ring_blocks: u64,
     /// Bytes of the head that is kept on the bitmap volume.
@@ -223,6 +269,8 @@ pub struct Plan {
     pub geometry: Geometry,
     /// Cache of the master.
     pub cache: Cache,
+    /// Its logical block, of which the workload's requests are, but for those that must be refused.
+    pub block: u32,
     /// How slow the devices are.
     pub timing: Timing,
     /// The sets, by number; at most [`SETS_MAX`].
@@ -237,6 +285,8 @@ pub struct Plan {
     pub overlaps: bool,
     /// Of a thousand recoveries so many crash.
     pub crash_in_recovery: u32,
+    /// Before a thousand starts of a set a block of its metadata has rotted so many times.
+    pub rot_at_start: u32,
     /// Of a thousand recoveries so many are followed by a read-out.
     pub read_after_recovery: u32,
     /// What happens.
@@ -246,7 +296,8 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed: of three in a row the first has one set, the next two, then three. One in four is a storm:
     /// slow devices, few buffers, small rings, and trouble that comes together. One in 97 has as many sets as there
-    /// can be.
+    /// can be. Of one in five the master has logical blocks of 4 KiB, each of its volumes those or smaller ones. Of one
+    /// in four metadata rots and writes of it go astray.
     pub fn of(seed: u64) -> Self {
         let rng = &mut SimRng::new(seed);
         let mut more = SimRng::new(seed ^ 0x5e75);
@@ -265,6 +316,7 @@ impl Plan {
         let first = SetPlan {
             mode,
             caches: [shadow, bitmap],
+            blocks: [SMALL_BLOCK; 2],
             ring_blocks: rng.pick(&RINGS),
             head_bytes: head_chunks * geometry.chunk_bytes(),
             fail_write: false,
@@ -273,6 +325,7 @@ impl Plan {
             seed,
             geometry,
             cache,
+            block: SMALL_BLOCK,
             timing,
             sets: vec![first],
             write_buffers: u16::try_from(rng.range(1, 6)).unwrap_or(1),
@@ -280,6 +333,7 @@ impl Plan {
             buffer_chunks: rng.range(1, 4),
             overlaps: false,
             crash_in_recovery: 0,
+            rot_at_start: 0,
             read_after_recovery: 0,
             script: Vec::new(),
         };
@@ -302,6 +356,8 @@ impl Plan {
             plan.sets.iter_mut().for_each(|set| set.ring_blocks = 8);
         }
         plan.script = script(rng, more, &geometry, plan.sets.len(), storm);
+        choose_blocks(&mut plan, &mut SimRng::new(seed ^ 0xb10c));
+        choose_damage(&mut plan, &mut SimRng::new(seed ^ 0xdeca));
         plan
     }
 }

@@ -11,9 +11,17 @@ const ORIGINAL: Value = 1 << 62;
 /// Marks what a shadow or bitmap volume held before the run: nobody may ever read it through an image.
 const STALE: Value = 1 << 61;
 
+/// Marks what a sector has become by itself.
+const DECAYED: Value = 1 << 60;
+
 /// What sector `sector` of the master holds before the run.
 pub fn original(sector: u64) -> Value {
     ORIGINAL | sector
+}
+
+/// What a sector has become that has rotted, one of many.
+pub fn decayed(number: u64) -> Value {
+    DECAYED | number >> 32
 }
 
 /// Fills sectors of a fresh master.
@@ -57,6 +65,7 @@ pub fn show(value: Option<Value>) -> String {
         Some(0) => "zeros".to_owned(),
         Some(value) if value & ORIGINAL != 0 => format!("original {}", value & !ORIGINAL),
         Some(value) if value & STALE != 0 => format!("stale {}", value & !STALE),
+        Some(value) if value & DECAYED != 0 => format!("decayed {:x}", value & !DECAYED),
         Some(value) => format!("w{value}"),
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::life::Tally;
 use crate::oracle::Side;
-use crate::plan::{Ask, Plan, SetPlan, Step};
+use crate::plan::{Ask, Plan, SMALL_BLOCK, SetPlan, Step};
 use crate::run::attempt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,6 +91,7 @@ fn plan(modes: &[Mode], cache: Cache, seed: u64) -> Plan {
     let set = |mode: &Mode| SetPlan {
         mode: *mode,
         caches: [cache; 2],
+        blocks: [SMALL_BLOCK; 2],
         ring_blocks: 8,
         head_bytes: 2 * CHUNK_SECTORS * 512,
         fail_write: false,
@@ -99,6 +100,7 @@ fn plan(modes: &[Mode], cache: Cache, seed: u64) -> Plan {
         seed,
         geometry: Geometry::new(bytes, CHUNK_SECTORS * 512).expect("a possible geometry"),
         cache,
+        block: SMALL_BLOCK,
         timing: Timing { effect: 2, completion: 2, slow: 20, late: u64::MAX },
         sets: modes.iter().map(set).collect(),
         write_buffers: 3,
@@ -107,6 +109,7 @@ fn plan(modes: &[Mode], cache: Cache, seed: u64) -> Plan {
         overlaps: false,
         // A second crash within recovery, for a sample.
         crash_in_recovery: if seed.is_multiple_of(5) { 400 } else { 0 },
+        rot_at_start: 0,
         read_after_recovery: 1000,
         script: if modes.len() == 1 { alone() } else { siblings() },
     }

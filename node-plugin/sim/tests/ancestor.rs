@@ -4,7 +4,7 @@
 use umbra_engine::mutation::Rule;
 use umbra_engine::{Geometry, Mode};
 use umbra_sim::oracle::Side::{self, Master};
-use umbra_sim::plan::{Ask, Disk, Plan, SetPlan, Step};
+use umbra_sim::plan::{Ask, Disk, Plan, SMALL_BLOCK, SetPlan, Step};
 use umbra_sim::run::{attempt, on_panic};
 use umbra_store::{Cache, Faults, Timing};
 
@@ -30,12 +30,19 @@ fn cache(seed: u64) -> Cache {
 }
 
 fn plan(seed: u64, mode: Mode, script: &[Step]) -> Plan {
-    let set =
-        SetPlan { mode, caches: [cache(seed); 2], ring_blocks: 16, head_bytes: 2 << 12, fail_write: false };
+    let set = SetPlan {
+        mode,
+        caches: [cache(seed); 2],
+        blocks: [SMALL_BLOCK; 2],
+        ring_blocks: 16,
+        head_bytes: 2 << 12,
+        fail_write: false,
+    };
     Plan {
         seed,
         geometry: Geometry::new(21 << 12, 1 << 12).expect("a possible geometry"),
         cache: cache(seed),
+        block: SMALL_BLOCK,
         sets: vec![set],
         timing: Timing { effect: 1 + seed % 5, completion: 1 + seed % 3, slow: 100, late: u64::MAX },
         write_buffers: 3,
@@ -43,6 +50,7 @@ fn plan(seed: u64, mode: Mode, script: &[Step]) -> Plan {
         buffer_chunks: 2,
         overlaps: false,
         crash_in_recovery: 0,
+        rot_at_start: 0,
         read_after_recovery: 1000,
         script: script.to_vec(),
     }

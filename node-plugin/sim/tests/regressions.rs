@@ -3,9 +3,10 @@
 //! Every script is run with many seeds: which order it takes to fail is not pinned, so that a change of the
 //! simulator does not silently turn a regression test into none.
 
+use umbra_engine::mutation::Rule;
 use umbra_engine::{Geometry, Mode};
 use umbra_sim::oracle::Side::{self, Master};
-use umbra_sim::plan::{Ask, Disk, Plan, SetPlan, Step};
+use umbra_sim::plan::{Area, Ask, Disk, LARGE_BLOCK, Plan, SMALL_BLOCK, SetPlan, Step};
 use umbra_sim::run::{attempt, on_panic};
 use umbra_store::{Cache, Crash, Faults, Timing};
 
@@ -37,28 +38,45 @@ fn never_fails(mode: Mode, caches: [Cache; 3], script: &[Step]) {
 
 /// A set with a ring of 8 blocks.
 fn set(mode: Mode, caches: [Cache; 2]) -> SetPlan {
-    SetPlan { mode, caches, ring_blocks: 8, head_bytes: 3 << 12, fail_write: false }
+    SetPlan { mode, caches, blocks: [SMALL_BLOCK; 2], ring_blocks: 8, head_bytes: 3 << 12, fail_write: false }
 }
 
 fn never_fails_with(cache: Cache, sets: &[SetPlan], script: &[Step]) {
+    never_fails_in_blocks(SMALL_BLOCK, cache, sets, script);
+}
+
+fn never_fails_in_blocks(block: u32, cache: Cache, sets: &[SetPlan], script: &[Step]) {
     on_panic(|_, _| {});
     for seed in 0..SEEDS {
-        let plan = Plan {
-            seed,
-            geometry: Geometry::new(21 << 12, 1 << 12).expect("a possible geometry"),
-            cache,
-            sets: sets.to_vec(),
-            timing: Timing { effect: 1 + seed % 4, completion: 1 + seed % 3, slow: 20, late: u64::MAX },
-            write_buffers: 3,
-            copier_buffers: 2,
-            buffer_chunks: 1 + seed % 3,
-            overlaps: false,
-            crash_in_recovery: 0,
-            read_after_recovery: 1000,
-            script: script.to_vec(),
-        };
-        let verdict = attempt(&plan, None, false, |_| {}).verdict;
+        let verdict = attempt(&plan(seed, block, cache, sets, script), None, false, |_| {}).verdict;
         assert_eq!(verdict, Ok(()), "seed {seed}");
+    }
+}
+
+/// Whether some seed shows that a rule of the engine is switched off.
+fn is_missed(rule: Rule, cache: Cache, sets: &[SetPlan], script: &[Step]) -> bool {
+    on_panic(|_, _| {});
+    let fails =
+        |seed| attempt(&plan(seed, SMALL_BLOCK, cache, sets, script), Some(rule), false, |_| {}).verdict;
+    (0..SEEDS).any(|seed| fails(seed).is_err())
+}
+
+fn plan(seed: u64, block: u32, cache: Cache, sets: &[SetPlan], script: &[Step]) -> Plan {
+    Plan {
+        seed,
+        geometry: Geometry::new(21 << 12, 1 << 12).expect("a possible geometry"),
+        cache,
+        block,
+        sets: sets.to_vec(),
+        timing: Timing { effect: 1 + seed % 4, completion: 1 + seed % 3, slow: 20, late: u64::MAX },
+        write_buffers: 3,
+        copier_buffers: 2,
+        buffer_chunks: 1 + seed % 3,
+        overlaps: false,
+        crash_in_recovery: 0,
+        rot_at_start: 0,
+        read_after_recovery: 1000,
+        script: script.to_vec(),
     }
 }
 
@@ -477,4 +495,57 @@ fn a_shadow_that_fails_at_the_end_of_a_restore_ends_its_image() {
         script.extend([Step::Crash { after: 0, crash: Crash::Kill }, Step::ReadOut]);
         never_fails(Mode::Dependent, VOLATILE, &script);
     }
+}
+
+/// E17: what was not of whole blocks of the master went to the devices, which refused it, and the shadow that it was for
+/// was given up.
+#[test]
+fn a_request_that_is_not_of_whole_blocks_ends_no_image() {
+    for blocks in [[LARGE_BLOCK; 2], [SMALL_BLOCK; 2], [LARGE_BLOCK, SMALL_BLOCK]] {
+        for (first, count) in [(1, 8), (8, 1), (0, 12), (3, 2), (164, 4)] {
+            let mut script = vec![ENABLE, CUT, write(Master, 0, 16), write(Master, first, count)];
+            script.extend([write(SHADOW, 40, 8), write(SHADOW, first, count), Step::Turns(5)]);
+            for side in [Master, SHADOW] {
+                script.push(Step::Request { side, ask: Ask::Zeroes { fua: true }, first, count });
+                script.push(Step::Request { side, ask: Ask::Read, first, count });
+            }
+            script.extend([Step::Settle, UPDATE, write(SHADOW, first, count), write(Master, first, count)]);
+            script.push(Step::Crash { after: 0, crash: Crash::PowerCut { granule: 4096 } });
+            script.push(Step::ReadOut);
+            for mode in [Mode::Dependent, Mode::Independent] {
+                let set = SetPlan { blocks, ..set(mode, [Cache::Volatile; 2]) };
+                never_fails_in_blocks(LARGE_BLOCK, Cache::Volatile, &[set], &script);
+            }
+        }
+    }
+}
+
+/// E17: the head of the shadow is read from the bitmap volume in blocks of the master.
+#[test]
+fn a_bitmap_volume_with_larger_blocks_than_the_master_is_refused() {
+    let sound = set(Mode::Dependent, [Cache::Volatile; 2]);
+    let unfit = SetPlan { blocks: [SMALL_BLOCK, LARGE_BLOCK], ..sound };
+    let mut script = two_images();
+    script.extend([write(Master, 0, 24), Step::Settle, Step::ReadOut]);
+    never_fails_with(Cache::Volatile, &[sound, unfit], &script);
+}
+
+/// E2: of a complete image a block that was missing from the journal meant that everything differs; what the block had
+/// said to be lost was served again.
+#[test]
+fn what_is_lost_of_a_complete_image_is_not_in_the_journal_alone() {
+    let independent = set(Mode::Independent, [Cache::Volatile; 2]);
+    let kill = Step::Crash { after: 0, crash: Crash::Kill };
+    let mut missed = false;
+    for pick in 0..4 {
+        let mut script = vec![write(Master, 0, 80), ENABLE];
+        script.push(Step::Faults(Disk::Master, Faults { read: 300, ..NONE }));
+        script.extend([CUT, Step::Settle, Step::Turns(60), Step::Turns(60), Step::Heal, Step::ReadOut]);
+        // So that the block is confirmed.
+        script.extend([write(Master, 3, 1), Step::Settle, write(SHADOW, 9, 1), Step::Settle]);
+        script.extend([Step::Rot { set: 0, area: Area::Journal, pick }, kill, Step::ReadOut]);
+        never_fails_with(Cache::Volatile, &[independent], &script);
+        missed |= is_missed(Rule::LostInPages, Cache::Volatile, &[independent], &script);
+    }
+    assert!(missed, "the script does not show what it is for");
 }

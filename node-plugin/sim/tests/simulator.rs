@@ -42,7 +42,7 @@ fn a_seed_decides_everything() {
 fn every_rule_that_is_switched_off_is_missed() {
     on_panic(|_, _| {});
     for rule in Rule::ALL {
-        let summary = campaign(3000, Some(rule)).run();
+        let summary = campaign(6000, Some(rule)).run();
         assert!(summary.failure.is_some(), "{rule:?} was switched off and nobody noticed");
     }
 }

@@ -7,7 +7,8 @@
 //! What is modelled, each at a random moment: an operation takes effect between submission and completion, so that
 //! overlapping ones land in either order; writes stay in the device's cache until a flush that was submitted after
 //! their completion; a *kill* leaves the cache alone but lets each operation in flight land or not; a *power cut*
-//! keeps, loses or tears every write that is not durable.
+//! keeps, loses or tears every write that is not durable. A write can be made to go *astray*: it is reported complete
+//! and has taken effect somewhere else.
 
 mod device;
 mod rng;
@@ -125,6 +126,15 @@ struct World {
     log: Option<Vec<String>>,
 }
 
+/// A write that has gone astray.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Where it should have gone.
+    pub meant: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct SimWorld(Rc<RefCell<World>>);
@@ -163,6 +173,11 @@ impl SimWorld {
         let mut world = self.0.borrow_mut();
         world.devices.push(Device::new(name, size, cache, fill));
         DeviceSlot(u16::try_from(world.devices.len() - 1).expect("few devices"))
+    }
+
+    /// Gives a disk of so far 512 other logical blocks, a power of two that its size is a multiple of.
+    pub fn set_logical_block(&self, device: DeviceSlot, bytes: u32) {
+        self.0.borrow_mut().devices[usize::from(device.0)].logical_block = bytes;
     }
 
     /// A handle for a process that starts now, after the last crash.
@@ -274,6 +289,40 @@ impl SimWorld {
         self.0.borrow().devices[usize::from(device.0)].read(offset, out);
     }
 
+    /// What would be left on the device if its cache were lost now.
+    pub fn peek_durable(&self, device: DeviceSlot, offset: u64, out: &mut [u8]) {
+        self.0.borrow().devices[usize::from(device.0)].read_durable(offset, out);
+    }
+
+    /// Lets a write that is in flight and has not taken effect, to one of the places that `of` is true for, take effect
+    /// at `to` instead; none if there is no such write of `len` bytes.
+    pub fn lead_astray(
+        &self,
+        device: DeviceSlot,
+        len: usize,
+        of: impl Fn(u64) -> bool,
+        to: u64,
+    ) -> Option<Stray> {
+        let mut world = self.0.borrow_mut();
+        let (at, meant) = world.in_flight.iter().enumerate().find_map(|(at, op)| match op.kind {
+            StoreOpKind::Write { offset, .. } => {
+                let here = op.device == usize::from(device.0) && of(offset) && offset != to;
+                let whole = op.buf.as_ref().is_some_and(|buf| buf.range.len() == len);
+                (here && whole && !op.effective && op.result.is_ok()).then_some((at, offset))
+            }
+            _ => None,
+        })?;
+        let World { in_flight, devices, .. } = &mut *world;
+        let op = &mut in_flight[at];
+        op.effective = true;
+        let bytes = op.buf.as_ref().expect("a write has a buffer").bytes().to_vec();
+        let alive = vec![true; len / SECTOR];
+        devices[usize::from(device.0)].land(op.id, to, Payload::Data(bytes.as_slice().into()), alive);
+        let id = op.id;
+        world.note(|| format!("effect #{id} astray, at {to}"));
+        Some(Stray { meant, bytes })
+    }
+
     /// Lets another program write to the device, durably and at once.
     pub fn poke(&self, device: DeviceSlot, offset: u64, bytes: &[u8]) {
         let mut world = self.0.borrow_mut();
@@ -366,8 +415,9 @@ impl World {
             StoreOpKind::Discard(range) | StoreOpKind::WriteZeroes { range, .. } => range,
             StoreOpKind::Flush => return Ok(()),
         };
-        let size = self.devices[usize::from(device.0)].size;
-        let aligned = range.start.is_multiple_of(SECTOR as u64) && range.len.is_multiple_of(SECTOR as u64);
+        let Device { size, logical_block, .. } = self.devices[usize::from(device.0)];
+        let block = u64::from(logical_block);
+        let aligned = range.start.is_multiple_of(block) && range.len.is_multiple_of(block);
         let inside = range.len > 0 && range.start <= size && range.len <= size - range.start;
         if aligned && inside { Ok(()) } else { Err(StoreError::Range(range)) }
     }
@@ -555,7 +605,7 @@ impl BlockStore for SimStore {
         let device = &world.devices[usize::from(device.0)];
         Capabilities {
             size: device.size,
-            logical_block: 512,
+            logical_block: device.logical_block,
             physical_block: 4096,
             optimal_io: 0,
             volatile_cache: device.cache != Cache::WriteThrough,

@@ -121,8 +121,9 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             .map(|_| write_buf())
             .chain((0..limits.copier_buffers).map(|_| copier_buf()))
             .collect();
+        let block = u64::from(master.0.capabilities(master.1).logical_block);
         Self {
-            master: Master::new(geometry, limits),
+            master: Master::new(geometry, block, limits),
             limits,
             master_store: master.0,
             master_device: master.1,

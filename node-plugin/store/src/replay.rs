@@ -1,6 +1,7 @@
 //! The pure middle of recovery: pages and journal blocks in, planes out.
 
 use std::collections::HashSet;
+use umbra_engine::mutation::{Rule, is_off};
 use umbra_engine::{
     ChunkRun, Geometry, JournalBlock, Mode, OfflineCause, PAGE_BITS, PLANES, Plane, PlaneId, Record,
     Sequence, SetHeader, SetImage, SetState, SuperblockGeneration,
@@ -54,7 +55,8 @@ impl Replay {
     pub(crate) fn is_damaged(&self) -> bool {
         let present: HashSet<u64> = self.blocks.iter().map(|block| block.sequence.0).collect();
         let from = self.header.checkpoint_upto.0 + 1;
-        (from..=self.confirmed.0).any(|sequence| !present.contains(&sequence))
+        let missing = (from..=self.confirmed.0).any(|sequence| !present.contains(&sequence));
+        missing && !is_off(Rule::MissingBlockEnds)
     }
 
     /// The image cannot be trusted: whatever leans on the master is given up, the rest may differ everywhere.
@@ -152,7 +154,7 @@ impl Replay {
         // Last: a guess about one plane is a bit of another, which that one's own page must not take back.
         for id in PlaneId::ALL {
             for page in 0..self.planes[id.index()].pages() {
-                if self.is_page_damaged(id, page) {
+                if self.is_page_damaged(id, page) && !is_off(Rule::DamagedIsLost) {
                     self.guess_page(id, page);
                 }
             }

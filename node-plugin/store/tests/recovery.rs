@@ -158,6 +158,29 @@ fn no_two_power_cuts_take_both_places_of_a_page() {
     }
 }
 
+/// What nobody can know is lost (E2). A page that could not be read was written anew before that was durable: after a
+/// power cut in between it said that nothing was held, and nothing said that it was lost.
+#[test]
+fn what_is_taken_for_lost_stays_lost_over_a_power_cut() {
+    let mut image = golden(DEPENDENT);
+    for place in 0..2 {
+        image[PAGES + place * BLOCK + 100] ^= 1;
+    }
+    for at in 1.. {
+        let mut came = false;
+        for seed in 0..40 {
+            let machine = Machine::new(seed, &image, [Cache::Volatile; 2]);
+            came |= machine.recover_and_cut(at);
+            let found = machine.recover().unwrap();
+            let lost = found.planes[PlaneId::Lost.index()].ones();
+            assert_eq!(lost, CHUNKS, "seed {seed}, cut off at operation {at}");
+        }
+        if !came {
+            break;
+        }
+    }
+}
+
 /// What an interrupted checkpoint left in one place of a page counted again when the other one rotted, after a
 /// recovery had dropped the journal that led from one to the other.
 #[test]

@@ -235,7 +235,9 @@ impl Owner {
             out.actions.push(Action::GiveUp { set: index, cause, epoch, master_incomplete: false });
         } else if set.ending == Ending::No && !set.superblock.changes_state() {
             let state = set.parameters.mode.at_rest();
-            self.set_mut(index).superblock.commit(Commit::State(state));
+            if state != SetState::Complete || self.has_recorded_lost(index) {
+                self.set_mut(index).superblock.commit(Commit::State(state));
+            }
         }
     }
 

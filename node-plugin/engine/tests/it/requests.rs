@@ -1,7 +1,25 @@
 //! What the port does with requests.
 
-use crate::bench::{Bench, Set};
-use umbra_engine::{RequestKind, Side};
+use crate::bench::{Bench, CHUNK, Set};
+use umbra_engine::{RequestError, RequestKind, SetIndex, Side};
+
+/// A device would refuse what is not of whole blocks, and the shadow that it was for be given up.
+#[test]
+fn requests_are_of_whole_blocks() {
+    let mut bench = Bench::of(64, [Set::dependent().held(0..64)]);
+    let ranges = [512..4608, 4096..4608, 0..CHUNK + 2048];
+    for side in [Side::Master, Side::Shadow(SetIndex(0))] {
+        for kind in
+            [RequestKind::Read, RequestKind::Write { fua: false }, RequestKind::WriteZeroes { fua: true }]
+        {
+            for range in ranges.clone() {
+                bench.request_bytes(1, side, kind, range.clone());
+                assert_eq!(bench.result(1), Some(Err(RequestError::Invalid)), "{side:?} {kind:?} {range:?}");
+            }
+        }
+    }
+    assert!(bench.open().is_empty(), "{:?}", bench.open());
+}
 
 /// A discard of which every other chunk may pass is many operations; they do not fill the ring of the master, where a
 /// flush must find room.

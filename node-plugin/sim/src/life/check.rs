@@ -20,7 +20,7 @@ impl Life {
     fn is_at_rest(&self) -> bool {
         let busy = |set: SetNumber| {
             let copying = self.state(set) == Some(SetState::Copying)
-                || self.restores_end && self.is_restoring(set)
+                || self.restores_end && self.is_restoring(set) && !self.stands_for_ever(set)
                 || self.state(set) == Some(SetState::Restoring) && self.faults() == 0;
             let merging = self.status(set).is_some_and(|status| status.header.merging);
             copying || merging && self.is_online(set)

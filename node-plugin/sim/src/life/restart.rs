@@ -1,6 +1,6 @@
 //! Crashes, starts, and a set's enable.
 
-use super::{DEADLINE_MS, DRAIN_MS, Enabled, Life, REQUESTS, Running, UNRECORDABLE_MS};
+use super::{DEADLINE_MS, DRAIN_MS, Damage, Enabled, Life, REQUESTS, Running, UNRECORDABLE_MS};
 use crate::oracle::{SetNumber, Verdict};
 use crate::plan::{Disk, SetPlan};
 use std::time::Duration;
@@ -94,6 +94,7 @@ impl Life {
 
     fn start(&mut self, disabling: &[SetNumber]) -> Result<Start, String> {
         self.world.keep_caches();
+        self.damage_before_start();
         let master = (self.world.claim(), self.disk(Disk::Master));
         let sides = self.world.claim();
         let notes = self.notes.clone();
@@ -136,6 +137,7 @@ impl Life {
                     self.tally.restores_resumed += u64::from(state.is_restoring());
                     self.log(|| format!("recovered set {set}: epoch {epoch}, {state:?}"));
                     self.oracle.recovered(set, epoch.0, state.is_online())?;
+                    self.judge_damage(set, &image)?;
                     self.machine().add_set(SetIndex(set), config, image);
                     return Ok(Start::Up);
                 }
@@ -149,7 +151,7 @@ impl Life {
                     self.log(|| format!("recovery of set {set} failed: {error}"));
                     let injected = self.faults_of(set) > faults;
                     let bitmap = self.injected(Disk::Bitmap(set)) > enabled.bitmap_faults_before;
-                    if !injected && !bitmap {
+                    if !injected && !bitmap && !enabled.damage.unlabelled {
                         return Err(format!("recovery of set {set} failed without a fault: {error}"));
                     }
                     if attempt == 0 {
@@ -196,7 +198,7 @@ impl Life {
             seal_owner: Id128::default(),
             mode,
             geometry: self.plan.geometry,
-            logical_block: 512,
+            logical_block: self.plan.block,
             physical_block: 4096,
             ring_blocks,
             head_bytes,
@@ -226,10 +228,20 @@ impl Life {
         let mut store = self.world.claim();
         let force = std::mem::take(&mut self.set(set).bitmap_used);
         let (devices, options) = (self.set_devices(set), self.options(set));
+        let unfit = self.plan.sets[usize::from(set)].blocks[1] > self.plan.block;
         match prepare_set(&mut store, devices, identity.clone(), options, force) {
+            Err(RecoverError::BitmapBlocks { .. }) if unfit => Ok(()),
+            answer if unfit => Err(format!(
+                "E17: a bitmap volume with blocks larger than the master's was answered {answer:?}"
+            )),
             Ok((config, image)) => {
                 assert_eq!(image.header.state, SetState::Prepared);
-                self.set(set).enabled = Some(Enabled { identity, faults_before, bitmap_faults_before });
+                self.set(set).enabled = Some(Enabled {
+                    identity,
+                    faults_before,
+                    bitmap_faults_before,
+                    damage: Damage::default(),
+                });
                 self.machine().add_set(SetIndex(set), config, image);
                 if self.world.crashed().is_some() { self.crashed() } else { Ok(()) }
             }

@@ -51,12 +51,15 @@ impl Life {
         };
         let fua = matches!(ask, Ask::Write { fua: true } | Ask::Zeroes { fua: true });
         let issued = self.oracle.now();
+        let passes = self.is_of_blocks(ask, first, count);
         if !values.is_empty()
+            && passes
             && let Some(volume) = self.oracle.volume(side)
         {
             volume.issue(id, first, &values, fua, issued);
         }
         if ask == Ask::Read
+            && passes
             && let Some(volume) = self.oracle.volume(side)
         {
             volume.look(issued);

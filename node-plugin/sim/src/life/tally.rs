@@ -9,6 +9,8 @@ pub struct Tally {
     pub scripted: u64,
     /// Requests of the workload.
     pub requests: u64,
+    /// Of these, refused because they were not of whole blocks.
+    pub unaligned: u64,
     /// Kills and power cuts.
     pub crashes: u64,
     /// Points in time.
@@ -25,6 +27,10 @@ pub struct Tally {
     pub restores_resumed: u64,
     /// Faults injected.
     pub faults: u64,
+    /// Blocks of metadata, or sectors of a head, that have rotted.
+    pub rotten: u64,
+    /// Writes of metadata that have gone astray.
+    pub strays: u64,
     /// Sectors found lost, or of a set that is offline.
     pub lost: u64,
     /// Independent sets that became complete.
@@ -41,6 +47,7 @@ impl Tally {
         self.operations += other.operations;
         self.scripted += other.scripted;
         self.requests += other.requests;
+        self.unaligned += other.unaligned;
         self.crashes += other.crashes;
         self.cuts += other.cuts;
         self.cuts_beside += other.cuts_beside;
@@ -49,6 +56,8 @@ impl Tally {
         self.restores += other.restores;
         self.restores_resumed += other.restores_resumed;
         self.faults += other.faults;
+        self.rotten += other.rotten;
+        self.strays += other.strays;
         self.lost += other.lost;
         self.completed += other.completed;
         self.given_up += other.given_up;

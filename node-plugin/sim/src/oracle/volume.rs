@@ -5,7 +5,7 @@
 //! may leave and what an image may hold all follow from that order; nothing here knows chunks, bits or devices.
 
 use crate::stamp::{Value, original, show};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Counts issues and acknowledgements of a run: the oracle's clock.
 pub type Time = u64;
@@ -96,6 +96,9 @@ pub struct Volume {
     since: Time,
     /// In an image: what reads have said about the instant of the cut so far.
     window: (Time, Time),
+    /// Sectors that have rotted where no hash tells, here or in what this was made of: whatever is found there is right,
+    /// now one thing and now another.
+    decayed: BTreeSet<u64>,
 }
 
 impl Volume {
@@ -112,6 +115,7 @@ impl Volume {
             unknowns: Vec::new(),
             since: 0,
             window: (0, Time::MAX),
+            decayed: BTreeSet::new(),
         }
     }
 
@@ -122,6 +126,7 @@ impl Volume {
         image.window = (from, to);
         image.since = from;
         image.unknowns = self.unknowns.clone();
+        image.decayed = self.decayed.clone();
         for (number, sector) in &self.sectors {
             let mut candidates = Vec::new();
             for held in Self::held_between(sector, from, to) {
@@ -273,6 +278,9 @@ impl Volume {
     /// # Errors
     /// What was allowed instead.
     pub fn read(&mut self, number: u64, found: Option<Value>, from: Time, to: Time) -> Verdict {
+        if self.decayed.contains(&number) {
+            return Ok(());
+        }
         if !self.sectors.contains_key(&number) && found == Some(original(number)) {
             return Ok(());
         }
@@ -346,6 +354,16 @@ impl Volume {
             "invariant 4: the image is of no instant: {name} sector {number} is of [{earliest}, {latest}], \
              but other sectors say not before {from} and not after {to}"
         ))
+    }
+
+    /// These sectors have rotted.
+    pub fn decay(&mut self, first: u64, count: u64) {
+        self.decayed.extend(first..first + count);
+    }
+
+    /// What rotted in the image before is left where an update copies nothing.
+    pub fn decay_like(&mut self, before: &Self) {
+        self.decayed.extend(&before.decayed);
     }
 
     /// The power was cut: what is not durable may be there or not; nothing is in flight any more.

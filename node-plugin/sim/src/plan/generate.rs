@@ -2,7 +2,7 @@
 
 mod storm;
 
-use super::{Ask, Disk, SetPlan, Step};
+use super::{Area, Ask, Disk, LARGE_BLOCK, Plan, SMALL_BLOCK, SetPlan, Step};
 use crate::oracle::{SETS_MAX, SetNumber, Side};
 use umbra_engine::{Geometry, Mode};
 use umbra_store::{Cache, Crash, Faults, SimRng};
@@ -61,6 +61,7 @@ pub(super) fn sibling(rng: &mut SimRng, geometry: &Geometry) -> SetPlan {
     SetPlan {
         mode: if rng.chance(500) { Mode::Dependent } else { Mode::Independent },
         caches: [(); 2].map(|()| any_cache(rng)),
+        blocks: [SMALL_BLOCK; 2],
         ring_blocks: rng.pick(&RINGS),
         head_bytes: rng.range(1, 4).min(geometry.chunk_count()) * geometry.chunk_bytes(),
         fail_write: rng.chance(200),
@@ -161,6 +162,73 @@ pub(super) fn script(
         script.splice(at..at, [Step::Enable(set), Step::Cut { set, update: false }]);
     }
     script
+}
+
+/// Chooses the logical blocks of a plan that is otherwise finished, and makes its requests fit, but for a few.
+pub(super) fn choose_blocks(plan: &mut Plan, rng: &mut SimRng) {
+    if !rng.chance(200) {
+        // A volume that does not fit this master.
+        let unfit = plan.sets.iter_mut().skip(1).filter(|_| rng.chance(40));
+        unfit.for_each(|set| set.blocks[1] = LARGE_BLOCK);
+        return;
+    }
+    plan.block = LARGE_BLOCK;
+    for set in &mut plan.sets {
+        set.blocks = [(); 2].map(|()| rng.pick(&[LARGE_BLOCK, LARGE_BLOCK, SMALL_BLOCK]));
+    }
+    let bytes = plan.geometry.master_bytes().next_multiple_of(u64::from(LARGE_BLOCK));
+    plan.geometry = Geometry::new(bytes, plan.geometry.chunk_bytes()).expect("a possible geometry");
+    let (sectors, block) = (bytes / 512, u64::from(LARGE_BLOCK) / 512);
+    for step in &mut plan.script {
+        if let Step::Request { first, count, .. } = step
+            && !rng.chance(25)
+        {
+            *first -= *first % block;
+            *count = count.next_multiple_of(block).min(sectors - *first);
+        }
+    }
+}
+
+/// Lets metadata of a plan rot that is otherwise finished, at starts and at any moment, and writes of it go astray.
+pub(super) fn choose_damage(plan: &mut Plan, rng: &mut SimRng) {
+    if !rng.chance(250) {
+        return;
+    }
+    plan.rot_at_start = rng.pick(&[0, 300, 700, 1000]);
+    // What is damaged is read again if the start that found it does not come to its end.
+    plan.crash_in_recovery = plan.crash_in_recovery.max(rng.pick(&[0, 500]));
+    let (rots, strays) = (rng.pick(&[0, 0, 2, 5]), rng.pick(&[0, 1, 3]));
+    for n in 0..rots + strays {
+        let set = SetNumber::try_from(rng.index(plan.sets.len())).unwrap_or(0);
+        let pick = rng.bits();
+        let step = match n < rots {
+            true => Step::Rot { set, area: rng.pick(&Area::ALL), pick },
+            false => Step::Stray { set, area: rng.pick(&[Area::Slot, Area::Journal, Area::Page]), pick },
+        };
+        let at = rng.index(plan.script.len() + 1);
+        plan.script.insert(at, step);
+    }
+    if rng.chance(400) {
+        let losses = losses_in_the_journal(plan.sets.len(), rng);
+        plan.script.extend(losses);
+    }
+}
+
+/// An image that has lost chunks becomes complete, and the journal that said so rots.
+fn losses_in_the_journal(sets: usize, rng: &mut SimRng) -> Vec<Step> {
+    let set = SetNumber::try_from(rng.index(sets)).unwrap_or(0);
+    let ask = Ask::Write { fua: false };
+    let bad = Faults { read: rng.pick(&[150, 500]), ..Faults::default() };
+    let mut steps = vec![Step::Heal, Step::Enable(set), Step::Faults(Disk::Master, bad)];
+    steps.extend([Step::Cut { set, update: false }, Step::Settle, Step::Turns(60), Step::Turns(60)]);
+    steps.extend([Step::Heal, Step::ReadOut]);
+    for _ in 0..2 {
+        steps.extend([Step::Request { side: Side::Master, ask, first: 0, count: 8 }, Step::Settle]);
+    }
+    steps.push(Step::Rot { set, area: Area::Journal, pick: rng.bits() });
+    let crash = rng.pick(&[Crash::Kill, Crash::PowerCut { granule: 512 }]);
+    steps.extend([Step::Crash { after: 0, crash }, Step::ReadOut]);
+    steps
 }
 
 impl Generator<'_> {

@@ -62,6 +62,8 @@ struct Unflushed {
 pub(super) struct Device {
     pub(super) name: &'static str,
     pub(super) size: u64,
+    /// Operations are multiples of this.
+    pub(super) logical_block: u32,
     pub(super) cache: Cache,
     pub(super) faults: Faults,
     pub(super) injected: u64,
@@ -89,6 +91,7 @@ impl Device {
         Self {
             name,
             size,
+            logical_block: 512,
             cache,
             faults: Faults::default(),
             injected: 0,
@@ -109,6 +112,18 @@ impl Device {
             match &self.current[page] {
                 Some(memory) => bytes.copy_from_slice(&memory[at..at + bytes.len()]),
                 None => fill(self.fill, sector, bytes),
+            }
+        }
+    }
+
+    /// What a read would see if everything that is not durable were gone.
+    pub(super) fn read_durable(&self, offset: u64, out: &mut [u8]) {
+        self.read(offset, out);
+        let first = offset / SECTOR as u64;
+        for (n, bytes) in out.chunks_mut(SECTOR).enumerate() {
+            let (page, at) = slot(first + n as u64);
+            if let Some(memory) = self.durable.get(&page) {
+                bytes.copy_from_slice(&memory[at..at + bytes.len()]);
             }
         }
     }

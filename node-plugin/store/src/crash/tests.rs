@@ -46,6 +46,39 @@ fn survivors(cache: Cache, expected: u8, act: impl Fn(&mut SimStore, DeviceSlot)
 }
 
 #[test]
+fn a_device_refuses_what_is_not_of_whole_blocks() {
+    let (world, device, mut store) = world(1, Cache::Volatile);
+    world.set_logical_block(device, 4096);
+    assert_eq!(store.capabilities(device).logical_block, 4096);
+    for (offset, len) in [(512, 4096), (4096, 512), (0, 4096 + 512)] {
+        let done = run(&mut store, write(1, device, offset, 7, len, false));
+        assert_eq!(done.result, Err(StoreError::Range(ByteRange::new(offset, len as u64))));
+    }
+    assert_eq!(run(&mut store, write(2, device, 4096, 7, 8192, false)).result, Ok(()));
+    assert_eq!([0, 4096].map(|offset| byte_at(&world, device, offset)), [0, 7]);
+}
+
+#[test]
+fn a_write_that_goes_astray_is_reported_complete_and_is_elsewhere() {
+    let (world, device, mut store) = world(3, Cache::Volatile);
+    run(&mut store, write(1, device, 4096, 5, 512, true));
+    store.submit(write(2, device, 0, 7, 512, false));
+    assert_eq!(world.lead_astray(device, 512, |at| at == 8192, 4096), None);
+    let stray = world.lead_astray(device, 512, |at| at == 0, 4096).unwrap();
+    assert_eq!(stray, Stray { meant: 0, bytes: vec![7; 512] });
+    let mut done = Vec::new();
+    store.wait(Duration::ZERO, &mut done);
+    assert_eq!(done[0].result, Ok(()));
+    assert_eq!([0, 4096].map(|offset| byte_at(&world, device, offset)), [0, 7]);
+    let mut durable = [0; SECTOR];
+    world.peek_durable(device, 4096, &mut durable);
+    assert_eq!(durable[0], 5);
+    run(&mut store, flush(3, device));
+    world.peek_durable(device, 4096, &mut durable);
+    assert_eq!(durable[0], 7);
+}
+
+#[test]
 fn what_was_completed_before_a_flush_survives_every_power_cut() {
     let kept = survivors(Cache::Volatile, 7, |store, device| {
         run(store, write(1, device, 0, 7, 4096, false));

@@ -340,7 +340,10 @@ impl<'a> PageScan<'a> {
         let places = [Place::A, Place::B].map(|place| layout.page(plane, index, place));
         // Behind its plane's end a page would stand where one of the next plane belongs.
         let exists = u64::from(index) < layout.pages(plane);
-        (page.header.set == self.config.identity.set && exists && places.contains(&at)).then_some(page)
+        (page.header.set == self.config.identity.set
+            && exists
+            && (places.contains(&at) || is_off(Rule::BlockInItsPlace)))
+        .then_some(page)
     }
 
     fn block(&mut self, at: u64, block: &[u8; BLOCK_BYTES]) {

@@ -4,6 +4,7 @@ use super::{RecoverError, SetConfig, failed};
 use crate::block_store::BlockStore;
 use crate::blocking::Blocking;
 use crate::buf::AlignedBuf;
+use umbra_engine::mutation::{Rule, is_off};
 use umbra_engine::{Epoch, Place, PlaneId, SetImage, SuperblockGeneration};
 use umbra_format::{BLOCK_BYTES, Label, PageHeader, Superblock, encode_page};
 
@@ -24,30 +25,33 @@ struct PageWrite {
     place: Place,
 }
 
-/// Writes in three batches, each durable before the next begins.
+/// Writes in four batches, each durable before the next begins.
 ///
-/// 1. Worse places of chunk planes.
-/// 2. Their better places; worse places of region planes: until *differs* is durable only the region says so.
-/// 3. Better places of region planes.
+/// 1. Worse places of *lost*, where it has changed: what a page says that could not be read is taken for lost, and once
+///    that page is written anew nothing else says so (E2).
+/// 2. Worse places of the other chunk planes.
+/// 3. Better places of chunk planes; worse places of region planes: until *differs* is durable only the region says so.
+/// 4. Better places of region planes.
 ///
 /// Dirty pages go to both places. Of a clean one whose places are not the same only the worse is written: what a
 /// checkpoint or rot left there would count as soon as the other one rots, when the journal is gone that knew better.
-fn plan(image: &mut SetImage, twins: &[Vec<Twins>]) -> [Vec<PageWrite>; 3] {
+fn plan(image: &mut SetImage, twins: &[Vec<Twins>]) -> [Vec<PageWrite>; 4] {
     let restoring = image.header.state.is_restoring();
-    let mut batches: [Vec<PageWrite>; 3] = Default::default();
+    let mut batches: [Vec<PageWrite>; 4] = Default::default();
     for plane in PlaneId::ALL {
         let counts = plane != PlaneId::Pending || restoring;
-        let first = usize::from(plane.per_region());
+        let chunks = 1 + usize::from(plane.per_region());
         let bits = &mut image.planes[plane.index()];
         let mut next_dirty = bits.take_dirty(0);
         for (index, twins) in twins[plane.index()].iter().enumerate() {
             let dirty = next_dirty == Some(index);
             if dirty {
                 next_dirty = bits.take_dirty(index + 1);
-                batches[first + 1].push(PageWrite { plane, index, place: twins.worse.other() });
+                batches[chunks + 1].push(PageWrite { plane, index, place: twins.worse.other() });
             }
             if dirty || counts && !twins.alike {
-                batches[first].push(PageWrite { plane, index, place: twins.worse });
+                let first = dirty && plane == PlaneId::Lost && !is_off(Rule::LostFirst);
+                batches[if first { 0 } else { chunks }].push(PageWrite { plane, index, place: twins.worse });
             }
         }
     }

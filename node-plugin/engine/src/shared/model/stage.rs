@@ -114,7 +114,7 @@ impl Shell {
         inbox: Receiver<ToShell>,
         owner: Sender<(usize, FromShell)>,
     ) -> Self {
-        let mut port = Port::new(world.geometry, Arc::clone(&world.maps), 1);
+        let mut port = Port::new(world.geometry, CHUNK, Arc::clone(&world.maps), 1);
         let mut out = PortOutput::default();
         let maps = ToPort::Maps(SET, Some(Arc::clone(&world.shadow)));
         for message in [ToPort::Close { reads: false }, maps, ToPort::Open] {

@@ -79,7 +79,7 @@ impl Bench {
     /// The same, with limits.
     pub(crate) fn with_limits(chunks: u64, limits: Limits, sets: impl IntoIterator<Item = Set>) -> Self {
         let geometry = Geometry::new(chunks * CHUNK, CHUNK).expect("a possible geometry");
-        let mut master = Master::new(geometry, limits);
+        let mut master = Master::new(geometry, 4096, limits);
         let mut names = Names::default();
         for (set, index) in sets.into_iter().zip(0..) {
             let (parameters, image) = set.build(&geometry);
