@@ -72,6 +72,10 @@ const DISCARDS_IN_FLIGHT_MAX: usize = 8;
 /// flush must find one however many discards come at a time.
 const MORE_DISCARDS_MAX: usize = 32;
 
+/// Operations of all reads beyond the first of each. A read of 1 MiB can be hundreds where chunks that are held and chunks
+/// that are not lie side by side, and what has no place in a device's queue ends with an error.
+const MORE_READS_MAX: usize = 64;
+
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     /// Bytes of the presented device.
@@ -85,6 +89,10 @@ struct InFlight {
     request: Request,
     pieces: Vec<Piece>,
     pending: u16,
+    /// Of a read: the pieces before this one have been given out.
+    given_out: usize,
+    /// Of a read: operations in flight.
+    open: usize,
     attempt: u16,
     failed: bool,
     submitted: bool,
@@ -152,6 +160,8 @@ pub(crate) struct Port {
     head_kept: bool,
     /// Operations of discards in flight beyond the first of each.
     more_discards: usize,
+    /// The same of reads.
+    more_reads: usize,
 }
 
 impl Port {
@@ -171,6 +181,7 @@ impl Port {
             master_reads: 0,
             head_kept: false,
             more_discards: 0,
+            more_reads: 0,
         }
     }
 
@@ -212,6 +223,8 @@ impl Port {
             request,
             pieces,
             pending: 0,
+            given_out: 0,
+            open: 0,
             attempt: 0,
             failed: false,
             submitted: false,
@@ -310,7 +323,9 @@ impl Port {
             self.more_discards += in_flight.pieces.len().saturating_sub(1);
         }
         let nothing_to_do = in_flight.pieces.is_empty() || lost;
-        if !nothing_to_do {
+        if !nothing_to_do && request.kind == RequestKind::Read {
+            self.give_out(&mut in_flight, out);
+        } else if !nothing_to_do {
             for piece in 0..in_flight.pieces.len() {
                 self.emit(&in_flight, piece, out);
             }
@@ -385,6 +400,33 @@ impl Port {
         let from = next.map_or(rest.end(), ByteRange::end);
         *rest = ByteRange::new(from, rest.end() - from);
         next
+    }
+
+    /// Gives out pieces of a read, one at least while none is in flight. Those after the first have waited and may have
+    /// to be read from elsewhere by now (E3); what has failed is not read on.
+    fn give_out(&mut self, in_flight: &mut InFlight, out: &mut PortOutput) {
+        while in_flight.given_out < in_flight.pieces.len() {
+            let more = in_flight.open > 0;
+            if more && self.more_reads >= MORE_READS_MAX && !in_flight.failed {
+                return;
+            }
+            let next = in_flight.given_out;
+            if next > 0
+                && let Some(appended) = self.reroute(in_flight, next)
+            {
+                in_flight.pending += u16::try_from(appended.len()).expect("requests are bounded");
+            }
+            if in_flight.failed {
+                let dropped = in_flight.pieces.len() - next;
+                in_flight.pending -= u16::try_from(dropped).expect("requests are bounded");
+                in_flight.pieces.truncate(next);
+                return;
+            }
+            self.emit(in_flight, next, out);
+            in_flight.given_out += 1;
+            in_flight.open += 1;
+            self.more_reads += usize::from(more);
+        }
     }
 
     fn emit(&self, in_flight: &InFlight, index: usize, out: &mut PortOutput) {
@@ -476,8 +518,9 @@ impl Port {
             in_flight.attempt = in_flight.attempt.wrapping_add(1);
             in_flight.pending += u16::try_from(appended.len()).expect("requests are bounded");
             self.emit(&in_flight, index, out);
-            for more in appended {
-                self.emit(&in_flight, more, out);
+            // What was cut off waits for its turn behind the others.
+            if !appended.is_empty() {
+                self.give_out(&mut in_flight, out);
             }
         } else {
             in_flight.failed |= !ok;
@@ -494,6 +537,11 @@ impl Port {
             in_flight.pending -= 1;
             if in_flight.request.kind == RequestKind::Discard && in_flight.pending > 0 {
                 self.more_discards -= 1;
+            }
+            if in_flight.request.kind == RequestKind::Read {
+                in_flight.open -= 1;
+                self.more_reads -= usize::from(in_flight.open > 0);
+                self.give_out(&mut in_flight, out);
             }
         }
         let (pending, failed, tells) = (in_flight.pending, in_flight.failed, in_flight.tells);

@@ -14,7 +14,7 @@ mod tally;
 
 use crate::notes::SimNotes;
 use crate::oracle::{Oracle, SetNumber, Side, Time, Verdict};
-use crate::plan::{Ask, Disk, Plan, SetPlan, Step};
+use crate::plan::{Ask, Bounds, Disk, Plan, SetPlan, Step};
 use crate::stamp::{self, SECTOR, Value};
 use damage::Damage;
 use group::{Group, SetMask, Stage};
@@ -26,7 +26,7 @@ use umbra_engine::{
 };
 use umbra_format::SetIdentity;
 use umbra_store::{
-    AlignedBuf, Cache, DeviceSlot, Fill, Finished, IoBuf, Machine, SimRng, SimStore, SimWorld,
+    AlignedBuf, Cache, DeviceSlot, Fill, Finished, IoBuf, Machine, Queue, SimRng, SimStore, SimWorld,
 };
 
 /// Requests at a time.
@@ -37,6 +37,12 @@ const DEADLINE_MS: u64 = 400;
 const DRAIN_MS: u64 = 1500;
 /// With `FailWrite`, writes fail after this long without a record.
 const UNRECORDABLE_MS: u64 = 600;
+/// Operations of requests beyond the first of each, all together.
+const PIECES_SHARED: usize = 64;
+/// Pages, superblocks, labels and flushes.
+const OTHERS: usize = 32;
+/// Operations of a recovery.
+const STARTING: usize = 128;
 /// Invariant 1: no master request takes longer than all deadlines together, and the work in between.
 const BOUND_MS: u64 = 2 * DEADLINE_MS + DRAIN_MS + 4000;
 /// The end of a life whose master was refused because a restore could not be resumed.
@@ -162,6 +168,16 @@ pub struct Life {
     trace: Option<Vec<String>>,
 }
 
+/// Requests, copies, a ring and what else there can be on one device, each at most once at a time.
+fn queue(plan: &Plan, bounds: Bounds) -> Queue {
+    let ring = plan.sets.iter().map(|set| set.ring_blocks).max().unwrap_or(0);
+    let copies = usize::from(plan.write_buffers + plan.copier_buffers);
+    let ring = usize::try_from(ring).expect("small rings");
+    // A start has as many operations on their way as a store takes in hand.
+    let waiting = (REQUESTS as usize + PIECES_SHARED + copies + ring + OTHERS).max(STARTING);
+    Queue { transfers: bounds.transfers, blocking: bounds.blocking, waiting }
+}
+
 impl Life {
     /// A life that begins with full disks and no sets.
     pub fn new(plan: Plan, traced: bool) -> Self {
@@ -186,6 +202,9 @@ impl Life {
         let blocks = plan.sets.iter().flat_map(|set| set.blocks);
         for (disk, block) in disks.iter().zip(std::iter::once(plan.block).chain(blocks)) {
             world.set_logical_block(*disk, block);
+        }
+        for disk in &disks {
+            world.set_queue(*disk, plan.queue.map(|bounds| queue(&plan, bounds)));
         }
         world.set_log(traced);
         let through = |cache: &Cache| *cache == Cache::WriteThrough;
@@ -235,6 +254,18 @@ impl Life {
     }
 
     fn live(&mut self) -> Verdict {
+        self.live_on()?;
+        let (waited, refused) = self.world.queued();
+        self.tally.waited = waited;
+        if refused > 0 {
+            return Err(format!(
+                "{refused} operations were refused: a device was given more than there can be"
+            ));
+        }
+        Ok(())
+    }
+
+    fn live_on(&mut self) -> Verdict {
         self.restart()?;
         for at in 0..self.plan.script.len() {
             let step = self.plan.script[at];

@@ -136,9 +136,10 @@ fn many(run: &Run) -> ExitCode {
     let summary = campaign.run();
     let tally = summary.tally;
     println!(
-        "{} seeds, {} operations, {} requests ({} unaligned), {} crashes, {} cuts ({} beside a sibling), {} over several sets ({} found in doubt), {} restores ({} resumed), {} faults, {} blocks rotten, {} writes astray, {} sectors lost, {} sectors judged, {:.0} s",
+        "{} seeds, {} operations ({} waited), {} requests ({} unaligned), {} crashes, {} cuts ({} beside a sibling), {} over several sets ({} found in doubt), {} restores ({} resumed), {} faults, {} blocks rotten, {} writes astray, {} sectors lost, {} sectors judged, {:.0} s",
         summary.seeds,
         tally.operations,
+        tally.waited,
         tally.requests,
         tally.unaligned,
         tally.crashes,

@@ -6,7 +6,7 @@
 mod generate;
 
 use crate::oracle::{SETS_MAX, SHADOW_NAMES, SetNumber, Side};
-use generate::{RINGS, any_cache, choose_blocks, choose_damage, geometry, script, sibling};
+use generate::{RINGS, any_cache, choose_blocks, choose_bounds, choose_damage, geometry, script, sibling};
 use umbra_engine::{Geometry, Mode};
 use umbra_store::{Cache, Crash, Faults, SimRng, Timing};
 
@@ -260,6 +260,15 @@ pub struct SetPlan {
     pub fail_write: bool,
 }
 
+/// How many operations a device takes at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Reads and writes.
+    pub transfers: u16,
+    /// Flushes, discards and write-zeroes.
+    pub blocking: u16,
+}
+
 /// Everything that a seed decides.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -271,6 +280,8 @@ pub struct Plan {
     pub cache: Cache,
     /// Its logical block, of which the workload's requests are, but for those that must be refused.
     pub block: u32,
+    /// How much the devices take at a time; none: whatever there is.
+    pub queue: Option<Bounds>,
     /// How slow the devices are.
     pub timing: Timing,
     /// The sets, by number; at most [`SETS_MAX`].
@@ -297,7 +308,7 @@ impl Plan {
     /// The plan of a seed: of three in a row the first has one set, the next two, then three. One in four is a storm:
     /// slow devices, few buffers, small rings, and trouble that comes together. One in 97 has as many sets as there
     /// can be. Of one in five the master has logical blocks of 4 KiB, each of its volumes those or smaller ones. Of one
-    /// in four metadata rots and writes of it go astray.
+    /// in four metadata rots and writes of it go astray. Of one in five the devices take few operations at a time.
     pub fn of(seed: u64) -> Self {
         let rng = &mut SimRng::new(seed);
         let mut more = SimRng::new(seed ^ 0x5e75);
@@ -326,6 +337,7 @@ impl Plan {
             geometry,
             cache,
             block: SMALL_BLOCK,
+            queue: None,
             timing,
             sets: vec![first],
             write_buffers: u16::try_from(rng.range(1, 6)).unwrap_or(1),
@@ -358,6 +370,9 @@ impl Plan {
         plan.script = script(rng, more, &geometry, plan.sets.len(), storm);
         choose_blocks(&mut plan, &mut SimRng::new(seed ^ 0xb10c));
         choose_damage(&mut plan, &mut SimRng::new(seed ^ 0xdeca));
+        if !storm {
+            choose_bounds(&mut plan, &mut SimRng::new(seed ^ 0x9e0e));
+        }
         plan
     }
 }

@@ -198,6 +198,7 @@ pub fn shrink(plan: &Plan, mut fails: impl FnMut(&Plan) -> bool) -> Plan {
     for simpler in [
         |plan: &mut Plan| plan.crash_in_recovery = 0,
         |plan: &mut Plan| plan.rot_at_start = 0,
+        |plan: &mut Plan| plan.queue = None,
         |plan: &mut Plan| plan.timing = Timing { effect: 1, completion: 1, slow: 0, late: u64::MAX },
         |plan: &mut Plan| plan.read_after_recovery = 1000,
         |plan: &mut Plan| plan.overlaps = false,

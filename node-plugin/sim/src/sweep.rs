@@ -101,6 +101,7 @@ fn plan(modes: &[Mode], cache: Cache, seed: u64) -> Plan {
         geometry: Geometry::new(bytes, CHUNK_SECTORS * 512).expect("a possible geometry"),
         cache,
         block: SMALL_BLOCK,
+        queue: None,
         timing: Timing { effect: 2, completion: 2, slow: 20, late: u64::MAX },
         sets: modes.iter().map(set).collect(),
         write_buffers: 3,

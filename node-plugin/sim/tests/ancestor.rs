@@ -43,6 +43,7 @@ fn plan(seed: u64, mode: Mode, script: &[Step]) -> Plan {
         geometry: Geometry::new(21 << 12, 1 << 12).expect("a possible geometry"),
         cache: cache(seed),
         block: SMALL_BLOCK,
+        queue: None,
         sets: vec![set],
         timing: Timing { effect: 1 + seed % 5, completion: 1 + seed % 3, slow: 100, late: u64::MAX },
         write_buffers: 3,

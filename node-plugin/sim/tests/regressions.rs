@@ -67,6 +67,7 @@ fn plan(seed: u64, block: u32, cache: Cache, sets: &[SetPlan], script: &[Step]) 
         geometry: Geometry::new(21 << 12, 1 << 12).expect("a possible geometry"),
         cache,
         block,
+        queue: None,
         sets: sets.to_vec(),
         timing: Timing { effect: 1 + seed % 4, completion: 1 + seed % 3, slow: 20, late: u64::MAX },
         write_buffers: 3,

@@ -11,6 +11,7 @@
 //! and has taken effect somewhere else.
 
 mod device;
+mod queue;
 mod rng;
 
 use crate::block_store::{
@@ -19,6 +20,8 @@ use crate::block_store::{
 use crate::buf::IoBuf;
 pub use device::Fill;
 use device::{Device, Payload, SECTOR, tear};
+use queue::Admission;
+pub use queue::Queue;
 pub use rng::SimRng;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -29,6 +32,8 @@ use umbra_engine::ByteRange;
 const TIME_OUT_MAX_MS: u64 = 1 << 40;
 /// `EIO`: what a broken device answers.
 const EIO: i32 = 5;
+/// `ENOBUFS`: what a queue without room answers.
+const ENOBUFS: i32 = 105;
 
 /// How a device keeps what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +108,9 @@ struct InFlight {
     result: Result<(), StoreError>,
     hung: bool,
     late: bool,
+    /// It has not begun: others of its device have to end first.
+    waits: bool,
+    submitted_at: u64,
 }
 
 #[derive(Debug)]
@@ -121,6 +129,8 @@ struct World {
     oldest_alive: u64,
     completions: u64,
     operations: u64,
+    waited: u64,
+    refused: u64,
     crash_at: Option<(u64, Crash)>,
     crashed: Option<Crash>,
     log: Option<Vec<String>>,
@@ -162,6 +172,8 @@ impl SimWorld {
             oldest_alive: 0,
             completions: 0,
             operations: 0,
+            waited: 0,
+            refused: 0,
             crash_at: None,
             crashed: None,
             log: None,
@@ -178,6 +190,17 @@ impl SimWorld {
     /// Gives a disk of so far 512 other logical blocks, a power of two that its size is a multiple of.
     pub fn set_logical_block(&self, device: DeviceSlot, bytes: u32) {
         self.0.borrow_mut().devices[usize::from(device.0)].logical_block = bytes;
+    }
+
+    /// Gives a device bounds.
+    pub fn set_queue(&self, device: DeviceSlot, queue: Option<Queue>) {
+        self.0.borrow_mut().devices[usize::from(device.0)].queue = queue;
+    }
+
+    /// Operations that had to wait for others of their device so far, and that were refused.
+    pub fn queued(&self) -> (u64, u64) {
+        let world = self.0.borrow();
+        (world.waited, world.refused)
     }
 
     /// A handle for a process that starts now, after the last crash.
@@ -258,15 +281,17 @@ impl SimWorld {
         self.0.borrow().in_flight.iter().filter(of).count()
     }
 
-    /// Operations that hang on one device.
+    /// Operations that hang on one device, or wait behind such ones.
     pub fn hanging_on(&self, device: DeviceSlot) -> usize {
-        let of = |op: &&InFlight| op.device == usize::from(device.0) && op.hung;
-        self.0.borrow().in_flight.iter().filter(of).count()
+        let world = self.0.borrow();
+        let of = |op: &&InFlight| op.device == usize::from(device.0) && world.is_stuck(op);
+        world.in_flight.iter().filter(of).count()
     }
 
-    /// Operations that hang.
+    /// Operations that hang, or wait behind such ones.
     pub fn hanging(&self) -> usize {
-        self.0.borrow().in_flight.iter().filter(|op| op.hung).count()
+        let world = self.0.borrow();
+        world.in_flight.iter().filter(|op| world.is_stuck(op)).count()
     }
 
     /// Whether to write down what happens, for [`take_log`](Self::take_log).
@@ -308,7 +333,7 @@ impl SimWorld {
             StoreOpKind::Write { offset, .. } => {
                 let here = op.device == usize::from(device.0) && of(offset) && offset != to;
                 let whole = op.buf.as_ref().is_some_and(|buf| buf.range.len() == len);
-                (here && whole && !op.effective && op.result.is_ok()).then_some((at, offset))
+                (here && whole && !op.waits && !op.effective && op.result.is_ok()).then_some((at, offset))
             }
             _ => None,
         })?;
@@ -379,6 +404,14 @@ impl World {
         }
         let result = result.and_then(|()| self.draw_fault(index, &kind));
         let hung = self.rng.chance(self.devices[index].faults.hang);
+        let admission = self.admit(index, &kind);
+        if admission == Admission::Refused {
+            self.refused += 1;
+            let result = Err(StoreError::Device(ENOBUFS));
+            self.dead.push((handle, Completion { token, device, result, buf }));
+            return;
+        }
+        self.waited += u64::from(admission == Admission::Waits);
         let late = complete_at - self.clock > self.timing.late;
         self.devices[index].injected += u64::from(hung) + u64::from(late);
         let (id, submitted) = (self.next_id(), self.completions);
@@ -396,6 +429,8 @@ impl World {
             result,
             hung,
             late,
+            waits: admission == Admission::Waits,
+            submitted_at: self.clock,
         });
         if self.log.is_some() {
             let line = self.describe(self.in_flight.len() - 1);
@@ -440,12 +475,14 @@ impl World {
     /// Time passes: operations take effect and end. Those of one moment in random order.
     fn advance(&mut self) {
         self.clock += 1;
+        self.begin_waiting();
         let clock = self.clock;
         let len = self.in_flight.len();
         let skip = self.rng.index(len.max(1));
         for n in 0..len {
             let at = (n + skip) % len;
-            if !self.in_flight[at].effective && self.in_flight[at].effect_at <= clock {
+            let op = &self.in_flight[at];
+            if !op.waits && !op.effective && op.effect_at <= clock {
                 self.take_effect(at, None);
             }
         }
@@ -561,7 +598,8 @@ impl World {
         }
         for at in order {
             let moves = !matches!(self.in_flight[at].kind, StoreOpKind::Read { .. } | StoreOpKind::Flush);
-            if moves && !self.in_flight[at].effective && self.rng.chance(500) {
+            let open = !self.in_flight[at].waits && !self.in_flight[at].effective;
+            if moves && open && self.rng.chance(500) {
                 let torn = self.rng.chance(200).then_some(SECTOR as u64);
                 self.take_effect(at, torn);
             }
@@ -592,7 +630,7 @@ impl SimStore {
                 return true;
             }
             let world = self.world.borrow();
-            if !world.in_flight.iter().any(|op| op.handle == self.handle && !op.hung) {
+            if !world.in_flight.iter().any(|op| op.handle == self.handle && !world.is_stuck(op)) {
                 return false;
             }
         }

@@ -26,6 +26,6 @@ mod crash;
 mod file;
 mod mem;
 
-pub use crash::{Cache, Crash, Faults, Fill, SimRng, SimStore, SimWorld, Stray, Timing};
+pub use crash::{Cache, Crash, Faults, Fill, Queue, SimRng, SimStore, SimWorld, Stray, Timing};
 pub use file::{FileError, FileStore};
 pub use mem::MemStore;

@@ -35,6 +35,50 @@ fn a_discard_has_few_operations_in_flight() {
     assert!(matches!(bench.result(1), Some(Err(_))));
 }
 
+/// A read of a shadow whose chunks are held by turns was as many operations at a time, and many such reads more than a
+/// ring takes: what was refused was an error.
+#[test]
+fn many_reads_have_few_operations_in_flight() {
+    let set = (0..512).step_by(2).fold(Set::dependent(), |set, chunk| set.held(chunk..chunk + 1));
+    let mut bench = Bench::of(512, [set]);
+    for number in 0..8 {
+        bench.request(number, Side::Shadow(SetIndex(0)), RequestKind::Read, 0..512);
+    }
+    assert!(bench.open().len() <= 8 + 64, "{:?}", bench.open());
+    bench.rest();
+    assert!((0..8).all(|number| bench.result(number) == Some(Ok(()))));
+    assert_eq!(bench.seen("read"), 8 * 512);
+    // One that fails is not read on, and what it had in flight is given back to the others.
+    for round in 0..40 {
+        bench.request(0, Side::Shadow(SetIndex(0)), RequestKind::Read, 0..512);
+        bench.fail("read");
+        bench.rest();
+        assert_eq!(bench.result(0), Some(Err(RequestError::Io)), "round {round}");
+    }
+    bench.request(0, Side::Shadow(SetIndex(0)), RequestKind::Read, 0..512);
+    assert_eq!(bench.open().len(), 1 + 64);
+    bench.rest();
+}
+
+/// A piece that has waited is read from where its chunk is by then.
+#[test]
+fn a_read_that_waits_for_its_turn_follows_what_was_copied_meanwhile() {
+    let set = (0..256).step_by(2).fold(Set::dependent(), |set, chunk| set.held(chunk..chunk + 1));
+    let mut bench = Bench::of(256, [set]);
+    bench.request(0, Side::Shadow(SetIndex(0)), RequestKind::Read, 0..256);
+    assert!(!bench.is_open("read master 201+1"), "{:?}", bench.open());
+    let reads: Vec<String> = bench.open().into_iter().map(str::to_owned).collect();
+    bench.write(1, 201..202);
+    let reads: Vec<&str> = reads.iter().map(String::as_str).collect();
+    bench.rest_but(&reads);
+    assert_eq!(bench.result(1), Some(Ok(())));
+    assert_eq!(bench.result(0), None);
+    let before = bench.seen("read master 201+1");
+    bench.rest();
+    assert_eq!(bench.result(0), Some(Ok(())));
+    assert_eq!(bench.seen("read master 201+1"), before, "only the copy has read it there");
+}
+
 /// Nor do many discards at a time: beyond the first of each they share a few.
 #[test]
 fn many_discards_leave_room_for_a_flush() {

@@ -114,6 +114,8 @@ impl Life {
         self.heal();
         if self.plan.timing.late != u64::MAX {
             self.world.set_timing(Timing::default());
+            // To wait for others counts as a fault no more, so nobody has to.
+            self.disks.iter().for_each(|disk| self.world.set_queue(*disk, None));
         }
         self.rest("everything")?;
         let aborted =
@@ -140,6 +142,10 @@ impl Life {
 
     /// Sets that are offline get a new image, or not.
     fn reset_some(&mut self) -> Verdict {
+        // Beside a restore nothing is reset.
+        if self.restoring.is_some_and(|set| self.stands_for_ever(set)) {
+            return Ok(());
+        }
         for set in self.set_numbers() {
             if !matches!(self.state(set), Some(SetState::Offline(_))) || !self.rng.chance(500) {
                 continue;

@@ -17,14 +17,15 @@ use crate::stamp::{self, SECTOR};
 use std::ops::Range;
 use umbra_engine::{Epoch, Id128, JournalBlock, PAGE_BITS, Place, PlaneId, Sequence, SetImage, SetState};
 use umbra_format::{BLOCK_BYTES, Label, Layout, RING_OFFSET, Superblock, decode_journal, decode_page};
-use umbra_store::{DeviceSlot, SimRng, Stray};
+use umbra_store::{Crash, DeviceSlot, SimRng, Stray};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 /// Turns that a step waits for a write to lead astray.
 const STRAY_TURNS: u32 = 60;
 
 /// What is hit before a start; pages most, since each plane has its own rule.
-const AT_START: [Area; 6] = [Area::Slot, Area::Journal, Area::Page, Area::Page, Area::Head, Area::Label];
+const AT_START: [Area; 7] =
+    [Area::Slot, Area::Journal, Area::Page, Area::Page, Area::Page, Area::Head, Area::Label];
 
 type Block = [u8; BLOCK_BYTES];
 
@@ -93,7 +94,7 @@ impl Life {
             return;
         }
         if let Some(hit) = self.hit(set, area, rng) {
-            self.decay(set, &hit, rng);
+            self.decay(set, &hit, true, rng);
             let device = self.disk(hit.disk);
             for offset in std::iter::once(hit.offset).chain(hit.twin) {
                 let stands = self.block(device, offset);
@@ -152,11 +153,18 @@ impl Life {
             let area = self.damage_rng.pick(&AT_START);
             let rng = &mut SimRng::new(self.damage_rng.bits());
             let Some(hit) = self.hit(set, area, rng) else { continue };
-            self.decay(set, &hit, rng);
+            self.decay(set, &hit, false, rng);
             match hit.outcome {
                 Outcome::Nothing => continue,
                 Outcome::Ends => self.damage(set).ends = true,
-                Outcome::Lost(chunks) => self.damage(set).lost = Some(chunks),
+                Outcome::Lost(chunks) => {
+                    self.damage(set).lost = Some(chunks);
+                    if self.damage_rng.chance(700) {
+                        // In the middle of its repair, if no other set is recovered first.
+                        let at = self.world.operations() + 1 + self.damage_rng.below(25);
+                        self.world.crash_at(Some((at, Crash::PowerCut { granule: 512 })));
+                    }
+                }
                 Outcome::Told | Outcome::Data { .. } => {}
             }
             self.count_damage(hit.disk);
@@ -298,7 +306,7 @@ impl Life {
 
     fn hit_page(&self, set: SetNumber, of: Id128, rng: &mut SimRng) -> Option<Hit> {
         let (disk, layout) = (Disk::Bitmap(set), self.layout(set));
-        let held = rng.chance(300);
+        let held = rng.chance(450);
         let plane = if held { PlaneId::Held } else { rng.pick(&PlaneId::ALL) };
         let index = rng.below(layout.pages(plane));
         let page = u32::try_from(index).ok()?;
@@ -357,7 +365,7 @@ impl Life {
     }
 
     /// Hits a block: some bits of it are others, or all of it is that of another place.
-    fn decay(&mut self, set: SetNumber, hit: &Hit, rng: &mut SimRng) {
+    fn decay(&mut self, set: SetNumber, hit: &Hit, lives: bool, rng: &mut SimRng) {
         let device = self.disk(hit.disk);
         self.tally.rotten += 1;
         self.log(|| format!("rot: {hit:?}"));
@@ -365,7 +373,7 @@ impl Life {
             let mut bytes = [0; SECTOR];
             stamp::encode(stamp::decayed(rng.bits()), &mut bytes);
             self.world.poke(device, hit.offset + hit.bytes.start as u64, &bytes);
-            self.decay_data(set, sector);
+            self.decay_data(set, sector, lives);
             return;
         }
         self.damage(set).unlabelled |= hit.disk == Disk::Shadow(set) && hit.outcome == Outcome::Told;
@@ -387,19 +395,21 @@ impl Life {
         }
     }
 
-    /// The head's data is whatever is found there from now on. A record that nobody has confirmed is not believed
-    /// without its data, and then its whole run is.
-    fn decay_data(&mut self, set: SetNumber, sector: u64) {
+    /// The head's data is whatever is found there from now on. A record that nobody has confirmed, or that is still to
+    /// come while the set lives, is not believed without its data, and then its whole run is.
+    fn decay_data(&mut self, set: SetNumber, sector: u64, lives: bool) {
         let of = self.enabled(set).expect("a set that is there").identity.set;
-        let whole = self.durable(set, of).is_none_or(|durable| {
-            let device = self.disk(Disk::Bitmap(set));
-            let layout = self.layout(set);
-            let offsets = (0..layout.ring_blocks).map(|number| RING_OFFSET + number * BLOCK);
-            let journals = offsets.filter_map(|offset| decode_journal(of, &self.block(device, offset)).ok());
-            let current = durable.superblock.header.ring_generation;
-            let mut open = journals.filter(|journal| journal.ring_generation == current);
-            open.any(|journal| journal.sequence > durable.confirmed)
-        });
+        let whole = lives
+            || self.durable(set, of).is_none_or(|durable| {
+                let device = self.disk(Disk::Bitmap(set));
+                let layout = self.layout(set);
+                let offsets = (0..layout.ring_blocks).map(|number| RING_OFFSET + number * BLOCK);
+                let journals =
+                    offsets.filter_map(|offset| decode_journal(of, &self.block(device, offset)).ok());
+                let current = durable.superblock.header.ring_generation;
+                let mut open = journals.filter(|journal| journal.ring_generation == current);
+                open.any(|journal| journal.sequence > durable.confirmed)
+            });
         let sectors = self.plan.geometry.master_bytes() / SECTOR as u64;
         let chunk = self.plan.geometry.chunk_bytes() / SECTOR as u64;
         let run = chunk * self.plan.buffer_chunks.max(1);

@@ -41,7 +41,10 @@ impl Life {
                 self.outstanding.clear();
             }
             if !self.calm && self.rng.chance(self.plan.crash_in_recovery) {
-                let again = if self.rng.chance(500) { crash } else { Crash::Kill };
+                // What rots is found out by what a power cut leaves of its repair.
+                let harder = self.plan.rot_at_start > 0;
+                let other = if harder { Crash::PowerCut { granule: 512 } } else { Crash::Kill };
+                let again = if self.rng.chance(500) { crash } else { other };
                 let at = self.world.operations() + 1 + self.rng.below(50);
                 self.world.crash_at(Some((at, again)));
             }

@@ -27,6 +27,8 @@ pub struct Tally {
     pub restores_resumed: u64,
     /// Faults injected.
     pub faults: u64,
+    /// Operations that waited for others of their device.
+    pub waited: u64,
     /// Blocks of metadata, or sectors of a head, that have rotted.
     pub rotten: u64,
     /// Writes of metadata that have gone astray.
@@ -56,6 +58,7 @@ impl Tally {
         self.restores += other.restores;
         self.restores_resumed += other.restores_resumed;
         self.faults += other.faults;
+        self.waited += other.waited;
         self.rotten += other.rotten;
         self.strays += other.strays;
         self.lost += other.lost;

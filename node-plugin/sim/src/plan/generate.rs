@@ -2,7 +2,7 @@
 
 mod storm;
 
-use super::{Area, Ask, Disk, LARGE_BLOCK, Plan, SMALL_BLOCK, SetPlan, Step};
+use super::{Area, Ask, Bounds, Disk, LARGE_BLOCK, Plan, SMALL_BLOCK, SetPlan, Step};
 use crate::oracle::{SETS_MAX, SetNumber, Side};
 use umbra_engine::{Geometry, Mode};
 use umbra_store::{Cache, Crash, Faults, SimRng};
@@ -189,14 +189,26 @@ pub(super) fn choose_blocks(plan: &mut Plan, rng: &mut SimRng) {
     }
 }
 
+/// A device with bounds is quick otherwise: one that is slow as well misses deadlines and shows nothing else.
+const BOUNDED_LATE: u64 = 300;
+
+/// Gives the devices of a plan bounds.
+pub(super) fn choose_bounds(plan: &mut Plan, rng: &mut SimRng) {
+    if rng.chance(200) {
+        let (transfers, blocking) = (rng.pick(&[1, 2, 3, 8]), rng.pick(&[1, 1, 2]));
+        plan.queue = Some(Bounds { transfers, blocking });
+        (plan.timing.slow, plan.timing.late) = (0, BOUNDED_LATE);
+    }
+}
+
 /// Lets metadata of a plan rot that is otherwise finished, at starts and at any moment, and writes of it go astray.
 pub(super) fn choose_damage(plan: &mut Plan, rng: &mut SimRng) {
     if !rng.chance(250) {
         return;
     }
-    plan.rot_at_start = rng.pick(&[0, 300, 700, 1000]);
+    plan.rot_at_start = rng.pick(&[0, 500, 1000, 1000]);
     // What is damaged is read again if the start that found it does not come to its end.
-    plan.crash_in_recovery = plan.crash_in_recovery.max(rng.pick(&[0, 500]));
+    plan.crash_in_recovery = plan.crash_in_recovery.max(rng.pick(&[0, 500, 750]));
     let (rots, strays) = (rng.pick(&[0, 0, 2, 5]), rng.pick(&[0, 1, 3]));
     for n in 0..rots + strays {
         let set = SetNumber::try_from(rng.index(plan.sets.len())).unwrap_or(0);

@@ -1,7 +1,7 @@
 //! One simulated device: what reads see, what a power cut would leave, and the writes in between.
 
 use super::rng::SimRng;
-use super::{Cache, Faults};
+use super::{Cache, Faults, Queue};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -65,6 +65,7 @@ pub(super) struct Device {
     /// Operations are multiples of this.
     pub(super) logical_block: u32,
     pub(super) cache: Cache,
+    pub(super) queue: Option<Queue>,
     pub(super) faults: Faults,
     pub(super) injected: u64,
     fill: Fill,
@@ -93,6 +94,7 @@ impl Device {
             size,
             logical_block: 512,
             cache,
+            queue: None,
             faults: Faults::default(),
             injected: 0,
             fill,

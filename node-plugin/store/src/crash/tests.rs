@@ -79,6 +79,43 @@ fn a_write_that_goes_astray_is_reported_complete_and_is_elsewhere() {
 }
 
 #[test]
+fn a_device_takes_so_much_at_a_time_and_refuses_what_has_no_room() {
+    let (world, device, mut store) = world(5, Cache::Volatile);
+    world.set_queue(device, Some(Queue { transfers: 1, blocking: 1, waiting: 2 }));
+    (1..5).for_each(|token| store.submit(write(token, device, (token - 1) * 512, 7, 512, false)));
+    store.submit(flush(9, device));
+    assert_eq!(world.queued(), (2, 1), "a flush has a queue of its own");
+    let (mut done, mut order) = (Vec::new(), Vec::new());
+    while order.len() < 5 {
+        store.poll(&mut done);
+        let writes =
+            done.iter().filter(|completion| completion.token != Token(9) && completion.result.is_ok());
+        assert!(writes.count() <= 1, "one at a time");
+        order.extend(done.drain(..).map(|completion| (completion.token.0, completion.result)));
+    }
+    let refused = order.iter().find(|(token, _)| *token == 4);
+    assert_eq!(refused, Some(&(4, Err(StoreError::Device(ENOBUFS)))));
+    let written: Vec<u64> = order.iter().map(|(token, _)| *token).filter(|token| *token < 4).collect();
+    assert_eq!(written, [1, 2, 3]);
+    assert_eq!([0, 512, 1024, 1536].map(|offset| byte_at(&world, device, offset)), [7, 7, 7, 0]);
+}
+
+#[test]
+fn what_waits_behind_what_hangs_is_stuck_and_never_lands_after_a_kill() {
+    let (world, device, mut store) = world(5, Cache::Volatile);
+    world.set_queue(device, Some(Queue { transfers: 1, blocking: 1, waiting: 9 }));
+    world.set_faults(device, Faults { hang: 1000, ..Faults::default() });
+    store.submit(write(1, device, 0, 7, 512, false));
+    world.set_faults(device, Faults::default());
+    (2..8).for_each(|token| store.submit(write(token, device, 4096, 7, 512, false)));
+    let mut done = Vec::new();
+    store.wait(Duration::from_millis(50), &mut done);
+    assert_eq!((done.len(), world.hanging(), world.in_flight()), (0, 7, 7));
+    world.crash(Crash::Kill);
+    assert_eq!(byte_at(&world, device, 4096), 0);
+}
+
+#[test]
 fn what_was_completed_before_a_flush_survives_every_power_cut() {
     let kept = survivors(Cache::Volatile, 7, |store, device| {
         run(store, write(1, device, 0, 7, 4096, false));

@@ -150,6 +150,7 @@ impl FoundSet {
         let generation = self.superblock.generation;
         let (mut bases, ring) = read_metadata(&mut io, &config, &header, generation)?;
         let pages = std::mem::take(&mut bases.twins);
+        let unread = bases.found.iter().flatten().any(|base| matches!(base, Base::Damaged));
         let mut replay = Replay::new(&config.identity, header, bases.found, ring.blocks);
         if ring.unknown || replay.is_damaged() {
             if header.state.is_restoring() {
@@ -168,7 +169,7 @@ impl FoundSet {
             if label == LabelFound::Absent {
                 write_label(&mut io, &config, image.header.epoch)?;
             }
-            write_back(&mut io, &config, &mut image, &pages, self.slots)?;
+            write_back(&mut io, &config, &mut image, (&pages, unread), self.slots)?;
         }
         Ok((config, image))
     }

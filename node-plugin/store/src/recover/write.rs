@@ -27,15 +27,15 @@ struct PageWrite {
 
 /// Writes in four batches, each durable before the next begins.
 ///
-/// 1. Worse places of *lost*, where it has changed: what a page says that could not be read is taken for lost, and once
-///    that page is written anew nothing else says so (E2).
+/// 1. Worse places of *lost*, where a page is `unread` and it has changed: what nobody can read is taken for lost, and
+///    once its page is written anew nothing else says so (E2).
 /// 2. Worse places of the other chunk planes.
 /// 3. Better places of chunk planes; worse places of region planes: until *differs* is durable only the region says so.
 /// 4. Better places of region planes.
 ///
 /// Dirty pages go to both places. Of a clean one whose places are not the same only the worse is written: what a
 /// checkpoint or rot left there would count as soon as the other one rots, when the journal is gone that knew better.
-fn plan(image: &mut SetImage, twins: &[Vec<Twins>]) -> [Vec<PageWrite>; 4] {
+fn plan(image: &mut SetImage, twins: &[Vec<Twins>], unread: bool) -> [Vec<PageWrite>; 4] {
     let restoring = image.header.state.is_restoring();
     let mut batches: [Vec<PageWrite>; 4] = Default::default();
     for plane in PlaneId::ALL {
@@ -50,7 +50,7 @@ fn plan(image: &mut SetImage, twins: &[Vec<Twins>]) -> [Vec<PageWrite>; 4] {
                 batches[chunks + 1].push(PageWrite { plane, index, place: twins.worse.other() });
             }
             if dirty || counts && !twins.alike {
-                let first = dirty && plane == PlaneId::Lost && !is_off(Rule::LostFirst);
+                let first = unread && dirty && plane == PlaneId::Lost && !is_off(Rule::LostFirst);
                 batches[if first { 0 } else { chunks }].push(PageWrite { plane, index, place: twins.worse });
             }
         }
@@ -67,12 +67,12 @@ pub(super) fn write_back<S: BlockStore>(
     io: &mut Blocking<'_, S>,
     config: &SetConfig,
     image: &mut SetImage,
-    pages: &[Vec<Twins>],
+    (pages, unread): (&[Vec<Twins>], bool),
     slots: Twins,
 ) -> Result<(), RecoverError> {
     let stamp = image.generation.next();
     let mut batches: Vec<Vec<PageWrite>> =
-        plan(image, pages).into_iter().filter(|batch| !batch.is_empty()).collect();
+        plan(image, pages, unread).into_iter().filter(|batch| !batch.is_empty()).collect();
     let last = batches.pop().unwrap_or_default();
     let bitmap = config.devices.bitmap;
     for batch in &batches {
