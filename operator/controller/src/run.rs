@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
-use umbra_crds::{ImagingOperation, MasterVolume, SetGroup, VolumeSet};
+use umbra_crds::{ImagingOperation, MasterVolume, SetGroup, TargetKind, VolumeSet};
 use umbra_facade::identity::Segment;
 use umbra_facade::{ClientError, CredentialFiles, Fence};
 use umbra_platform::CallDeadlines;
@@ -277,11 +277,30 @@ fn controllers(real: &Arc<Real>, client: &Client) -> JoinSet<()> {
         },
     );
     tasks.spawn(attend(masters, Arc::clone(real)));
-    tasks.spawn(attend(Controller::new(sets(), of_kind()), Arc::clone(real)));
+    let operations = || Api::<ImagingOperation>::all(client.clone());
+    let with_operations = Controller::new(sets(), of_kind()).watches(operations(), of_kind(), sets_of);
+    tasks.spawn(attend(with_operations, Arc::clone(real)));
     tasks.spawn(attend(Controller::new(Api::<SetGroup>::all(client.clone()), of_kind()), Arc::clone(real)));
-    let operations = Controller::new(Api::<ImagingOperation>::all(client.clone()), of_kind());
-    tasks.spawn(attend(operations, Arc::clone(real)));
+    let with_sets = Controller::new(operations(), of_kind()).watches(sets(), of_kind(), operation_of);
+    tasks.spawn(attend(with_sets, Arc::clone(real)));
     tasks
+}
+
+/// The sets that an operation acts on: they change with it.
+fn sets_of(operation: ImagingOperation) -> Vec<ObjectRef<VolumeSet>> {
+    let namespace = operation.metadata.namespace.unwrap_or_default();
+    let cut = operation.status.and_then(|status| status.cut);
+    let members = cut.into_iter().flat_map(|cut| cut.members).map(|member| member.name);
+    let safety = operation.spec.safety.map(|safety| safety.volume_set_ref.name);
+    let target = Some(operation.spec.target).filter(|target| target.kind == TargetKind::VolumeSet);
+    let names = members.chain(safety).chain(target.map(|target| target.name));
+    names.map(|name| ObjectRef::new(name.as_str()).within(&namespace)).collect()
+}
+
+/// The operation that has a set to itself: it waits for what the set shows.
+fn operation_of(set: VolumeSet) -> Option<ObjectRef<ImagingOperation>> {
+    let operation = set.status?.current_operation?;
+    Some(ObjectRef::new(operation.as_str()).within(&set.metadata.namespace?))
 }
 
 /// Looks after every object of a kind.

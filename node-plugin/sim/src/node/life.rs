@@ -97,6 +97,8 @@ pub struct Life {
     pub(super) tally: Tally,
     spare: Vec<DiskId>,
     pub(super) rotten: Vec<(FileName, Vec<u8>)>,
+    /// Disks have been exchanged.
+    exchanged: bool,
     /// Faults are active.
     pub(super) troubled: bool,
     /// The script is over, and nothing is wrong any more.
@@ -179,6 +181,7 @@ impl Life {
             tally: Tally::default(),
             spare,
             rotten: Vec::new(),
+            exchanged: false,
             troubled: false,
             resting: false,
         }
@@ -493,8 +496,13 @@ impl Life {
                 }
                 drop(machine);
                 self.model.excuse(disk);
+                if self.exchanged {
+                    // It may be in the place of another, which is then what is away.
+                    self.model.excuse_everything();
+                }
             }
             Step::Exchange(a, b) => {
+                self.exchanged = true;
                 let (a, b) = (self.disk(*a), self.disk(*b));
                 let mut machine = self.machine.borrow_mut();
                 let letters = (machine.disks[a].letter, machine.disks[b].letter);

@@ -589,6 +589,9 @@ fn follow(view: &View, members: &[Member], status: &mut ImagingOperationStatus) 
         let namespace = view.operation.namespace().unwrap_or_default();
         status.undo_hint = Some(format!("kubectl umbra undo {} --namespace {namespace}", view.name()));
     }
+    if let Some(behind) = behind(view, members, status, cut.id) {
+        return Waits(OperationProgress::Copying, format!("set {behind} does not show its cut yet"));
+    }
     if view.operation.spec.wait_for == WaitFor::Cut {
         return Complete(OperationComplete::CutDone, String::new());
     }
@@ -625,4 +628,18 @@ fn follow(view: &View, members: &[Member], status: &mut ImagingOperationStatus) 
     } else {
         Complete(OperationComplete::CopyDone, String::new())
     }
+}
+
+/// A set whose object does not show yet what the operation has made of it: who sees the operation complete, sees its image.
+fn behind(view: &View, members: &[Member], status: &ImagingOperationStatus, cut: CutId) -> Option<String> {
+    let shows = |member: &Member, cut: CutId| {
+        let shown = member.set.status.as_ref().and_then(|status| status.image.as_ref());
+        let holds = member.there().and_then(|there| there.last_cut);
+        // A set that has been cut again will never show this cut.
+        holds.is_none_or(|last| last.id.0 != cut.uuid()) || shown.is_some_and(|image| image.cut_id == cut)
+    };
+    let safety = view.safety.as_ref().and_then(|safety| safety.as_ref().ok()).zip(status.safety.as_ref());
+    let safety = safety.filter(|(member, safety)| !shows(member, safety.cut_id)).map(|(member, _)| member);
+    let behind = members.iter().find(|member| !shows(member, cut)).or(safety);
+    behind.map(|member| member.set.name_any())
 }

@@ -187,6 +187,8 @@ impl Bench {
 
     /// Another operator takes the place of one that was killed.
     pub(crate) fn revive(&self) {
+        self.kill_before.store(NEVER, Ordering::SeqCst);
+        self.kill_after.store(NEVER, Ordering::SeqCst);
         self.dead.store(false, Ordering::SeqCst);
     }
 

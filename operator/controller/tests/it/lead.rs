@@ -15,8 +15,10 @@ use umbra_operator::lead::{Candidate, LEASE_HOLDS, raise_fence};
 use crate::bench::{Bench, Kill};
 use crate::cluster::Objects;
 
-fn wall() -> Time {
-    Time(Timestamp::from_second(1_800_000_000).expect("a time"))
+/// The time of day, by the clock of the cluster: what is written at two times differs.
+fn wall(cluster: &Slow) -> Time {
+    let seconds = i64::try_from(cluster.now().as_secs()).expect("a short run");
+    Time(Timestamp::from_second(1_800_000_000 + seconds).expect("a time"))
 }
 
 /// A cluster whose calls take time, and sometimes fail after they had their effect.
@@ -43,7 +45,11 @@ impl Slow {
         self.pass(seconds / 2);
         let answer = call(&self.objects);
         self.pass(seconds - seconds / 2);
-        if lost { Err(ClusterError::Silent { object: "a lease".into(), problem: "lost".into() }) } else { answer }
+        if lost {
+            Err(ClusterError::Silent { object: "a lease".into(), problem: "lost".into() })
+        } else {
+            answer
+        }
     }
 }
 
@@ -86,7 +92,11 @@ struct Turn {
 fn turn() -> impl Strategy<Value = Turn> {
     let fate = (prop_oneof![4 => 0..2_u64, 1 => 0..20_u64], prop::bool::weighted(0.1));
     let pause = prop_oneof![6 => 0..4_u64, 1 => 0..40_u64];
-    (0..3_usize, pause, prop::collection::vec(fate, 2)).prop_map(|(who, pause, fates)| Turn { who, pause, fates })
+    (0..3_usize, pause, prop::collection::vec(fate, 2)).prop_map(|(who, pause, fates)| Turn {
+        who,
+        pause,
+        fates,
+    })
 }
 
 proptest! {
@@ -102,8 +112,9 @@ proptest! {
             cluster.pass(turn.pause);
             *cluster.fates.lock().expect("no panic") = turn.fates;
             let now = cluster.now();
-            let attended = runtime.block_on(candidates[turn.who].attend(&cluster, now, &wall()));
-            prop_assert!(!matches!(attended, Err(ClusterError::Refused { .. })));
+            let attended = runtime.block_on(candidates[turn.who].attend(&cluster, now, &wall(&cluster)));
+            let refused = matches!(attended, Err(ClusterError::Refused { .. }));
+            prop_assert!(!refused, "{attended:?}");
             let leading = candidates.iter().filter(|one| one.leads(cluster.now())).count();
             prop_assert!(leading <= 1, "{leading} lead at {:?}: {candidates:?}", cluster.now());
         }
@@ -115,11 +126,11 @@ async fn a_lease_that_nobody_renews_is_taken_and_a_leader_that_cannot_renew_step
     let cluster = Slow::default();
     let mut first = Candidate::new("umbra-system", "first");
     let mut second = Candidate::new("umbra-system", "second");
-    first.attend(&cluster, cluster.now(), &wall()).await.unwrap();
+    first.attend(&cluster, cluster.now(), &wall(&cluster)).await.unwrap();
     assert!(first.leads(cluster.now()));
     let (mut handed_over, mut stepped_back) = (None, None);
     for _ in 0..30 {
-        second.attend(&cluster, cluster.now(), &wall()).await.unwrap();
+        second.attend(&cluster, cluster.now(), &wall(&cluster)).await.unwrap();
         if !first.leads(cluster.now()) {
             stepped_back.get_or_insert(cluster.now());
         }
@@ -131,7 +142,7 @@ async fn a_lease_that_nobody_renews_is_taken_and_a_leader_that_cannot_renew_step
     assert_eq!(handed_over, Some(LEASE_HOLDS));
     assert!(stepped_back < handed_over, "{stepped_back:?}");
     // The first sees it at its next look.
-    first.attend(&cluster, cluster.now(), &wall()).await.unwrap();
+    first.attend(&cluster, cluster.now(), &wall(&cluster)).await.unwrap();
     assert!(!first.leads(cluster.now()));
 }
 
