@@ -126,6 +126,8 @@ impl Reconciled for ImagingOperation {
     type View = View;
     type Effect = Effect;
 
+    const TOLD: &'static [ConditionType] = &[ConditionType::Complete, ConditionType::Failed];
+
     fn conditions(&self) -> &[Condition] {
         self.status.as_ref().map_or(&[], |status| &status.conditions)
     }

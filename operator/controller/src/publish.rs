@@ -65,6 +65,17 @@ pub enum Step {
     DeleteVolume(Box<PersistentVolume>),
 }
 
+/// What is still there of a publication that is to go.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Left {
+    /// Nothing.
+    Nothing,
+    /// Something that is to be taken away.
+    Step(Step),
+    /// Something whose deletion has begun.
+    Going(String),
+}
+
 impl Step {
     /// Does it. What is there, or gone, already is as good.
     ///
@@ -129,13 +140,19 @@ impl Published {
         }
     }
 
-    /// What of it is still to be taken away: first the claim, which waits for its pods by itself.
-    pub fn left(&self, uid: &str) -> Option<Step> {
-        if let Some(claim) = self.claim.as_ref().filter(|claim| is_made_for(*claim, uid)) {
-            return Some(Step::DeleteClaim(Box::new(claim.clone())));
-        }
+    /// What of it is to be taken away next: first the claim, which waits for its pods by itself.
+    pub fn left(&self, uid: &str) -> Left {
+        let claim = self.claim.as_ref().filter(|claim| is_made_for(*claim, uid));
         let volume = self.volume.as_ref().filter(|volume| is_made_for(*volume, uid));
-        volume.map(|volume| Step::DeleteVolume(Box::new(volume.clone())))
+        match (claim, volume) {
+            (Some(claim), _) if is_going(claim) => Left::Going(format!("claim {}", claim.name_any())),
+            (Some(claim), _) => Left::Step(Step::DeleteClaim(Box::new(claim.clone()))),
+            (None, Some(volume)) if is_going(volume) => {
+                Left::Going(format!("PersistentVolume {}", volume.name_any()))
+            }
+            (None, Some(volume)) => Left::Step(Step::DeleteVolume(Box::new(volume.clone()))),
+            (None, None) => Left::Nothing,
+        }
     }
 
     /// The users by name, for people.
@@ -149,6 +166,10 @@ impl Published {
 /// Whether an object was made for the one with this UID.
 fn is_made_for<K: Kind>(object: &K, uid: &str) -> bool {
     object.labels().get(MADE_FOR).is_some_and(|owner| owner == uid)
+}
+
+fn is_going<K: Kind>(object: &K) -> bool {
+    object.meta().deletion_timestamp.is_some()
 }
 
 fn meta(what: &Publication<'_>, name: &str, namespace: Option<&str>) -> ObjectMeta {

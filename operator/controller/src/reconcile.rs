@@ -86,6 +86,10 @@ pub trait Reconciled: Kind + PartialEq {
     /// What can be done.
     type Effect: fmt::Debug + Send + Sync;
 
+    /// Conditions whose changes people are told of.
+    const TOLD: &'static [ConditionType] =
+        &[ConditionType::Ready, ConditionType::ImageTrusted, ConditionType::Consistent];
+
     /// What is true of it.
     fn conditions(&self) -> &[Condition];
 
@@ -127,7 +131,7 @@ pub async fn reconcile<K: Reconciled>(
         let before = K::observed(&view);
         if object != *before {
             let written = world.replace_status(&object).await?;
-            for event in news(before.conditions(), object.conditions()) {
+            for event in news(K::TOLD, before.conditions(), object.conditions()) {
                 world.announce(reference(&written), event).await;
             }
             object = written;
@@ -160,17 +164,10 @@ fn reference<K: Kind>(object: &K) -> ObjectReference {
 }
 
 /// What people are told of a change of the conditions.
-fn news(before: &[Condition], after: &[Condition]) -> Vec<Event> {
-    let told = [
-        ConditionType::Ready,
-        ConditionType::ImageTrusted,
-        ConditionType::Complete,
-        ConditionType::Failed,
-        ConditionType::Consistent,
-    ];
+fn news(told: &[ConditionType], before: &[Condition], after: &[Condition]) -> Vec<Event> {
     let of = |conditions: &[Condition], about: ConditionType| conditions::find(conditions, about).cloned();
     let mut events = Vec::new();
-    for about in told {
+    for &about in told {
         let Some(now) = of(after, about) else { continue };
         let was = of(before, about);
         if was.is_some_and(|was| (was.status, was.reason) == (now.status.clone(), now.reason.clone())) {
@@ -198,6 +195,8 @@ mod tests {
     #[test]
     fn people_are_told_what_changes_and_nothing_twice() {
         let now = || Time(Timestamp::from_second(10).unwrap());
+        let told = [ConditionType::Ready, ConditionType::Failed];
+        let news = |before: &[Condition], after: &[Condition]| news(&told, before, after);
         let mut conditions = Vec::new();
         set(&mut conditions, &MasterReady::Starting, "the node is asked", 1, now());
         let first = news(&[], &conditions);

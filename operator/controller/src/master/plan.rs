@@ -14,7 +14,7 @@ use super::{Effect, FINALIZER, View};
 use crate::access::NoAccess;
 use crate::cluster::Key;
 use crate::nodes::NodeAddress;
-use crate::publish::Publication;
+use crate::publish::{Left, Publication};
 use crate::reconcile::{AT_REST, Again, LATER, Plan, Reconciled, SOON};
 use crate::report::{Outlook, Report};
 
@@ -270,12 +270,13 @@ fn leave(view: &View, refused: Option<&ClientError>) -> Verdict {
             view.sets.join(", ")
         ));
     }
-    if let Some(step) = view.published.left(&view.master.uid().unwrap_or_default()) {
-        return acts(
-            MasterReady::DeletionBlockedInUse,
-            "its claim is taken away first",
-            Effect::Publish(step),
-        );
+    match view.published.left(&view.master.uid().unwrap_or_default()) {
+        Left::Nothing => {}
+        Left::Going(what) => return blocked(format!("it is deleted when {what} is gone")),
+        Left::Step(step) => {
+            let message = "its claim is taken away first";
+            return acts(MasterReady::DeletionBlockedInUse, message, Effect::Publish(step));
+        }
     }
     let was_presented = view.master.status.as_ref().is_some_and(|status| status.master_id.is_some());
     let Some(address) = view.node.as_ref().and_then(|node| node.address()) else {

@@ -18,7 +18,7 @@ use super::{Effect, FINALIZER, View, picture};
 use crate::access::{Device, NoAccess};
 use crate::cluster::Key;
 use crate::nodes::{NodeAddress, NodeView, is_named};
-use crate::publish::Publication;
+use crate::publish::{Left, Publication};
 use crate::reconcile::{AT_REST, Again, LATER, Plan, Reconciled, SOON};
 use crate::report::{Outlook, Report};
 
@@ -396,7 +396,10 @@ fn publish(view: &View, status: &VolumeSetStatus, found: &SetStatus) -> Result<O
     let uid = view.set.uid().unwrap_or_default();
     let Some(publish) = &view.set.spec.shadow.publish else {
         // It was asked for once. The claim, if there is one, is found by the volume that was made for it.
-        return Ok(view.published.left(&uid).map(Effect::Publish));
+        return Ok(match view.published.left(&uid) {
+            Left::Step(step) => Some(Effect::Publish(step)),
+            Left::Nothing | Left::Going(_) => None,
+        });
     };
     let size = view.master_there().map_or(0, |master| master.size.0);
     let what = Publication {
@@ -432,8 +435,12 @@ fn leave(view: &View, refused: Option<&ClientError>) -> Verdict {
             view.published.user_names()
         ));
     }
-    if let Some(step) = view.published.left(&view.set.uid().unwrap_or_default()) {
-        return acts(SetReady::DeletionBlocked, "its claim is taken away first", Effect::Publish(step));
+    match view.published.left(&view.set.uid().unwrap_or_default()) {
+        Left::Nothing => {}
+        Left::Going(what) => return blocked(format!("it is deleted when {what} is gone")),
+        Left::Step(step) => {
+            return acts(SetReady::DeletionBlocked, "its claim is taken away first", Effect::Publish(step));
+        }
     }
     let was_made = view.is_known();
     let node = view.node.as_ref();

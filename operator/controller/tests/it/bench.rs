@@ -131,6 +131,13 @@ impl Bench {
         self.objects.replace(&object, false).expect("nobody else writes");
     }
 
+    /// Somebody keeps an object from going, or lets it go.
+    pub(crate) fn hold<K: Kind>(&self, name: &str, held: bool) {
+        let mut object = self.object::<K>(name).expect("it is there");
+        object.meta_mut().finalizers = held.then(|| vec!["kubernetes.io/pvc-protection".to_owned()]);
+        self.objects.replace(&object, false).expect("nobody else writes");
+    }
+
     pub(crate) fn fake(&self, node: &str) -> &Arc<Fake> {
         &self.nodes[node]
     }

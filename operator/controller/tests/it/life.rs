@@ -99,6 +99,11 @@ async fn the_story_is_told() {
     assert!(bench.object::<VolumeSet>("two").is_none());
     assert!(bench.message::<VolumeSet>("one", "Ready").contains("reader"));
     bench.remove::<k8s_openapi::api::core::v1::Pod>("reader");
+    // Something keeps its claim for a while.
+    bench.hold::<k8s_openapi::api::core::v1::PersistentVolumeClaim>("one-image", true);
+    bench.settle().await;
+    assert!(bench.message::<VolumeSet>("one", "Ready").contains("claim one-image is gone"));
+    bench.hold::<k8s_openapi::api::core::v1::PersistentVolumeClaim>("one-image", false);
     bench.settle().await;
     let left = bench.picture().await;
     let operations = left.iter().filter(|line| line.starts_with("ImagingOperation")).count();
