@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use umbra_crds::{DeviceGrant, DeviceId, DeviceSource, ImagingNode, NodeName, Role, Signature, VolumeSource};
 use umbra_platform::value::DevicePath;
 
@@ -25,8 +25,6 @@ pub struct Device {
 pub enum NoAccess {
     /// It may not.
     NotGranted(String),
-    /// The claim, or its volume, is not there or not bound yet.
-    NotBound(String),
     /// It is of a kind that cannot be used.
     NotUsable(String),
 }
@@ -35,7 +33,7 @@ impl NoAccess {
     /// For people.
     pub fn message(&self) -> &str {
         match self {
-            Self::NotGranted(text) | Self::NotBound(text) | Self::NotUsable(text) => text,
+            Self::NotGranted(text) | Self::NotUsable(text) => text,
         }
     }
 }
@@ -52,9 +50,13 @@ pub async fn resolve(
 ) -> Result<Result<Device, NoAccess>, ClusterError> {
     match (&source.device, &source.pvc) {
         (Some(device), None) => by_grant(cluster, namespace, device, role).await,
-        (None, Some(claim)) => by_claim(cluster, namespace, claim.claim_name.as_str()).await,
+        // Nothing keeps a claim, and the device of its volume, while a set lives on it.
+        (None, Some(_)) => Ok(Err(NoAccess::NotUsable(format!(
+            "this version cannot hold a claim yet: name a device, with a DeviceGrant, for the {}",
+            role.as_str().to_lowercase()
+        )))),
         (_, _) => Ok(Err(NoAccess::NotUsable(format!(
-            "this version provides no managed space yet: name a device or a claim for the {}",
+            "this version provides no managed space yet: name a device for the {}",
             role.as_str().to_lowercase()
         )))),
     }
@@ -96,94 +98,4 @@ async fn by_grant(
 
 fn path(id: &DeviceId) -> Result<DevicePath, NoAccess> {
     id.as_str().parse().map_err(|error| NoAccess::NotUsable(format!("device {id}: {error}")))
-}
-
-async fn by_claim(
-    cluster: &impl Cluster,
-    namespace: &str,
-    name: &str,
-) -> Result<Result<Device, NoAccess>, ClusterError> {
-    let Some(claim) = cluster.get::<PersistentVolumeClaim>(&Key::namespaced(namespace, name)).await? else {
-        return Ok(Err(NoAccess::NotBound(format!("there is no claim {name}"))));
-    };
-    let volume = claim.spec.and_then(|spec| spec.volume_name).filter(|volume| !volume.is_empty());
-    let Some(volume_name) = volume else {
-        return Ok(Err(NoAccess::NotBound(format!("claim {name} is not bound yet"))));
-    };
-    let Some(volume) = cluster.get::<PersistentVolume>(&Key::cluster(&volume_name)).await? else {
-        return Ok(Err(NoAccess::NotBound(format!("volume {volume_name} of claim {name} is not there"))));
-    };
-    // A claim can name any volume; that the volume belongs to it, the volume says.
-    let bound = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
-    let is_ours = bound.is_some_and(|bound| {
-        bound.namespace.as_deref() == Some(namespace)
-            && bound.name.as_deref() == Some(name)
-            && bound.uid == claim.metadata.uid
-    });
-    if !is_ours {
-        return Ok(Err(NoAccess::NotBound(format!("volume {volume_name} is not bound to claim {name}"))));
-    }
-    Ok(local_device(&volume).map_err(NoAccess::NotUsable))
-}
-
-/// The device of a volume of type local, and its node.
-///
-/// # Errors
-/// Why it is none that can be used, for people.
-pub fn local_device(volume: &PersistentVolume) -> Result<Device, String> {
-    let name = volume.metadata.name.as_deref().unwrap_or_default();
-    let spec = volume.spec.as_ref();
-    let Some(local) = spec.and_then(|spec| spec.local.as_ref()) else {
-        return Err(format!("volume {name} is not of type local"));
-    };
-    if !local.path.starts_with("/dev/") {
-        return Err(format!("volume {name} is the folder {}, not a device", local.path));
-    }
-    let path = local.path.parse().map_err(|error| format!("volume {name}: {error}"))?;
-    let terms = spec
-        .and_then(|spec| spec.node_affinity.as_ref())
-        .and_then(|affinity| affinity.required.as_ref())
-        .map(|required| required.node_selector_terms.as_slice());
-    let Some([term]) = terms else {
-        return Err(format!("volume {name} does not say on which one node it is"));
-    };
-    let hosts = term.match_expressions.iter().flatten().filter(|one| one.key == "kubernetes.io/hostname");
-    let mut values = hosts.filter(|one| one.operator == "In").flat_map(|one| one.values.iter().flatten());
-    match (values.next(), values.next()) {
-        (Some(node), None) => Ok(Device { node: NodeName::new(node.as_str()), path, wipe: None }),
-        _ => Err(format!("volume {name} does not say on which one node it is")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_local_volume_is_a_device_of_one_node() {
-        let volume = |local: serde_json::Value, values: serde_json::Value| -> PersistentVolume {
-            serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": {"local": local, "nodeAffinity": {"required": {
-                "nodeSelectorTerms": [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In",
-                "values": values}]}]}}}}))
-            .unwrap()
-        };
-        let good = local_device(&volume(json!({"path": "/dev/disk/by-id/x"}), json!(["a"]))).unwrap();
-        assert_eq!((good.node.as_str(), good.path.as_str()), ("a", "/dev/disk/by-id/x"));
-        for (local, values, said) in [
-            (json!({"path": "/mnt/disks/1"}), json!(["a"]), "folder"),
-            (json!({"path": "/dev/../etc"}), json!(["a"]), ".."),
-            (json!({"path": "/dev/sda"}), json!(["a", "b"]), "one node"),
-            (json!({"path": "/dev/sda"}), json!([]), "one node"),
-        ] {
-            let error = local_device(&volume(local, values)).unwrap_err();
-            assert!(error.contains(said), "{error}");
-        }
-        let other: PersistentVolume = serde_json::from_value(
-            json!({"metadata": {"name": "v"}, "spec": {"hostPath": {"path": "/dev/sda"}}}),
-        )
-        .unwrap();
-        assert!(local_device(&other).unwrap_err().contains("not of type local"));
-    }
 }

@@ -10,8 +10,10 @@
 //! higher than any before it, that it takes from a ConfigMap by a write that only one can win; nodes refuse lower ones. The
 //! times in a Lease are of other machines' clocks: what counts is for how long this process has seen no renewal.
 
+use std::future::Future;
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
@@ -34,6 +36,8 @@ pub const LEASE_HOLDS: Duration = Duration::from_secs(15);
 /// For how long the holder acts on it: less, because it counts from before its last renewal was sent and others from after they
 /// have seen it, on clocks of other speeds.
 pub const HOLDER_ACTS: Duration = Duration::from_secs(10);
+/// How long a node has to answer about a fence; twice that and what the API server takes is less than a holder acts.
+const NODE_ANSWERS: Duration = Duration::from_secs(2);
 /// How often it is looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -151,13 +155,8 @@ impl Candidate {
 pub async fn raise_fence(world: &(impl Cluster + Nodes), namespace: &str) -> Result<Fence, ClusterError> {
     let key = Key::namespaced(namespace, FENCE);
     let nodes = addresses(&world.list::<ImagingNode>(None).await?);
-    let mut highest = 0;
-    for node in &nodes {
-        match world.highest_fence(node).await {
-            Ok(seen) => highest = highest.max(seen.map_or(0, Fence::get)),
-            Err(error) => tracing::warn!(node = %node.name, %error, "which fence it has seen is not known"),
-        }
-    }
+    let seen = join_all(nodes.iter().map(|node| in_time(node, world.highest_fence(node)))).await;
+    let highest = seen.into_iter().flatten().flatten().map(Fence::get).max().unwrap_or(0);
     let stored = world.get::<ConfigMap>(&key).await?;
     let on_record =
         stored.as_ref().and_then(|map| map.data.as_ref()?.get(HIGHEST)?.parse().ok()).unwrap_or(0);
@@ -179,12 +178,23 @@ pub async fn raise_fence(world: &(impl Cluster + Nodes), namespace: &str) -> Res
         problem: error.to_string(),
     };
     let fence = Fence::new(next).map_err(refused)?;
-    for node in &nodes {
-        if let Err(error) = world.fence(node, fence).await {
+    join_all(nodes.iter().map(|node| in_time(node, world.fence(node, fence)))).await;
+    Ok(fence)
+}
+
+/// What a node answers, if it does so soon: a leader must not wait for nodes that are switched off until it leads no more.
+async fn in_time<T>(node: &NodeAddress, answer: impl Future<Output = Result<T, ClientError>>) -> Option<T> {
+    match tokio::time::timeout(NODE_ANSWERS, answer).await {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(error)) => {
             tracing::warn!(node = %node.name, %error, "it learns the fence with its first call");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(node = %node.name, "it does not answer, and learns the fence with its first call");
+            None
         }
     }
-    Ok(fence)
 }
 
 /// The nodes that have said where they are.

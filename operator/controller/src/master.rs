@@ -93,16 +93,11 @@ impl Reconciled for MasterVolume {
         let claim_name = self.spec.publish.as_ref().map(|publish| publish.claim_name.as_str());
         let published = Published::look(world, &namespace, volume_name.as_deref(), claim_name).await?;
         let mut view = View { master: self, now, device, node, sets, published, attach: None, detach: None };
-        if let Some(NodeView::Answers { address, .. }) = view.node.clone() {
-            let uid = view.master.uid().unwrap_or_default();
-            let step = if view.found().is_some() { "detach" } else { "attach" };
-            let wanted = (step == "detach") == view.master.metadata.deletion_timestamp.is_some();
-            if wanted {
-                match Attempt::next(world, &address, &uid, step).await {
-                    Ok(attempt) if step == "detach" => view.detach = Some(attempt),
-                    Ok(attempt) => view.attach = Some(attempt),
-                    Err(error) => view.node = Some(NodeView::Silent { problem: error.to_string() }),
-                }
+        if let (Some(NodeView::Answers { address, .. }), Some(step)) = (view.node.clone(), view.step()) {
+            match Attempt::next(world, &address, &view.master.uid().unwrap_or_default(), step).await {
+                Ok(attempt) if step == "detach" => view.detach = Some(attempt),
+                Ok(attempt) => view.attach = Some(attempt),
+                Err(error) => view.node = Some(NodeView::Silent { problem: error.to_string() }),
             }
         }
         Ok(view)

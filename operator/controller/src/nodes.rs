@@ -122,6 +122,10 @@ impl NodeView {
         let address = NodeAddress { name: name.clone(), endpoint };
         Ok(match world.status(&address, Scope::All).await {
             Ok(status) => Self::Answers { address, status },
+            // For how long it was waited differs from look to look.
+            Err(ClientError::NoAnswer { .. }) => {
+                Self::Silent { problem: format!("node {name} does not answer in time") }
+            }
             Err(error) => Self::Silent { problem: format!("{error}; {}", error.remedy()) },
         })
     }
@@ -177,6 +181,16 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Whether the step was ever begun on behalf of the object.
+    pub fn was_begun(&self) -> bool {
+        self.before > 0 || self.outcome != Outcome::NotSeen
+    }
+
+    /// Whether the step may be under way now.
+    pub fn is_running(&self) -> bool {
+        self.outcome == Outcome::Running
+    }
+
     /// The request with which a step is to be done next.
     ///
     /// The same until it is answered, whoever asks: a leader that comes after another repeats what that one had begun. Once

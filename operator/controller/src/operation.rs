@@ -75,10 +75,8 @@ impl Member {
     pub fn there(&self) -> Option<&SetStatus> {
         let known = self.set.status.as_ref().and_then(|status| status.set_id);
         let key = Key::of(&self.set);
-        self.node.as_ref()?.set(|set| match known {
-            Some(id) => set.id.0 == id.uuid(),
-            None => is_named(&set.name, &key),
-        })
+        let is_it = |set: &SetStatus| known.is_none_or(|id| set.id.0 == id.uuid());
+        self.node.as_ref()?.set(|set| is_named(&set.name, &key) && is_it(set))
     }
 
     async fn look(world: &impl World, set: VolumeSet) -> Result<Self, ClusterError> {
@@ -219,6 +217,17 @@ async fn targets(
     operation: &ImagingOperation,
 ) -> Result<Result<Vec<VolumeSet>, String>, ClusterError> {
     let namespace = operation.namespace().unwrap_or_default();
+    if let Some(cut) = operation.status.as_ref().and_then(|status| status.cut.as_ref()) {
+        // What is on record counts, whatever has become of the group.
+        let mut sets = Vec::new();
+        for member in &cut.members {
+            match world.get::<VolumeSet>(&Key::namespaced(&namespace, member.name.as_str())).await? {
+                Some(set) => sets.push(set),
+                None => return Ok(Err(format!("there is no VolumeSet {} any more", member.name))),
+            }
+        }
+        return Ok(Ok(sets));
+    }
     let target = &operation.spec.target;
     let key = Key::namespaced(&namespace, target.name.as_str());
     match target.kind {

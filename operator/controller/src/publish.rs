@@ -76,6 +76,16 @@ pub enum Left {
     Going(String),
 }
 
+impl Left {
+    /// What is to be taken away now.
+    pub fn step(self) -> Option<Step> {
+        match self {
+            Self::Step(step) => Some(step),
+            Self::Nothing | Self::Going(_) => None,
+        }
+    }
+}
+
 impl Step {
     /// Does it. What is there, or gone, already is as good.
     ///
@@ -106,12 +116,14 @@ impl Published {
         volume_name: Option<&str>,
         claim_name: Option<&str>,
     ) -> Result<Self, ClusterError> {
-        let volume = match volume_name {
+        let volume: Option<PersistentVolume> = match volume_name {
             Some(name) => cluster.get(&Key::cluster(name)).await?,
             None => None,
         };
+        // The claim that the volume was made for counts, also where another is asked for by now, or none.
+        let claim_of_volume = volume.as_ref().and_then(claim_of).map(str::to_owned);
         let (mut claim, mut users) = (None, Vec::new());
-        if let Some(name) = claim_name {
+        if let Some(name) = claim_of_volume.as_deref().or(claim_name) {
             claim = cluster.get(&Key::namespaced(namespace, name)).await?;
             users = users_of(&cluster.list::<Pod>(Some(namespace)).await?, name);
         }
@@ -125,9 +137,13 @@ impl Published {
     pub fn missing(&self, what: &Publication<'_>) -> Result<Option<Step>, String> {
         match &self.volume {
             None => return Ok(Some(Step::CreateVolume(Box::new(volume(what))))),
-            Some(volume) if !is_made_for(volume, what.uid) => {
+            Some(found) if !is_made_for(found, what.uid) => {
                 return Err(format!("PersistentVolume {} was not made for this object", what.volume_name));
             }
+            // It is of another claim, or of other ways to use it. Nothing of that can be changed.
+            Some(found) if !is_like(found, &volume(what)) => return Ok(self.left(what.uid).step()),
+            // A volume is bound to one claim for ever.
+            Some(found) if self.claim.is_none() && was_bound(found) => return Ok(self.left(what.uid).step()),
             Some(_) => {}
         }
         match &self.claim {
@@ -166,6 +182,34 @@ impl Published {
 /// Whether an object was made for the one with this UID.
 fn is_made_for<K: Kind>(object: &K, uid: &str) -> bool {
     object.labels().get(MADE_FOR).is_some_and(|owner| owner == uid)
+}
+
+/// The name of the claim that a volume is for.
+fn claim_of(volume: &PersistentVolume) -> Option<&str> {
+    volume.spec.as_ref()?.claim_ref.as_ref()?.name.as_deref()
+}
+
+/// Whether a claim was ever bound to the volume.
+fn was_bound(volume: &PersistentVolume) -> bool {
+    let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    claim.is_some_and(|claim| claim.uid.is_some())
+}
+
+/// Whether a volume is used as the other would be.
+fn is_like(found: &PersistentVolume, wanted: &PersistentVolume) -> bool {
+    let of = |volume: &PersistentVolume| {
+        let spec = volume.spec.clone().unwrap_or_default();
+        let csi = spec.csi.unwrap_or_default();
+        let ways = (csi.volume_handle, csi.read_only.unwrap_or_default(), csi.fs_type.unwrap_or_default());
+        (
+            ways,
+            spec.storage_class_name,
+            spec.volume_mode,
+            spec.mount_options.unwrap_or_default(),
+            spec.access_modes,
+        )
+    };
+    claim_of(found) == claim_of(wanted) && of(found) == of(wanted)
 }
 
 fn is_going<K: Kind>(object: &K) -> bool {

@@ -252,9 +252,20 @@ async fn lead(
                 Err(error) => tracing::warn!(%error, "it cannot take a fence"),
             }
         }
+        let ended = async {
+            match &mut acting {
+                Some(acting) => acting.join_next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             _ = outdone.changed() => {}
+            _ = ended => {
+                // One kind would be looked after by nobody: another process takes the place of this one.
+                tracing::error!("what looks after a kind has ended");
+                return;
+            }
         }
     }
 }

@@ -296,13 +296,14 @@ impl State {
             }
             ids.push(id);
         }
-        let cut = call.cut.unwrap_or_else(CutId::random);
+        let mut cut = call.cut.unwrap_or_else(CutId::random);
         let mut sets = Vec::new();
         for id in ids {
             let set = self.sets.get_mut(&id).expect("just found");
             if set.direction() == Some(Direction::ToMaster) {
-                // An aborted restore only goes on: its epoch has begun.
+                // An aborted restore only goes on: its epoch has begun, with its cut.
                 set.resume();
+                cut = set.cut;
             } else {
                 set.flip(call.direction, call.kind, cut);
             }

@@ -13,7 +13,7 @@ use umbra_platform::value::{InvalidValue, Label, QueueDepth};
 use super::{Effect, FINALIZER, View};
 use crate::access::NoAccess;
 use crate::cluster::Key;
-use crate::nodes::NodeAddress;
+use crate::nodes::{Attempt, NodeAddress};
 use crate::publish::{Left, Publication};
 use crate::reconcile::{AT_REST, Again, LATER, Plan, Reconciled, SOON};
 use crate::report::{Outlook, Report};
@@ -40,14 +40,34 @@ impl View {
         Key::of(&self.master)
     }
 
-    /// The master on its node: by its identifier where that is known, else by the name that this object gives it.
+    /// Whether the object has its master on record.
+    fn is_known(&self) -> bool {
+        self.master.status.as_ref().is_some_and(|status| status.master_id.is_some())
+    }
+
+    /// Whether the master on the node is this object's: it is on record, was made on behalf of it, or is of the same device.
+    fn is_own(&self, master: &MasterStatus) -> bool {
+        let made = self.attach.as_ref().is_some_and(Attempt::was_begun);
+        self.is_known() || made || self.device.as_ref().is_ok_and(|device| device.path == master.device)
+    }
+
+    /// The step whose next request must be known to decide.
+    pub(super) fn step(&self) -> Option<&'static str> {
+        let deleted = self.master.metadata.deletion_timestamp.is_some();
+        match (deleted, self.found()) {
+            (true, Some(_)) if self.is_known() => Some("detach"),
+            (false, Some(_)) if self.is_known() => None,
+            (_, _) => Some("attach"),
+        }
+    }
+
+    /// The master on its node: by the name that this object gives it, and by its identifier where that is on record. A status
+    /// alone could name any master.
     pub(super) fn found(&self) -> Option<&MasterStatus> {
         let known = self.master.status.as_ref().and_then(|status| status.master_id);
         let name = label(&self.key()).ok();
-        self.node.as_ref()?.master(|master| match known {
-            Some(id) => master.id.0 == id.uuid(),
-            None => Some(&master.name) == name.as_ref(),
-        })
+        let is_it = |master: &MasterStatus| known.is_none_or(|id| master.id.0 == id.uuid());
+        self.node.as_ref()?.master(|master| Some(&master.name) == name.as_ref() && is_it(master))
     }
 }
 
@@ -84,7 +104,7 @@ fn describe(view: &View, status: &mut MasterVolumeStatus) {
     if let Some(source) = &view.master.spec.source.device {
         status.device_id = Some(DeviceId::new(source.id.as_str()));
     }
-    let Some(found) = view.found() else { return };
+    let Some(found) = view.found().filter(|found| view.is_own(found)) else { return };
     status.node_name = view.node.as_ref().and_then(|node| node.address()).map(|address| address.name.clone());
     status.master_id = Some(MasterId::new(found.id.0));
     status.size_bytes = i64::try_from(found.size.0).ok();
@@ -117,7 +137,6 @@ fn serve(view: &View, status: &MasterVolumeStatus, refused: Option<&ClientError>
             return stalled(MasterReady::GrantRevoked, problem.as_str());
         }
         Err(NoAccess::NotGranted(problem)) => return stalled(MasterReady::GrantMissing, problem.as_str()),
-        Err(NoAccess::NotBound(problem)) => return waits(MasterReady::DeviceUnusable, problem.as_str()),
         Err(NoAccess::NotUsable(problem)) => return stalled(MasterReady::NotSupported, problem.as_str()),
         Ok(device) => device,
     };
@@ -128,6 +147,10 @@ fn serve(view: &View, status: &MasterVolumeStatus, refused: Option<&ClientError>
         return waits(MasterReady::NodeNotReady, node.problem().unwrap_or_default());
     };
     match found {
+        Some(master) if !view.is_own(master) => stalled(
+            MasterReady::ForeignMaster,
+            format!("node {} has a master of this name on another device, {}", address.name, master.device),
+        ),
         Some(master) => served(view, status, master),
         None => attach(view, address, access.path.clone(), refused),
     }
@@ -292,8 +315,20 @@ fn leave(view: &View, refused: Option<&ClientError>) -> Verdict {
             format!("the node must let go of the device first: {problem}"),
         );
     };
-    let (Some(master), Some(attempt)) = (view.found(), &view.detach) else {
+    let Some(master) = view.found() else {
+        // What is under way ends on the node, whoever still waits for it.
+        return match &view.attach {
+            Some(attach) if attach.is_running() => blocked("the node is still presenting the device".into()),
+            Some(_) => gone(),
+            None => blocked("the node has not said what became of the last request".into()),
+        };
+    };
+    if !view.is_own(master) {
         return gone();
+    }
+    let Some(attempt) = &view.detach else {
+        // It goes on record before it goes.
+        return (MasterReady::DeletionBlockedInUse, String::new(), Outlook::Progressing, None, SOON);
     };
     if let Some(error) = refused {
         return blocked(format!("the node does not let go of the device: {error}; {}", error.remedy()));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::ResourceExt;
-use umbra_crds::conditions::{OperationComplete, OperationFailed, OperationProgress};
+use umbra_crds::conditions::{self, ConditionType, OperationComplete, OperationFailed, OperationProgress};
 use umbra_crds::{
     Command, Cut, CutDecision, CutMember, ImagingOperation, ImagingOperationStatus, InUsePolicy, MemberState,
     SafetyStatus, WaitFor,
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{Asked, Effect, Member, View, has_ended, is_restore};
 use crate::cluster::Key;
 use crate::nodes::{NodeAddress, NodeView, request};
-use crate::reconcile::{Again, LATER, Plan, SOON};
+use crate::reconcile::{Again, LATER, Plan, Reconciled, SOON};
 use crate::report::Report;
 use crate::set::picture::percent;
 
@@ -66,7 +66,10 @@ pub(super) fn plan(view: &View, refused: Option<&ClientError>) -> Plan<ImagingOp
             (None, if progress == OperationProgress::Copying { SOON } else { LATER })
         }
         Acts(progress, message, effect) => {
-            report.under_way(&progress, &message);
+            // What was waited for stays to be read while it is tried again, and nothing is written for each try.
+            if conditions::find(view.operation.conditions(), ConditionType::Reconciling).is_none() {
+                report.under_way(&progress, &message);
+            }
             (Some(effect), SOON)
         }
         Complete(how, message) => {
@@ -138,6 +141,29 @@ impl View {
             && status.and_then(|status| status.last_op_id.as_ref()) == self.operation.metadata.uid.as_ref()
     }
 
+    /// Whether the node surely has not done it and is not at it. Where it cannot be asked, nobody knows.
+    fn is_undone(&self, status: &ImagingOperationStatus) -> bool {
+        let Some(cut) = &status.cut else { return true };
+        let is_idle = |outcome: &Outcome| matches!(outcome, Outcome::NotSeen | Outcome::Unanswered);
+        let asked = self
+            .asked
+            .as_ref()
+            .is_some_and(|asked| is_idle(&asked.command) && asked.safety != Outcome::Running);
+        asked && !self.has_cut(cut.id)
+    }
+
+    /// Whether a member holds the cut: what was begun of it must be carried to its end.
+    fn has_cut(&self, cut: CutId) -> bool {
+        let members = self.members.as_deref().unwrap_or_default();
+        let last = |member: &Member| member.there().and_then(|there| there.last_cut).map(|last| last.id.0);
+        members.iter().any(|member| last(member) == Some(cut.uuid()))
+    }
+
+    /// Whether the cut on record is this operation's: an object of this name that is made anew has another.
+    fn is_planned(&self, status: &ImagingOperationStatus) -> bool {
+        status.cut.as_ref().is_some_and(|cut| cut.id.uuid() == self.cut_id("cut"))
+    }
+
     /// Whether the time until the cut has passed.
     fn is_late(&self, status: &ImagingOperationStatus) -> bool {
         let start = status.start_time.as_ref().unwrap_or(&self.now);
@@ -182,9 +208,7 @@ fn node_of(members: &[Member]) -> Result<&NodeAddress, Box<Verdict>> {
 
 fn work(view: &View, status: &mut ImagingOperationStatus, refused: Option<&ClientError>) -> Verdict {
     let verdict = proceed(view, status, refused);
-    // What has been asked of the node may yet happen; what has not is given up in time.
-    let may_be_late =
-        status.cut.is_none() || matches!(&view.asked, Some(asked) if asked.command == Outcome::NotSeen);
+    let may_be_late = view.is_undone(status);
     match verdict {
         Waits(progress, message)
             if progress != OperationProgress::Copying && may_be_late && view.is_late(status) =>
@@ -229,7 +253,8 @@ fn proceed(view: &View, status: &mut ImagingOperationStatus, refused: Option<&Cl
         );
     };
     let own = view.all().all(|member| view.has(member));
-    if !own && (asked.command != Outcome::NotSeen || asked.safety != Outcome::NotSeen) {
+    let was_asked = asked.command != Outcome::NotSeen || asked.safety != Outcome::NotSeen;
+    if !own && !view.is_planned(status) && was_asked {
         let message = format!("node {} has carried out an operation of this name before", node.name);
         return Fails(OperationFailed::NameUsed, message);
     }
@@ -251,14 +276,14 @@ fn proceed(view: &View, status: &mut ImagingOperationStatus, refused: Option<&Cl
 fn lock(view: &View) -> Option<Verdict> {
     for member in view.all() {
         let name = member.set.name_any();
-        if member.set.metadata.deletion_timestamp.is_some() {
+        let Some(there) = member.there() else {
+            let message = format!("set {name} is not on its node yet");
+            return Some(Waits(OperationProgress::WaitingForTarget, message));
+        };
+        // What was broken off keeps a set from going: it may be carried on.
+        let is_broken_off = matches!(there.state, SetState::CopyAborted(_) | SetState::RestoreAborted(_));
+        if member.set.metadata.deletion_timestamp.is_some() && !is_broken_off {
             return Some(Fails(OperationFailed::NotFound, format!("set {name} is being deleted")));
-        }
-        if member.there().is_none() {
-            return Some(Waits(
-                OperationProgress::WaitingForTarget,
-                format!("set {name} is not on its node yet"),
-            ));
         }
         let current = member.set.status.as_ref().and_then(|status| status.current_operation.as_ref());
         match current {
@@ -302,6 +327,9 @@ fn simple(view: &View, members: &[Member], asked: &Asked, refused: Option<&Clien
     if let Some(error) = refused {
         return refusal(view, error);
     }
+    if let Some(verdict) = cut_guard(view, &member.set.name_any(), there) {
+        return verdict;
+    }
     if view.operation.spec.command == Command::Reset && member.set.spec.shadow.protected {
         return protected(member);
     }
@@ -331,10 +359,12 @@ fn cut(
     asked: &Asked,
     refused: Option<&ClientError>,
 ) -> Verdict {
+    if view.is_undone(status)
+        && let Some(verdict) = guards(view, members)
+    {
+        return with_safety(status, verdict);
+    }
     if status.cut.is_none() {
-        if let Some(verdict) = guards(view, members) {
-            return verdict;
-        }
         let member = |member: &Member| CutMember {
             name: ObjectName::new(member.set.name_any()),
             state: MemberState::Pending,
@@ -346,42 +376,20 @@ fn cut(
             members: members.iter().map(member).collect(),
         });
     }
-    if let Some(Ok(safety)) = &view.safety
-        && status.safety.is_none()
-    {
-        match &asked.safety {
-            Outcome::Done(Answer::Copied(copied)) => {
-                status.safety = Some(SafetyStatus { cut_id: CutId::new(copied.cut.0) });
-            }
-            Outcome::Running => {
-                return Waits(OperationProgress::Cutting, "the node makes the safety cut".into());
-            }
-            Outcome::Done(_) | Outcome::NotSeen | Outcome::Unanswered => {
-                return match (refused, safety.there()) {
-                    (Some(error), _) => refusal(view, error),
-                    (None, None) => {
-                        let name = safety.set.name_any();
-                        Waits(
-                            OperationProgress::WaitingForTarget,
-                            format!("set {name} for the safety cut is not on its node"),
-                        )
-                    }
-                    (None, Some(there)) => {
-                        let call = safety_call(view, there);
-                        let effect = Effect::Copy(asked.node.clone(), call);
-                        Acts(
-                            OperationProgress::Cutting,
-                            "the node is asked for the safety cut".into(),
-                            effect,
-                        )
-                    }
-                };
-            }
-        }
+    if let Some(verdict) = safety_cut(view, status, asked, refused) {
+        return verdict;
     }
     match &asked.command {
-        Outcome::Done(_) => {
+        Outcome::Done(answer) => {
             if let Some(cut) = &mut status.cut {
+                match cut_made(cut, answer) {
+                    Some(id) => cut.id = id,
+                    None => {
+                        let message =
+                            "the node has carried out another operation of this name before".to_owned();
+                        return Fails(OperationFailed::NameUsed, message);
+                    }
+                }
                 cut.decision = CutDecision::Commit;
                 cut.members.iter_mut().for_each(|member| member.state = MemberState::Finalised);
             }
@@ -389,7 +397,7 @@ fn cut(
         }
         Outcome::Running => Waits(OperationProgress::Cutting, "the node makes the cut".into()),
         Outcome::NotSeen | Outcome::Unanswered => match (refused, call(view, members, status)) {
-            (Some(error), _) => refusal(view, error),
+            (Some(error), _) => with_safety(status, refusal(view, error)),
             (None, Ok(call)) => {
                 let effect = Effect::Copy(asked.node.clone(), call);
                 Acts(OperationProgress::Cutting, "the node is asked for the cut".into(), effect)
@@ -397,6 +405,60 @@ fn cut(
             (None, Err(problem)) => Waits(OperationProgress::WaitingForTarget, problem),
         },
     }
+}
+
+/// The safety cut, if there is to be one and it is not made yet.
+fn safety_cut(
+    view: &View,
+    status: &mut ImagingOperationStatus,
+    asked: &Asked,
+    refused: Option<&ClientError>,
+) -> Option<Verdict> {
+    let safety = view.safety.as_ref()?.as_ref().ok()?;
+    if status.safety.is_some() {
+        return None;
+    }
+    if let Outcome::Done(Answer::Copied(copied)) = &asked.safety {
+        status.safety = Some(SafetyStatus { cut_id: CutId::new(copied.cut.0) });
+        return None;
+    }
+    if asked.safety == Outcome::Running {
+        return Some(Waits(OperationProgress::Cutting, "the node makes the safety cut".into()));
+    }
+    if let Some(error) = refused {
+        return Some(refusal(view, error));
+    }
+    let Some(there) = safety.there() else {
+        let message = format!("set {} for the safety cut is not on its node", safety.set.name_any());
+        return Some(Waits(OperationProgress::WaitingForTarget, message));
+    };
+    let effect = Effect::Copy(asked.node.clone(), safety_call(view, there));
+    Some(Acts(OperationProgress::Cutting, "the node is asked for the safety cut".into(), effect))
+}
+
+/// A restore whose safety cut is made does not wait for people: what is written meanwhile would be in no cut.
+fn with_safety(status: &ImagingOperationStatus, verdict: Verdict) -> Verdict {
+    match verdict {
+        Waits(OperationProgress::WaitingForUsers | OperationProgress::WaitingForTurn, message)
+            if status.safety.is_some() =>
+        {
+            Fails(OperationFailed::InUse, message)
+        }
+        other => other,
+    }
+}
+
+/// The cut that the answer is about, if it is to what is on record: the cut that was asked for, or that of a restore that had
+/// been broken off and has gone on in its epoch.
+fn cut_made(planned: &Cut, answer: &Answer) -> Option<CutId> {
+    let Answer::Copied(copied) = answer else { return None };
+    let is_asked_for = copied.cut.0 == planned.id.uuid();
+    let goes_on = !copied.sets.is_empty()
+        && copied.sets.iter().all(|set| {
+            let before = planned.members.iter().find(|member| member.name.as_str() == set.name.name.as_str());
+            before.and_then(|member| u64::try_from(member.epoch?).ok()) == Some(set.epoch.0)
+        });
+    (is_asked_for || goes_on).then(|| CutId::new(copied.cut.0))
 }
 
 fn safety_call(view: &View, there: &SetStatus) -> CopySets {
@@ -449,15 +511,8 @@ fn guards_of(view: &View, member: &Member) -> Option<Verdict> {
     let Some(there) = member.there() else {
         return Some(Waits(OperationProgress::WaitingForTarget, format!("set {name} is not on its node")));
     };
-    let holds = there.last_cut.map(|cut| cut.id.0);
-    if let Some(expected) = guard.expect_cut_id
-        && holds != Some(expected.uuid())
-    {
-        let holds = holds.map_or_else(|| "none".to_owned(), |cut| cut.to_string());
-        return Some(Fails(
-            OperationFailed::StaleGuard,
-            format!("set {name} holds cut {holds}, not {expected}"),
-        ));
+    if let Some(verdict) = cut_guard(view, &name, there) {
+        return Some(verdict);
     }
     if let Some(verdict) = state_guard(view, &name, &there.state) {
         return Some(verdict);
@@ -477,6 +532,17 @@ fn guards_of(view: &View, member: &Member) -> Option<Verdict> {
     }
     let masters = if restore { member.master_users.as_slice() } else { &[] };
     in_use(view, &name, masters, &member.shadow_users)
+}
+
+/// Whether the set holds the cut that is expected of it.
+fn cut_guard(view: &View, name: &str, there: &SetStatus) -> Option<Verdict> {
+    let expected = view.operation.spec.guard.as_ref()?.expect_cut_id?;
+    let holds = there.last_cut.map(|cut| cut.id.0);
+    if holds == Some(expected.uuid()) {
+        return None;
+    }
+    let holds = holds.map_or_else(|| "none".to_owned(), |cut| cut.to_string());
+    Some(Fails(OperationFailed::StaleGuard, format!("set {name} holds cut {holds}, not {expected}")))
 }
 
 /// What a set's state says to the command.
@@ -585,6 +651,11 @@ fn follow(view: &View, members: &[Member], status: &mut ImagingOperationStatus) 
     let Some(cut) = status.cut.clone() else {
         return Fails(OperationFailed::Refused, "the cut is not on record".into());
     };
+    // Its copy needs the sets to itself no more: others may look after it, or break it off.
+    if let Some(member) = view.all().find(|member| view.has(member)) {
+        let effect = Effect::Unlock(Box::new(member.set.clone()));
+        return Acts(OperationProgress::Copying, String::new(), effect);
+    }
     if status.safety.is_some() && status.undo_hint.is_none() {
         let namespace = view.operation.namespace().unwrap_or_default();
         status.undo_hint = Some(format!("kubectl umbra undo {} --namespace {namespace}", view.name()));
@@ -602,8 +673,9 @@ fn follow(view: &View, members: &[Member], status: &mut ImagingOperationStatus) 
             return Waits(OperationProgress::Copying, format!("set {} is not on its node", planned.name));
         };
         if there.last_cut.is_none_or(|last| last.id.0 != cut.id.uuid()) {
-            let message = format!("set {} was cut again before its copy had ended", planned.name);
-            return Fails(OperationFailed::Incomplete, message);
+            // Nothing is cut while its copy runs, so it had ended by then, or was broken off and went on in the next.
+            let message = format!("set {} has been cut again since", planned.name);
+            return Complete(OperationComplete::CutDone, message);
         }
         match &there.state {
             SetState::Idle => {}

@@ -17,7 +17,7 @@ use umbra_platform::value::{ByteRate, ChunkSize, InFlight, InvalidValue, Signatu
 use super::{Effect, FINALIZER, View, picture};
 use crate::access::{Device, NoAccess};
 use crate::cluster::Key;
-use crate::nodes::{NodeAddress, NodeView, is_named};
+use crate::nodes::{Attempt, NodeAddress, NodeView, is_named};
 use crate::publish::{Left, Publication};
 use crate::reconcile::{AT_REST, Again, LATER, Plan, Reconciled, SOON};
 use crate::report::{Outlook, Report};
@@ -36,14 +36,12 @@ impl View {
         self.set.metadata.deletion_timestamp.is_some()
     }
 
-    /// The set on its node: by its identifier where that is known, else by its name.
+    /// The set on its node: by its name, and by its identifier where that is on record. A status alone could name any set.
     fn found(&self) -> Option<&SetStatus> {
         let known = self.set.status.as_ref().and_then(|status| status.set_id);
         let key = Key::of(&self.set);
-        self.node.as_ref()?.set(|set| match known {
-            Some(id) => set.id.0 == id.uuid(),
-            None => is_named(&set.name, &key),
-        })
+        let is_it = |set: &SetStatus| known.is_none_or(|id| set.id.0 == id.uuid());
+        self.node.as_ref()?.set(|set| is_named(&set.name, &key) && is_it(set))
     }
 
     /// Whether the object has its set on record.
@@ -54,9 +52,30 @@ impl View {
     /// Whether the set on the node is this object's: it is on record, was made on behalf of it, or may be taken as it is. What
     /// is to go may not be taken first.
     fn is_own(&self) -> bool {
-        let made = self.attempt.as_ref().is_some_and(|attempt| attempt.before > 0);
+        let made = self.attempt.as_ref().is_some_and(Attempt::was_begun);
         let may_be_taken = !self.is_deleted() && self.set.spec.on_existing == OnExisting::Adopt;
-        self.is_known() || made || may_be_taken
+        self.is_known() || made || (may_be_taken && self.differs().is_none())
+    }
+
+    /// How the set on the node is another than the one that is asked for.
+    fn differs(&self) -> Option<String> {
+        let found = self.found()?;
+        if let Some(wanted) = self.set.spec.adopt_set_id.filter(|wanted| wanted.uuid() != found.id.0) {
+            return Some(format!("it is set {}, and adoptSetID names {wanted}", found.id));
+        }
+        if Some(found.mode) != mode(self.set.spec.mode) {
+            return Some(format!("its mode is {}", found.mode));
+        }
+        if found.chunk.bytes() != u64::from(self.set.spec.chunk_size.bytes()) {
+            return Some(format!("its chunks have {} bytes", found.chunk.bytes()));
+        }
+        let volumes = [
+            ("shadow", &self.shadow, &found.paths.shadow),
+            ("bitmap volume", &self.bitmap, &found.paths.bitmap),
+        ];
+        let other =
+            volumes.iter().find(|(_, wanted, has)| wanted.as_ref().is_ok_and(|wanted| wanted.path != **has));
+        other.map(|(what, _, has)| format!("its {what} is {has}"))
     }
 
     /// The master on the node.
@@ -100,7 +119,8 @@ pub(super) fn step(view: &View) -> Option<String> {
             Some(format!("limits/{rate}/{}", wanted.in_flight.get()))
         }
         (true, Some(_)) => Some("disable".into()),
-        (true, None) => None,
+        // It may still be being made.
+        (true, None) => Some("enable".into()),
     }
 }
 
@@ -113,7 +133,9 @@ pub(super) fn plan(view: &View, refused: Option<&ClientError>) -> Plan<VolumeSet
         // It has ended, or somebody has deleted it.
         status.current_operation = None;
     }
-    let found = view.found().filter(|_| view.is_own());
+    // One that has never been cut may yet be undone.
+    let is_made = |found: &&SetStatus| view.is_known() || found.last_cut.is_some();
+    let found = view.found().filter(|_| view.is_own()).filter(is_made);
     if let (Some(found), Some(address)) = (found, view.node.as_ref().and_then(NodeView::address)) {
         picture::describe(&mut status, found, view.master_there(), &view.group_cuts);
         status.node_name = Some(address.name.clone());
@@ -221,7 +243,6 @@ fn usable<'a>(
             stalled(SetReady::VolumeRefused, message)
         }
         Err(NoAccess::NotGranted(problem)) => stalled(SetReady::GrantMissing, problem.as_str()),
-        Err(NoAccess::NotBound(problem)) => waits(SetReady::SourceUnmapped, problem.as_str()),
         Err(NoAccess::NotUsable(problem)) => stalled(SetReady::NotSupported, problem.as_str()),
     };
     Err(Box::new(verdict))
@@ -250,6 +271,10 @@ fn enable(
     }
     if let Some(error) = refused {
         return refusal(error);
+    }
+    if view.set.spec.adopt_set_id.is_some() {
+        let message = "the node does not know the set of adoptSetID, and this version cannot take one from its bitmap volume";
+        return stalled(SetReady::NotSupported, message);
     }
     let Some(attempt) = &view.attempt else {
         return waits(SetReady::Enabling, "the node has not said what became of the last request");
@@ -289,13 +314,8 @@ fn call(
             namespace: key.namespace.map(|namespace| namespace.parse()).transpose()?,
             name: key.name.parse()?,
         },
-        mode: match view.set.spec.mode {
-            Mode::Independent => PlatformMode::Independent,
-            Mode::Dependent => PlatformMode::Dependent,
-            Mode::CompactDependent => {
-                return Err(InvalidValue::new("mode", "CompactDependent is not served by this version"));
-            }
-        },
+        mode: mode(view.set.spec.mode)
+            .ok_or_else(|| InvalidValue::new("mode", "CompactDependent is not served by this version"))?,
         shadow: shadow.path.clone(),
         bitmap: bitmap.path.clone(),
         chunk: Some(ChunkSize::new(u64::from(view.set.spec.chunk_size.bytes()))?),
@@ -305,6 +325,15 @@ fn call(
         protected: false,
         wipe: WipeSignatures::new(signatures?)?,
     })
+}
+
+/// A mode in the node's words; none where this version does not serve it.
+fn mode(mode: Mode) -> Option<PlatformMode> {
+    match mode {
+        Mode::Independent => Some(PlatformMode::Independent),
+        Mode::Dependent => Some(PlatformMode::Dependent),
+        Mode::CompactDependent => None,
+    }
 }
 
 /// What a refusal of the node means for who waits.
@@ -344,10 +373,8 @@ fn kept(
     refused: Option<&ClientError>,
 ) -> Verdict {
     if !view.is_own() {
-        let message = format!(
-            "node {} has set {} of this name already, and onExisting is Refuse",
-            address.name, found.id
-        );
+        let differs = view.differs().unwrap_or_else(|| "onExisting is Refuse".to_owned());
+        let message = format!("node {} has set {} of this name already: {differs}", address.name, found.id);
         return stalled(SetReady::ForeignBitmap, message);
     }
     if let (Ok(wanted), None) = (limits(&view.set), refused)
@@ -396,10 +423,7 @@ fn publish(view: &View, status: &VolumeSetStatus, found: &SetStatus) -> Result<O
     let uid = view.set.uid().unwrap_or_default();
     let Some(publish) = &view.set.spec.shadow.publish else {
         // It was asked for once. The claim, if there is one, is found by the volume that was made for it.
-        return Ok(match view.published.left(&uid) {
-            Left::Step(step) => Some(Effect::Publish(step)),
-            Left::Nothing | Left::Going(_) => None,
-        });
+        return Ok(view.published.left(&uid).step().map(Effect::Publish));
     };
     let size = view.master_there().map_or(0, |master| master.size.0);
     let what = Publication {
@@ -464,7 +488,9 @@ fn leave(view: &View, refused: Option<&ClientError>) -> Verdict {
         (None, _) if was_made && view.master.is_some() && view.master_there().is_none() => {
             blocked("its master is not presented: the node cannot end the set".into())
         }
-        (None, _) => acts(SetReady::DeletionBlocked, "", Effect::RemoveFinalizer),
+        (None, Some(attempt)) if attempt.is_running() => blocked("the node is still making the set".into()),
+        (None, Some(_)) => acts(SetReady::DeletionBlocked, "", Effect::RemoveFinalizer),
+        (None, None) => blocked("the node has not said what became of the last request".into()),
     }
 }
 
