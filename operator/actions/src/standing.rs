@@ -134,7 +134,8 @@ mod tests {
         for reason in OperationFailed::explained() {
             let by_reason = json!({"conditions": [condition("Failed", "True", reason.reason)]});
             let Standing::Failed { by_guard, .. } = operation(by_reason) else { panic!("{}", reason.reason) };
-            let expected = ["StaleGuard", "ShadowWritten", "Untrusted", "InUse"].contains(&reason.reason);
+            let guards = ["StaleGuard", "ShadowWritten", "Untrusted", "InUse", "Protected", "NameUsed"];
+            let expected = guards.contains(&reason.reason);
             assert_eq!(by_guard, expected, "{}", reason.reason);
         }
     }

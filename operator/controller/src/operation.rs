@@ -17,7 +17,7 @@ mod plan;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
-use umbra_crds::conditions::{self, ConditionType};
+use umbra_crds::conditions::ConditionType;
 use umbra_crds::{
     Command, ImagingOperation, MasterVolume, ObjectName, SetGroup, TargetKind, User, VolumeSet,
 };
@@ -30,6 +30,7 @@ use crate::group;
 use crate::nodes::{Change, NodeAddress, NodeView, is_named};
 use crate::publish::Published;
 use crate::reconcile::{Failure, Plan, Reconciled, World};
+use crate::report::has_ended;
 
 /// What is known of an operation.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,13 +114,6 @@ pub enum Effect {
     Delete,
 }
 
-/// Whether an operation is complete or has failed.
-pub fn has_ended(operation: &ImagingOperation) -> bool {
-    let conditions = operation.conditions();
-    let is_true = |about| conditions::find(conditions, about).is_some_and(|found| found.status == "True");
-    is_true(ConditionType::Complete) || is_true(ConditionType::Failed)
-}
-
 impl Reconciled for ImagingOperation {
     type View = View;
     type Effect = Effect;
@@ -154,7 +148,7 @@ impl Reconciled for ImagingOperation {
         };
         let mut asked = None;
         if let Ok(members) = &mut members
-            && !has_ended(&self)
+            && !has_ended(self.conditions())
             && let Some(node) =
                 members.first().and_then(|member| member.node.as_ref()).and_then(NodeView::address).cloned()
         {

@@ -17,6 +17,12 @@ pub enum Outlook {
     Stalled,
 }
 
+/// Whether what these conditions are about is complete or has failed.
+pub fn has_ended(conditions: &[Condition]) -> bool {
+    let is_true = |about| conditions::find(conditions, about).is_some_and(|found| found.status == "True");
+    is_true(ConditionType::Complete) || is_true(ConditionType::Failed)
+}
+
 /// The conditions of an object, as they are written.
 #[derive(Debug)]
 pub struct Report<'a> {

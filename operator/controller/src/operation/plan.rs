@@ -18,11 +18,11 @@ use umbra_platform::id::{CutId as PlatformCut, Epoch, RequestId, SetRef};
 use umbra_platform::status::{SetState, SetStatus};
 use uuid::Uuid;
 
-use super::{Asked, Effect, Member, View, has_ended, is_restore};
+use super::{Asked, Effect, Member, View, is_restore};
 use crate::cluster::Key;
 use crate::nodes::{NodeAddress, NodeView, request};
 use crate::reconcile::{Again, LATER, Plan, Reconciled, SOON};
-use crate::report::Report;
+use crate::report::{Report, has_ended};
 use crate::set::picture::percent;
 
 /// The request of an operation's command: it belongs to the name, so that the node remembers that it was used.
@@ -50,7 +50,7 @@ enum Verdict {
 use Verdict::{Acts, Complete, Fails, Waits};
 
 pub(super) fn plan(view: &View, refused: Option<&ClientError>) -> Plan<ImagingOperation, Effect> {
-    if has_ended(&view.operation) {
+    if has_ended(view.operation.conditions()) {
         return ended(view);
     }
     let mut object = view.operation.clone();
@@ -81,18 +81,11 @@ pub(super) fn plan(view: &View, refused: Option<&ClientError>) -> Plan<ImagingOp
             (None, SOON)
         }
     };
-    if effect.is_none() && status.completion_time.is_none() && is_over(&status) {
+    if effect.is_none() && status.completion_time.is_none() && has_ended(&status.conditions) {
         status.completion_time = Some(view.now.clone());
     }
     object.status = Some(status);
     Plan { object, effect, again }
-}
-
-fn is_over(status: &ImagingOperationStatus) -> bool {
-    status
-        .conditions
-        .iter()
-        .any(|one| matches!(one.type_.as_str(), "Complete" | "Failed") && one.status == "True")
 }
 
 /// An operation that has ended lets its sets go, and is forgotten after its time.

@@ -20,7 +20,7 @@ use crate::cluster::Key;
 use crate::nodes::{Attempt, NodeAddress, NodeView, is_named};
 use crate::publish::{Left, Publication};
 use crate::reconcile::{AT_REST, Again, LATER, Plan, Reconciled, SOON};
-use crate::report::{Outlook, Report};
+use crate::report::{Outlook, Report, has_ended};
 
 /// What is said, and what is done. A step that the node has refused is tried again without a word, so that what it is refused
 /// for stays to be read and nothing is written at rest.
@@ -86,7 +86,7 @@ impl View {
 
     /// The operation that has the set to itself and has not ended.
     fn operation_at_work(&self) -> Option<&ImagingOperation> {
-        self.operation.as_ref().filter(|operation| !crate::operation::has_ended(operation))
+        self.operation.as_ref().filter(|operation| !has_ended(operation.conditions()))
     }
 }
 
