@@ -1,11 +1,10 @@
 //! What people write on a command line or in a form, read into the words of the kinds.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use serde_json::json;
 use thiserror::Error;
 use umbra_crds::{
-    ClaimName, ClaimSource, DevicePattern, LocalReference, ManagedSource, ObjectName, Role, Size, Target,
-    TargetKind, VolumeSource,
+    ClaimName, ClaimSource, DeviceId, DevicePattern, DeviceSource, GrantName, GrantReference, LocalReference,
+    ManagedSource, NodeName, ObjectName, Role, Size, Target, TargetKind, VolumeSource,
 };
 
 /// Where device names begin that are written without a folder.
@@ -79,10 +78,12 @@ pub fn source(text: &str) -> Result<VolumeSource, Unreadable> {
         Some(("device", device)) => {
             let parts: Vec<&str> = device.splitn(3, '/').collect();
             let [grant, node, id] = parts[..] else { return Err(unreadable(text, expected)) };
-            // By way of what an object says: the type of a reference to a grant has no name outside its crate.
-            let device =
-                json!({"grantRef": {"name": name(grant)?}, "nodeName": name(node)?, "id": in_folder(id)});
-            source.device = serde_json::from_value(device).map_err(|_| unreadable(text, expected))?;
+            source.device = Some(DeviceSource {
+                grant_ref: GrantReference { name: GrantName::new(name(grant)?) },
+                node_name: NodeName::new(name(node)?),
+                id: DeviceId::new(in_folder(id)),
+                wipe_signature: None,
+            });
         }
         _ => return Err(unreadable(text, expected)),
     }
@@ -154,7 +155,7 @@ pub fn reference(text: &str) -> Result<LocalReference, Unreadable> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
 
