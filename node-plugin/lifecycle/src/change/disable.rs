@@ -102,8 +102,14 @@ impl<W: World> Host<W> {
                 let disabled = serving.reactor.command(Command::Disable { set: index, force: true });
                 match within(STEP_DEADLINE, disabled).await {
                     Some(Ok(Ok(_))) => {}
-                    // A bitmap volume that is dead cannot say that it is disabled: the record does.
+                    // A bitmap volume that is dead cannot say that it is disabled: the record does. But a set that still has
+                    // its image, because the master does not come to rest, is not at its end.
                     Some(Ok(Err(refusal))) => {
+                        let snapshot = serving.reactor.snapshot().await.map_err(gone)?;
+                        let after = snapshot.sets.iter().find(|(of, _)| *of == index);
+                        if after.is_some_and(|(_, status)| status.header.state.is_online()) {
+                            return Err(io(&set.bitmap.device, "disable", &refusal));
+                        }
                         tracing::warn!(set = %set.name, %refusal, "the bitmap volume does not say that the set is disabled");
                     }
                     Some(Err(error)) => return Err(gone(error)),
