@@ -227,7 +227,14 @@ fn proceed(view: &View, status: &mut ImagingOperationStatus, refused: Option<&Cl
     }
     let members = match (&view.members, &view.safety) {
         (Err(problem), _) | (_, Some(Err(problem))) => {
-            return Waits(OperationProgress::WaitingForTarget, problem.clone());
+            // A set that is gone comes back as another: what was to be done to it is done, or never will be.
+            return match status.cut.as_ref().map(|cut| cut.decision) {
+                None => Waits(OperationProgress::WaitingForTarget, problem.clone()),
+                Some(CutDecision::Commit) => Complete(OperationComplete::CutDone, problem.clone()),
+                Some(CutDecision::None | CutDecision::Abort) => {
+                    Fails(OperationFailed::NotFound, problem.clone())
+                }
+            };
         }
         (Ok(members), _) => members,
     };

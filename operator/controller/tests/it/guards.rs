@@ -371,6 +371,8 @@ async fn a_copy_is_broken_off_while_its_operation_waits_for_it() {
     );
     bench.settle().await;
     assert!(bench.object::<VolumeSet>("one").is_none(), "{:#?}", bench.picture().await);
+    // Its copy was not waited for to the end of all days.
+    assert!(bench.condition::<ImagingOperation>("whole", "Complete").unwrap().starts_with("True"));
 }
 
 #[tokio::test]
