@@ -54,13 +54,13 @@ impl AtomicBits {
 
     /// The bit at `bit`.
     pub fn get(&self, bit: u64) -> bool {
-        debug_assert!(bit < self.len);
+        assert!(bit < self.len);
         self.words[word_of(bit)].load(acquire()) & mask_of(bit) != 0
     }
 
     /// Sets the bit at `bit` to 1.
     pub fn set(&self, bit: u64) {
-        debug_assert!(bit < self.len);
+        assert!(bit < self.len);
         let word = &self.words[word_of(bit)];
         // A plain load first: most writes hit chunks that are marked already, and a shared cache line stays shared.
         if word.load(acquire()) & mask_of(bit) == 0 {
@@ -70,7 +70,7 @@ impl AtomicBits {
 
     /// Sets the bit at `bit` to 0. Only while every port is closed, where the bit lets requests pass (F1).
     pub fn clear(&self, bit: u64) {
-        debug_assert!(bit < self.len);
+        assert!(bit < self.len);
         self.words[word_of(bit)].fetch_and(!mask_of(bit), acquire_release());
     }
 

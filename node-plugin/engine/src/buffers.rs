@@ -48,7 +48,7 @@ impl Buffers {
 
     /// A copy waits for a buffer.
     pub(crate) fn enqueue(&mut self, copy: CopyId, pool: Pool) {
-        debug_assert!(self.queue.iter().all(|(other, _)| *other != copy), "a copy waits in one place");
+        assert!(self.queue.iter().all(|(other, _)| *other != copy), "a copy waits in one place");
         self.queue.push_back((copy, pool));
     }
 

@@ -19,7 +19,7 @@ use crate::units::Sequence;
 use std::sync::Arc;
 
 /// Bitmap pages in flight per set: a checkpoint is background work.
-const PAGES_IN_FLIGHT_MAX: usize = 16;
+pub(crate) const PAGES_IN_FLIGHT_MAX: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {

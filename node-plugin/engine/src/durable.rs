@@ -8,6 +8,10 @@ use crate::owner::{Owner, OwnerOutput};
 use crate::set::Durable;
 use crate::units::Sequence;
 
+/// Journal blocks in flight per set. What a store has in hand of one volume at a time is not more, so the next would only
+/// wait there, and each with a block of its own; here their records wait together.
+pub(crate) const BLOCKS_IN_FLIGHT_MAX: usize = 64;
+
 impl Owner {
     /// Handles everything that has become durable, and lets out everything that is ready, until nothing moves.
     pub(crate) fn settle(&mut self, out: &mut OwnerOutput) {
@@ -78,6 +82,9 @@ impl Owner {
             let Some(set) = self.sets[usize::from(index.0)].as_mut() else { return };
             if matches!(set.ending, Ending::Elsewhere { .. } | Ending::Recorded) {
                 set.stalled_since = None;
+                return;
+            }
+            if set.bitmap_watch.journal_blocks() >= BLOCKS_IN_FLIGHT_MAX {
                 return;
             }
             let Some(block) = set.journal.seal(set.header.epoch) else {

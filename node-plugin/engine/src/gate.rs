@@ -28,7 +28,7 @@ mod flip;
 mod steps;
 mod together;
 
-use crate::action::{Action, FlushTicket, HeadMove, Now, SetIndex};
+use crate::action::{Action, Device, FlushTicket, Now, SetIndex};
 use crate::command::{CommandId, CutMember, Direction, Done, Refusal};
 use crate::ending::Ending;
 use crate::mutation::{Rule, is_off};
@@ -169,6 +169,7 @@ impl Owner {
     /// Starts the next command and takes the gate as far as it goes.
     pub(crate) fn advance_gate(&mut self, out: &mut OwnerOutput) {
         if self.gate.is_none()
+            && self.commands.front().is_some_and(|(_, command)| !self.awaits_head(command))
             && let Some((id, command)) = self.commands.pop_front()
         {
             match self.gate_purpose(command) {
@@ -483,14 +484,12 @@ impl Owner {
     pub(crate) fn gate_tick(&mut self, out: &mut OwnerOutput) {
         let Some(gate) = &self.gate else { return };
         if gate.phase == Phase::Head {
-            let since = gate.phase_since.0;
-            let late =
-                |index: &SetIndex| self.now.0 >= since + self.set(*index).parameters.shadow_deadline_ms;
-            let late: Vec<SetIndex> = gate.awaited.iter().copied().filter(late).collect();
-            for index in late {
-                match self.set(index).head_moving {
-                    Some(HeadMove::Keep) => self.bitmap_failed(index, out),
-                    Some(HeadMove::Out | HeadMove::Back) | None => self.shadow_failed(index, out),
+            let late = |index: &SetIndex| self.set(*index).late_head(self.now).map(|device| (*index, device));
+            let late: Vec<(SetIndex, Device)> = gate.awaited.iter().filter_map(late).collect();
+            for (index, device) in late {
+                match device {
+                    Device::Bitmap(_) => self.bitmap_failed(index, out),
+                    _ => self.shadow_failed(index, out),
                 }
             }
             return;

@@ -45,6 +45,7 @@ mod failure;
 mod flush;
 mod gate;
 mod geometry;
+mod in_flight;
 mod journal;
 mod master;
 pub mod mutation;
@@ -74,6 +75,7 @@ pub use copier::COPIES_IN_FLIGHT_DEFAULT;
 pub use geometry::{
     CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Geometry, GeometryError, REGION_BYTES,
 };
+pub use in_flight::InFlight;
 pub use master::{Master, RunCounts, SetStatus};
 pub use owner::{Counters, Limits};
 pub use record::{

@@ -70,11 +70,11 @@ const DISCARDS_IN_FLIGHT_MAX: usize = 8;
 
 /// Operations of all discards beyond the first of each. All requests share the places of the master's store, where a
 /// flush must find one however many discards come at a time.
-const MORE_DISCARDS_MAX: usize = 32;
+pub(crate) const MORE_DISCARDS_MAX: usize = 32;
 
 /// Operations of all reads beyond the first of each. A read of 1 MiB can be hundreds where chunks that are held and chunks
 /// that are not lie side by side, and what has no place in a device's queue ends with an error.
-const MORE_READS_MAX: usize = 64;
+pub(crate) const MORE_READS_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
 struct Piece {
@@ -493,7 +493,7 @@ impl Port {
             self.slots[id.0 as usize].take().expect("completions belong to requests in flight");
         let index = usize::from(piece);
         assert!(!in_flight.pieces[index].done, "a piece completes once");
-        debug_assert!(attempt <= in_flight.attempt || in_flight.request.kind == RequestKind::Discard);
+        assert!(attempt <= in_flight.attempt || in_flight.request.kind == RequestKind::Discard);
         let appended = match (in_flight.request.side, in_flight.request.kind) {
             (Side::Shadow(set), RequestKind::Read) => {
                 in_flight.failed |=

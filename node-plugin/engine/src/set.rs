@@ -87,7 +87,14 @@ pub(crate) struct VolumeSet {
     /// When the last journal block was sealed.
     pub(crate) sealed_at: Now,
     /// The shell moves the head, or still tries to though nobody waits for it any more.
-    pub(crate) head_moving: Option<HeadMove>,
+    pub(crate) head_moving: Option<HeadMoving>,
+}
+
+/// A head on its way, which may be late (E11).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadMoving {
+    pub(crate) to: HeadMove,
+    pub(crate) since: Now,
 }
 
 impl VolumeSet {
@@ -124,6 +131,19 @@ impl VolumeSet {
         };
         set.publish_maps();
         set
+    }
+
+    /// The device that keeps the head for too long, if one does. One that is only to be kept is only read, from the
+    /// bitmap volume.
+    pub(crate) fn late_head(&self, now: Now) -> Option<Device> {
+        let HeadMoving { to, since } = self.head_moving?;
+        let (device, deadline_ms) = match to {
+            HeadMove::Keep => (Device::Bitmap(self.index), self.parameters.bitmap_deadline_ms),
+            HeadMove::Out | HeadMove::Back => {
+                (Device::Shadow(self.index), self.parameters.shadow_deadline_ms)
+            }
+        };
+        (now.0 >= since.0 + deadline_ms).then_some(device)
     }
 
     /// Makes the shared maps equal to the planes. Only while every port is closed, or before there is one.

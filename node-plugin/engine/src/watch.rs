@@ -36,6 +36,11 @@ impl Watch {
         self.in_flight.iter().map(|(_, since)| *since).min()
     }
 
+    /// Journal blocks in flight.
+    pub(crate) fn journal_blocks(&self) -> usize {
+        self.in_flight.iter().filter(|(op, _)| matches!(op, OpId::Journal(..))).count()
+    }
+
     /// Gives up everything in flight.
     pub(crate) fn abandon(&mut self) {
         self.abandoned.extend(self.in_flight.drain(..).map(|(op, _)| op));

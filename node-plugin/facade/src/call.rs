@@ -6,7 +6,7 @@ use umbra_platform::call::{
     SetCopyLimits, SetTarget,
 };
 use umbra_platform::id::{MasterRef, SetRef};
-use umbra_platform::value::InvalidValue;
+use umbra_platform::value::{DevicePath, InvalidValue};
 
 /// A call, and the fence of the leader that asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub trait FromAbove: Change {
     /// # Errors
     /// What that is.
     fn check(&self) -> Result<(), InvalidValue>;
+
+    /// The devices that it brings into use.
+    fn devices(&self) -> Vec<&DevicePath>;
 }
 
 fn master_by_id(master: &MasterRef) -> Result<(), InvalidValue> {
@@ -43,24 +46,28 @@ fn set_by_id(target: &SetTarget) -> Result<(), InvalidValue> {
 }
 
 macro_rules! from_above {
-    ($($call:ident: |$it:ident| $check:expr;)+) => {
+    ($($call:ident $({ $($device:ident),+ })?: |$it:ident| $check:expr;)+) => {
         $(impl FromAbove for $call {
             fn check(&self) -> Result<(), InvalidValue> {
                 let $it = self;
                 $check
+            }
+
+            fn devices(&self) -> Vec<&DevicePath> {
+                vec![$($(&self.$device),+)?]
             }
         })+
     };
 }
 
 from_above! {
-    AttachMaster: |call| match call.ublk {
+    AttachMaster { device }: |call| match call.ublk {
         None => Ok(()),
         Some(_) => Err(InvalidValue::new("number of a ublk device", "the node chooses it")),
     };
     DetachMaster: |call| master_by_id(&call.master);
     AcceptMaster: |call| master_by_id(&call.master);
-    EnableSet: |call| master_by_id(&call.master);
+    EnableSet { shadow, bitmap }: |call| master_by_id(&call.master);
     DisableSet: |call| set_by_id(&call.target);
     CopySets: |call| call.sets.as_slice().iter().try_for_each(set_by_id);
     Abort: |call| set_by_id(&call.target);

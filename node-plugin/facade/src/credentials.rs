@@ -47,22 +47,14 @@ impl CredentialFiles {
     /// # Errors
     /// [`CredentialsError`] where that cannot be told.
     pub fn has_expired(&self, now: SystemTime) -> Result<bool, CredentialsError> {
-        let Material { chain, authorities, provider, .. } = Texts::read(self)?.material(self)?;
-        let unusable =
-            |problem| CredentialsError::Unusable { certificate: self.certificate.clone(), problem };
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let [own, intermediates @ ..] = chain.as_slice() else { return Ok(false) };
-        let parsed = ParsedCertificate::try_from(own).map_err(unusable)?;
-        let algorithms = provider.signature_verification_algorithms.all;
-        let now = UnixTime::since_unix_epoch(now);
-        let verified =
-            verify_server_cert_signed_by_trust_anchor(&parsed, &authorities, intermediates, now, algorithms);
-        match verified {
+        match Texts::read(self)?.material(self)?.verify(now) {
             Ok(()) => Ok(false),
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },
             )) => Ok(true),
-            Err(problem) => Err(unusable(problem)),
+            Err(problem) => {
+                Err(CredentialsError::Unusable { certificate: self.certificate.clone(), problem })
+            }
         }
     }
 }
@@ -100,22 +92,39 @@ pub enum CredentialsError {
 
 /// What the files hold.
 #[derive(PartialEq, Eq)]
-struct Texts {
-    certificate: Vec<u8>,
-    key: Vec<u8>,
-    authorities: Vec<u8>,
+pub(crate) struct Texts {
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+    pub(crate) authorities: Vec<u8>,
 }
 
 /// The same, understood.
-struct Material {
-    chain: Vec<CertificateDer<'static>>,
+pub(crate) struct Material {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     authorities: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }
 
+impl Material {
+    /// Whether an authority vouches for the certificate at this time.
+    pub(crate) fn verify(&self, now: SystemTime) -> Result<(), rustls::Error> {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let [own, intermediates @ ..] = self.chain.as_slice() else { return Ok(()) };
+        let parsed = ParsedCertificate::try_from(own)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let now = UnixTime::since_unix_epoch(now);
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.authorities, intermediates, now, algorithms)
+    }
+
+    /// Whether the key is that of the certificate.
+    pub(crate) fn check_pair(self) -> Result<(), rustls::Error> {
+        server_config(self).map(drop)
+    }
+}
+
 impl Texts {
-    fn read(files: &CredentialFiles) -> Result<Self, CredentialsError> {
+    pub(crate) fn read(files: &CredentialFiles) -> Result<Self, CredentialsError> {
         Ok(Self {
             certificate: read(&files.certificate)?,
             key: read(&files.key)?,
@@ -123,25 +132,28 @@ impl Texts {
         })
     }
 
-    fn material(&self, files: &CredentialFiles) -> Result<Material, CredentialsError> {
-        let holds = |file: &Path, what, problem: &dyn fmt::Display| CredentialsError::Holds {
-            file: file.to_owned(),
-            what,
-            problem: problem.to_string(),
-        };
+    pub(crate) fn material(&self, files: &CredentialFiles) -> Result<Material, CredentialsError> {
         let chain = certificates(&self.certificate)
             .map_err(|problem| holds(&files.certificate, "certificate", &problem))?;
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|error| holds(&files.key, "private key", &error))?;
-        let roots = certificates(&self.authorities)
-            .map_err(|problem| holds(&files.authorities, "authority", &problem))?;
-        let mut authorities = RootCertStore::empty();
-        for root in roots {
-            authorities.add(root).map_err(|error| holds(&files.authorities, "authority", &error))?;
-        }
+        let authorities = Arc::new(roots(&self.authorities, &files.authorities)?);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Ok(Material { chain, key, authorities: Arc::new(authorities), provider })
+        Ok(Material { chain, key, authorities, provider })
     }
+}
+
+fn holds(file: &Path, what: &'static str, problem: &dyn fmt::Display) -> CredentialsError {
+    CredentialsError::Holds { file: file.to_owned(), what, problem: problem.to_string() }
+}
+
+/// The authorities in a text that is, or is to be, in this file.
+pub(crate) fn roots(text: &[u8], file: &Path) -> Result<RootCertStore, CredentialsError> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(text).map_err(|problem| holds(file, "authority", &problem))? {
+        roots.add(root).map_err(|error| holds(file, "authority", &error))?;
+    }
+    Ok(roots)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, CredentialsError> {

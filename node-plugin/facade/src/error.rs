@@ -2,7 +2,7 @@
 
 use crate::fence::Fence;
 use umbra_platform::typed_errors;
-use umbra_platform::value::Detail;
+use umbra_platform::value::{Detail, DevicePath};
 
 typed_errors! {
     /// Why the facade did not pass a call on. Nothing was changed.
@@ -33,6 +33,13 @@ typed_errors! {
         caller: Detail,
         /// What was asked: "change anything by Copy".
         what: Detail,
+    }
+
+    /// The node's administrator keeps the device out of this.
+    #[error("device {device} may not be used on this node")]
+    DeviceNotAllowed = "DEVICE_NOT_ALLOWED", PermissionDenied, "name a device that --device-allow of umbra-node covers, by a name that it covers, or let the administrator of the node widen it" {
+        /// As it was named.
+        device: DevicePath,
     }
 
     /// The facade is about to stop and takes no more calls. The interposer goes on.

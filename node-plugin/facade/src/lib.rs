@@ -19,6 +19,9 @@
 //! before its effect and its answer after it; so a restart of the node's process turns no "done" into "unknown", and there
 //! is no second log that could contradict the first. Until the platform has a call on record, the server itself says that
 //! it runs.
+//!
+//! Certificates are files that somebody writes. Where the operator issues them, a process asks for its own ([`request`])
+//! and writes the files itself ([`folder`]).
 
 pub mod call;
 pub mod caller;
@@ -26,17 +29,23 @@ pub mod client;
 pub mod credentials;
 pub mod error;
 pub mod fence;
+pub mod folder;
 pub mod identity;
 pub mod keeper;
+pub mod life;
 pub mod listen;
 pub mod node;
+pub mod request;
 pub mod server;
-mod wire;
+pub mod wire;
 
 pub use caller::Caller;
 pub use client::{Client, ClientError};
 pub use credentials::{CredentialFiles, Credentials};
 pub use error::FacadeError;
 pub use fence::Fence;
+pub use folder::CredentialFolder;
 pub use keeper::FenceKeeper;
+pub use life::Life;
+pub use request::SigningRequest;
 pub use server::{Facade, serve};

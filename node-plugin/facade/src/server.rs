@@ -25,6 +25,7 @@ use tracing::Instrument;
 use umbra_platform::call::Outcome;
 use umbra_platform::ending::{Ending, Stopping};
 use umbra_platform::id::RequestId;
+use umbra_platform::value::DevicePath;
 use umbra_platform::wire::pb as platform;
 use umbra_platform::wire::{BadField, fault};
 use umbra_platform::{Platform, PlatformError, StatusStream};
@@ -162,6 +163,7 @@ pub struct Facade<P> {
     platform: Arc<P>,
     fence: FenceKeeper,
     about: Arc<dyn Fn() -> About + Send + Sync>,
+    allows: Arc<dyn Fn(&DevicePath) -> bool + Send + Sync>,
     counts: CallCounts,
     in_flight: Arc<InFlight>,
 }
@@ -172,6 +174,7 @@ impl<P> Clone for Facade<P> {
             platform: Arc::clone(&self.platform),
             fence: self.fence.clone(),
             about: Arc::clone(&self.about),
+            allows: Arc::clone(&self.allows),
             counts: self.counts.clone(),
             in_flight: Arc::clone(&self.in_flight),
         }
@@ -192,7 +195,20 @@ impl<P: Platform> Facade<P> {
         about: impl Fn() -> About + Send + Sync + 'static,
     ) -> Self {
         let (counts, in_flight) = (CallCounts::default(), Arc::default());
-        Self { platform, fence, about: Arc::new(about), counts, in_flight }
+        Self { platform, fence, about: Arc::new(about), allows: Arc::new(|_| true), counts, in_flight }
+    }
+
+    /// With no other devices than these: whoever may change something on this node cannot name another.
+    #[must_use]
+    pub fn with_devices(self, allows: impl Fn(&DevicePath) -> bool + Send + Sync + 'static) -> Self {
+        Self { allows: Arc::new(allows), ..self }
+    }
+
+    fn admit_devices(&self, call: &impl FromAbove) -> Result<(), FacadeError> {
+        match call.devices().into_iter().find(|device| !(self.allows)(device)) {
+            None => Ok(()),
+            Some(device) => Err(FacadeError::DeviceNotAllowed { device: device.clone() }),
+        }
     }
 
     /// How often each call ended in which way, since this process began.
@@ -352,12 +368,13 @@ impl<P: Platform> Service<P> {
         let id = call.request();
         let span = tracing::info_span!("call", name, request = %id, %fence);
         tracing::debug!(parent: &span, ?call, "asked");
-        let (platform, keeper) = (Arc::clone(&self.facade.platform), self.facade.fence.clone());
+        let facade = self.facade.clone();
         // Before it is admitted: once a newer leader's fence is kept, every older call is either refused or seen.
         let on_its_way = OnItsWay::new(&self.facade.in_flight, id);
         let work = async move {
-            let answer = match keeper.admit(fence).await {
-                Ok(()) => run(platform, call).await.map_err(Refusal::from),
+            let admitted = facade.fence.admit(fence).await.and_then(|()| facade.admit_devices(&call));
+            let answer = match admitted {
+                Ok(()) => run(facade.platform, call).await.map_err(Refusal::from),
                 Err(refused) => Err(refused.into()),
             };
             match &answer {

@@ -11,11 +11,11 @@ use umbra_platform::wire::{BadField, InField, read_enum};
 /// What the build made of the proto file.
 #[allow(clippy::all, clippy::allow_attributes_without_reason, clippy::too_many_lines, reason = "generated")]
 #[allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "generated")]
-pub(crate) mod pb {
+pub mod pb {
     tonic::include_proto!("umbra.facade.v1alpha1");
 
     /// Descriptors for server reflection, those of the platform API among them.
-    pub(crate) const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("facade");
+    pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("facade");
 }
 
 /// Calls with a fence.

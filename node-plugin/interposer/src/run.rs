@@ -2,9 +2,10 @@
 
 use crate::heartbeat::Heartbeats;
 use crate::metrics;
-use crate::supervise::boot_ms;
 use crate::supervise::child::Supervision;
 use crate::supervise::deaths::{Death, DeathLog, PassThrough};
+use crate::supervise::{boot, boot_ms};
+use crate::world::digests::Digests;
 use crate::world::directory::Directory;
 use crate::world::service_time;
 use crate::world::{AtWork, Linux};
@@ -111,16 +112,22 @@ async fn serve_all(run: &Run, supervision: Supervision, control: Control) -> any
         names: run.by_id.clone(),
         heartbeats: supervision.heartbeats,
         served_until: service_time::served_until(&run_folder),
+        digests: Digests::open(&run_folder, boot())?,
         at_work: AtWork::default(),
     };
     tokio::spawn(service_time::keep(run_folder));
     let service = Service::new(world, directory, node, deaths);
-    // Before anything is waited for: whoever looks sees what is being started.
-    let masters = service.resume().await;
+    tokio::spawn({
+        let service = service.clone();
+        async move {
+            let masters = service.resume().await;
+            tracing::info!(masters, "what was attached is started");
+        }
+    });
     if let Some(address) = run.metrics {
         serve_metrics(address, &service);
     }
-    tracing::info!(socket = %run.socket.display(), masters, "serving");
+    tracing::info!(socket = %run.socket.display(), "serving");
     #[cfg(feature = "faults")]
     tokio::spawn(crate::faults::serve(service.clone(), run.socket.clone()));
     serve(socket, Arc::new(service.clone()), stop_signal()).await?;
@@ -165,6 +172,10 @@ fn serve_metrics(address: SocketAddr, service: &Service<Linux>) {
 struct Masters(Service<Linux>);
 
 impl umbra_probes::Told for Masters {
+    async fn ready(&self) -> Result<(), String> {
+        self.0.known().await.map_err(|error| error.to_string())
+    }
+
     async fn metrics(&self) -> Result<String, String> {
         metrics::scrape(&self.0).await.map_err(|error| error.to_string())
     }

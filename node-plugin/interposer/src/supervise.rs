@@ -364,7 +364,7 @@ fn send(child: Pid, signal: Signal) {
 }
 
 /// Names this boot of the machine.
-fn boot() -> String {
+pub(crate) fn boot() -> String {
     procfs::sys::kernel::random::boot_id().unwrap_or_default()
 }
 

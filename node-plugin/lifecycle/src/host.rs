@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use umbra_engine::Id128;
 use umbra_identity::{Configured, Owner, OwnerKind, Presented, PresentedBy, Role, World as InUse};
 use umbra_platform::PlatformError;
@@ -23,6 +24,17 @@ pub trait Deaths: fmt::Debug + Send + Sync {
     fn thread_died(&self, master: Uuid) -> Duration;
 }
 
+/// Whether it is known what there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Records {
+    /// The records of masters are being read.
+    Reading,
+    /// They cannot be read now, and that is tried again.
+    Unread(String),
+    /// They were read: every master on record that is attached is in the registry.
+    Known,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Host<W: World> {
@@ -32,6 +44,7 @@ pub(crate) struct Host<W: World> {
     pub(crate) node: Id128,
     pub(crate) deaths: Box<dyn Deaths>,
     pub(crate) registry: Registry<W>,
+    pub(crate) records: watch::Sender<Records>,
     /// Held while a cut that was left in doubt is decided.
     pub(crate) deciding: tokio::sync::Mutex<()>,
     /// Held from the view of what is to be hidden until it is.
@@ -78,6 +91,7 @@ impl<W: World> Host<W> {
             node,
             deaths,
             registry: Registry::new(),
+            records: watch::Sender::new(Records::Reading),
             deciding: tokio::sync::Mutex::default(),
             hiding: tokio::sync::Mutex::default(),
         }

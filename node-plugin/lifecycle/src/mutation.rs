@@ -21,15 +21,25 @@ pub enum Rule {
     RequestReserved,
     /// The decision on a cut is on record, durably, before anybody is told.
     DecisionRecorded,
+    /// What was decided on a cut holds for every member, whichever is recovered first.
+    DecisionFollowed,
+    /// Every member of a cut that was left undecided is asked, those of other masters, too.
+    MembersAsked,
+    /// A cut is on record until no member can be in doubt about it.
+    CutRemembered,
     /// E19: a master that was written while nobody served it waits until somebody accepts that.
     OutsideNoticed,
+    /// E19: the digest of a master's first bytes is taken back before they are written.
+    DigestWithdrawn,
+    /// E19: after a kill that digest is compared.
+    DigestCompared,
     /// A device that is stuck in the kernel is left alone.
     StuckLeft,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::IdentityCompared,
         Self::RollBack,
         Self::TagCompared,
@@ -37,7 +47,12 @@ impl Rule {
         Self::SwappedWaits,
         Self::RequestReserved,
         Self::DecisionRecorded,
+        Self::DecisionFollowed,
+        Self::MembersAsked,
+        Self::CutRemembered,
         Self::OutsideNoticed,
+        Self::DigestWithdrawn,
+        Self::DigestCompared,
         Self::StuckLeft,
     ];
 }

@@ -372,6 +372,11 @@ impl<W: World> Registry<W> {
         lock(&self.entries).retain(|entry| entry.id != id);
     }
 
+    /// Whether it is the entry of its master: one that was detached and attached again has another.
+    pub(crate) fn has(&self, entry: &Entry<W>) -> bool {
+        lock(&self.entries).iter().any(|known| std::ptr::eq(Arc::as_ptr(known), entry))
+    }
+
     pub(crate) fn is_there(&self, id: Uuid) -> bool {
         lock(&self.entries).iter().any(|entry| entry.id == id)
     }

@@ -258,7 +258,7 @@ fn waiting_view<W: World>(seen: &Seen<W>, set: &SetRecord) -> View {
 
 /// What is configured.
 pub(crate) fn listing(names: &Path, records: &[MasterRecord]) -> Listing {
-    let mut listing = Listing::default();
+    let mut listing = Listing { version: Some(label(env!("CARGO_PKG_VERSION"))), ..Listing::default() };
     for record in records {
         listing.masters.push(MasterEntry {
             id: MasterId(record.id),

@@ -5,7 +5,7 @@
 //! the change goes on.
 
 use crate::change::member::{check_epoch, died, engine_status, refusal};
-use crate::host::{Deaths, Host};
+use crate::host::{Deaths, Host, Records};
 use crate::registry::{Entry, Found, Phase};
 use crate::report;
 use crate::request::Running;
@@ -33,6 +33,8 @@ type Result<T> = std::result::Result<T, PlatformError>;
 
 /// How often a wait looks.
 const WAIT_PERIOD: Duration = Duration::from_millis(50);
+/// How long a caller waits until the records of masters are read, before it is told why they are not.
+const RECORDS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a caller waits for a change before it is told what is being waited for.
 const CALL_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -63,7 +65,8 @@ impl<W: World> Service<W> {
     }
 
     /// Starts what was attached when the last process ended, and goes on doing so in the background. Returns how many
-    /// masters there are; all of them are in the status from now on.
+    /// masters there are; all of them are in the status from now on. Calls are answered before, too: that nothing is known
+    /// yet, and why.
     pub async fn resume(&self) -> usize {
         let masters = self.host.resume().await;
         tokio::spawn(Arc::clone(&self.host).watch_restores());
@@ -109,6 +112,7 @@ impl<W: World> Service<W> {
     }
 
     async fn statuses(&self, scope: &Scope) -> Result<Status> {
+        self.known().await?;
         // What is not asked for is not waited for.
         let entries = match scope {
             Scope::All => self.host.registry.entries(),
@@ -129,6 +133,26 @@ impl<W: World> Service<W> {
         status.masters.sort_by(|a, b| a.name.cmp(&b.name));
         status.sets.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(status)
+    }
+
+    /// Until it is known what there is nobody is answered: who were told that a thing is not there would make it anew.
+    ///
+    /// # Errors
+    /// [`PlatformError::Unavailable`], after some seconds.
+    pub async fn known(&self) -> Result<()> {
+        let mut records = self.host.records.subscribe();
+        let read = records.wait_for(|records| *records == Records::Known);
+        if matches!(tokio::time::timeout(RECORDS_PATIENCE, read).await, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let problem = match &*self.host.records.borrow() {
+            Records::Known => return Ok(()),
+            Records::Reading => "it is still reading its state directory".to_owned(),
+            Records::Unread(why) => format!("its state directory cannot be read: {why}"),
+        };
+        let advice =
+            "look at the disk of the state directory; when that can be read, everything is started by itself";
+        Err(PlatformError::Unavailable { problem: problem.into(), advice: advice.into() })
     }
 
     /// Carries out a change in a task of its own.
@@ -174,6 +198,7 @@ impl<W: World> Service<W> {
         T: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
         C: Future<Output = Result<T>> + Send + 'static,
     {
+        self.known().await?;
         let (host, running) = (Arc::clone(&self.host), Arc::clone(&self.running));
         let whole = async move {
             let call = |named| change(Arc::clone(&host), named);
@@ -226,6 +251,7 @@ impl<W: World> Platform for Service<W> {
     async fn attach_master(&self, call: AttachMaster) -> Result<AttachedMaster> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Master(MasterRef::Name(call.name.clone()));
+        self.known().await?;
         let named = self.host.id_to_attach(&call).await;
         self.once(subject, request, text, named, |host, id| async move { host.attach(call, id).await }).await
     }
@@ -233,6 +259,7 @@ impl<W: World> Platform for Service<W> {
     async fn detach_master(&self, call: DetachMaster) -> Result<()> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Master(call.master.clone());
+        self.known().await?;
         let attached = self.host.registry.master(&call.master).map(|entry| entry.id());
         let named = attached.unwrap_or(Uuid::nil());
         self.once(subject, request, text, named, |host, id| async move { host.detach(call, id).await }).await
@@ -254,6 +281,7 @@ impl<W: World> Platform for Service<W> {
     async fn disable_set(&self, call: DisableSet) -> Result<()> {
         let (request, text) = (call.request, format!("{call:?}"));
         let subject = Subject::Set(call.target.set.clone());
+        self.known().await?;
         let there = self.host.registry.set(&call.target.set).map(|found| found.set.id);
         let named = there.unwrap_or(Uuid::nil());
         self.once(subject, request, text, named, |host, id| async move { host.disable(call, id).await }).await
@@ -276,6 +304,7 @@ impl<W: World> Platform for Service<W> {
     }
 
     async fn wait(&self, call: Wait) -> Result<SetStatus> {
+        self.known().await?;
         let wait = async {
             loop {
                 let status = self.statuses(&Scope::Set(call.set.clone())).await?;
@@ -308,6 +337,7 @@ impl<W: World> Platform for Service<W> {
     }
 
     async fn outcome(&self, request: RequestId) -> Result<Outcome> {
+        self.known().await?;
         self.running.outcome(&self.host.state, request).await
     }
 
@@ -337,11 +367,13 @@ impl<W: World> Platform for Service<W> {
     }
 
     async fn list(&self) -> Result<Listing> {
+        self.known().await?;
         let records: Vec<_> = self.host.registry.entries().iter().map(|entry| entry.record()).collect();
         Ok(report::listing(self.host.world.names(), &records))
     }
 
     async fn map(&self, call: MapQuery) -> Result<ChunkMap> {
+        self.known().await?;
         let found = self.host.registry.set(&call.set)?;
         let (reactor, status) = engine_status(&found.seen, &found.set).await?;
         let geometry = found.seen.serving()?.geometry;

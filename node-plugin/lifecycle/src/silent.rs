@@ -1,6 +1,6 @@
 //! A world for tests in which nothing ever answers, but threads of masters and a device that are told to.
 
-use crate::host::{Deaths, Host};
+use crate::host::{Deaths, Host, Records};
 use crate::registry::{Entry, Phase, Serving};
 use crate::state::State;
 use crate::state::tests::{Memory, master_record};
@@ -113,6 +113,7 @@ pub(crate) fn host(masters: &[(&str, &Puppet)]) -> Arc<Host<Silent>> {
     for (id, (name, puppet)) in (1..).zip(masters) {
         host.registry.add(Entry::new(master_record(name, id), Phase::Serving(puppet.serving())));
     }
+    host.records.send_replace(Records::Known);
     Arc::new(host)
 }
 
@@ -262,6 +263,14 @@ impl World for Silent {
 
     fn served_until(&self) -> u64 {
         0
+    }
+
+    async fn kept_digest(&self, _: Uuid) -> Option<u64> {
+        pending().await
+    }
+
+    async fn forget_digest(&self, _: Uuid) -> Result<(), String> {
+        pending().await
     }
 
     fn unix_ms(&self) -> u64 {

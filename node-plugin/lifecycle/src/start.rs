@@ -11,7 +11,7 @@
 //! A start that fails leaves the presented devices waiting in the kernel, as a kill does, and nothing else.
 
 use crate::deadline::{CLAIM_WAIT, STEP_DEADLINE, within};
-use crate::host::Host;
+use crate::host::{Host, Records};
 use crate::mutation::{Rule, is_off};
 use crate::obstacle::{Kind, Obstacle, hung};
 use crate::present::{self, Presentation};
@@ -26,12 +26,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use umbra_engine::{Command, CopyLimits, SetIndex, SetState, Side};
+use umbra_engine::{ByteRange, Command, CopyLimits, SetIndex, SetState, Side};
+use umbra_format::data_hash;
 use umbra_identity::{FsGeneration, World as InUse};
 use umbra_platform::PlatformError;
 use umbra_platform::status::{WaitReason, WaitingFor};
 use umbra_platform::time::WallTime;
-use umbra_store::Blocking;
+use umbra_store::{Blocking, FIRST_BYTES, IoBuf, Job};
+
+const _: () = assert!(FsGeneration::PLACE.end <= FIRST_BYTES, "a mount for writing changes them");
 
 /// Between two attempts at a start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -76,7 +79,7 @@ impl<W: World> Host<W> {
         turn.step("claim of the master");
         let in_use = self.in_use_now().await?;
         let master = self.recognise_master(&entry.record(), &in_use).await?;
-        self.check_written_outside(entry, &master, by_itself).await?;
+        let master = self.check_written_outside(entry, master, by_itself).await?;
         let mut record = entry.record();
         put_found(&mut record, &master.ours.path, by_itself);
         if let Some(grown) = master.ours.grown {
@@ -282,7 +285,7 @@ impl<W: World> Host<W> {
     /// Keeps a master served until it is detached: starts it, waits until its thread ends, starts it again.
     pub(crate) async fn keep_served(self: Arc<Self>, entry: Arc<Entry<W>>) {
         let mut told = None;
-        while self.registry.is_there(entry.id()) {
+        while self.registry.has(&entry) {
             if let Phase::Serving(serving) = entry.seen().phase {
                 told = None;
                 let end = serving.reactor.ended().await;
@@ -307,7 +310,7 @@ impl<W: World> Host<W> {
                 continue;
             }
             let turn = entry.turn_patiently("start").await;
-            if !self.registry.is_there(entry.id()) {
+            if !self.registry.has(&entry) {
                 return;
             }
             if matches!(entry.seen().phase, Phase::Serving(_)) {
@@ -346,13 +349,20 @@ impl<W: World> Host<W> {
         // Without it nobody knows what there is, and a call would be told that there is nothing.
         let (records, faults) = loop {
             let faulty = match self.state.masters().await {
-                Ok((records, faults)) if !faults.iter().any(StateError::is_passing) => {
-                    break (records, faults);
-                }
-                Ok((_, faults)) => faults.into_iter().find(StateError::is_passing),
-                Err(error) => Some(error),
+                Ok((records, mut faults)) => match faults.iter().position(StateError::is_passing) {
+                    None => break (records, faults),
+                    Some(passing) => faults.swap_remove(passing),
+                },
+                Err(error) => error,
             };
-            tracing::error!(error = ?faulty, "the state directory cannot be read: nothing is started yet");
+            let faulty = faulty.to_string();
+            let told = self.records.send_if_modified(|records| {
+                let news = Records::Unread(faulty.clone());
+                std::mem::replace(records, news.clone()) != news
+            });
+            if told {
+                tracing::error!(error = faulty, "the state directory cannot be read: nothing is started yet");
+            }
             tokio::time::sleep(RETRY).await;
         };
         for fault in faults {
@@ -367,6 +377,7 @@ impl<W: World> Host<W> {
         let entries: Vec<_> = attached.into_iter().map(|record| Entry::new(record, claiming())).collect();
         // All of them are in the status before the first call is answered.
         entries.iter().for_each(|entry| self.registry.add(Arc::clone(entry)));
+        self.records.send_replace(Records::Known);
         // Before anything is served: whoever follows a link to a raw device meanwhile writes past us.
         self.hide_raw().await;
         for entry in &entries {
@@ -434,17 +445,18 @@ impl<W: World> Host<W> {
         }
     }
 
-    /// Rule 5, E19: what was written past us while the master was not served, as far as samples and the file system's
-    /// own count tell.
+    /// Rule 5, E19: what was written past us while the master was not served, as far as samples, the digest of its first
+    /// bytes and the file system's own count tell.
     async fn check_written_outside(
         &self,
         entry: &Entry<W>,
-        master: &Recognised<W::Claim>,
+        master: Recognised<W::Claim>,
         by_itself: bool,
-    ) -> Result<(), Obstacle> {
+    ) -> Result<Recognised<W::Claim>, Obstacle> {
         let record = entry.record();
+        let (master, overwritten) = self.check_first_bytes(&record, master).await?;
         if record.sets.is_empty() || is_off(Rule::OutsideNoticed) {
-            return Ok(());
+            return Ok(master);
         }
         let sampled = match record.fingerprint.as_ref().filter(|_| record.clean) {
             Some(expected) => {
@@ -456,8 +468,9 @@ impl<W: World> Host<W> {
         let counts = !record.clean && record.generation.is_none() && !entry.is_vouched_for();
         let since = master.generation.as_ref().filter(|_| counts);
         let later = since.is_some_and(|found| is_later(found, self.world.served_until()));
-        if !sampled && !later && master.ours.written_outside.is_none() && !record.quarantined {
-            return Ok(());
+        if !sampled && !later && !overwritten && master.ours.written_outside.is_none() && !record.quarantined
+        {
+            return Ok(master);
         }
         let error = PlatformError::MasterWrittenOutside { master: master_ref(&record) };
         if by_itself && !record.quarantined {
@@ -468,8 +481,48 @@ impl<W: World> Host<W> {
     }
 }
 
-/// Whether the file system says that it was mounted or written after we had served it last. After a kill no count on
-/// record can be compared, since the last writes that went through us are not on record; a time can.
+impl<W: World> Host<W> {
+    /// Whether the master's first bytes are others than its thread has kept a digest of. They are read with the master
+    /// claimed, and whatever was in flight landed.
+    async fn check_first_bytes(
+        &self,
+        record: &MasterRecord,
+        master: Recognised<W::Claim>,
+    ) -> Result<(Recognised<W::Claim>, bool), Obstacle> {
+        let Some(kept) = self.world.kept_digest(record.id).await else { return Ok((master, false)) };
+        let failed =
+            |what: &str, problem: &dyn std::fmt::Display| Obstacle::failed(io(&record.device, what, problem));
+        // Without sets nothing is lost, and between a detach and an attach samples decide.
+        if record.sets.is_empty() || record.clean {
+            let forgotten = self.world.forget_digest(record.id).await;
+            forgotten.map_err(|problem| failed("forget what was kept of the content of", &problem))?;
+            return Ok((master, false));
+        }
+        let range = ByteRange::new(0, FIRST_BYTES.min(record.size));
+        let read = self.world.work(vec![master.claim], move |store, slots| {
+            let mut found = None;
+            let digest = |_, buf: Option<IoBuf>| found = buf.map(|buf| data_hash(buf.bytes()));
+            let read = Blocking::new(store, STEP_DEADLINE).run([Job::read(slots[0], range)], digest);
+            read.map(|()| found)
+        });
+        let late = || Obstacle::failed(hung(&record.device, "look at its first bytes"));
+        let read = within(STEP_DEADLINE, read).await.ok_or_else(late)?;
+        let (found, mut claims) = read.map_err(|problem| failed("look at the first bytes", &problem))?;
+        let master = Recognised { claim: claims.pop().ok_or_else(late)?, ..master };
+        let overwritten = match found {
+            Ok(found) => found != Some(kept) && !is_off(Rule::DigestCompared),
+            Err(error) => {
+                // A master with a bad sector is served as far as it can be read.
+                tracing::warn!(master = %record.name, %error, "nobody can say whether its first bytes are what they were");
+                false
+            }
+        };
+        Ok((master, overwritten))
+    }
+}
+
+/// Whether the file system says that it was mounted or written after we had served it last. After a kill in the midst of
+/// writes there is neither a count on record nor a digest that could be compared; a time can.
 fn is_later(generation: &FsGeneration, served_until: u64) -> bool {
     match generation {
         FsGeneration::Ext { mounted, written, .. } => (*mounted).max(*written) > served_until,
@@ -541,6 +594,21 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(3600)).await;
             assert!(entry.is_served_by(&serving), "{end:?}: {:?}", entry.seen().phase);
         }
+    }
+
+    /// A master that was detached and attached again has another entry, which is served by another task.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_detached_is_not_served_again_when_it_is_attached_anew() {
+        let thread = Puppet::new(Manner::Answers);
+        let host = host(&[("a", &thread)]);
+        let before = host.registry.entries().remove(0);
+        host.registry.remove(before.id());
+        let after = Entry::new(before.record(), Phase::Serving(thread.serving()));
+        host.registry.add(Arc::clone(&after));
+        let hour = Duration::from_secs(3600);
+        let kept = |entry: &Arc<Entry<_>>| Arc::clone(&host).keep_served(Arc::clone(entry));
+        assert!(tokio::time::timeout(hour, kept(&before)).await.is_ok(), "nobody serves it any more");
+        assert!(tokio::time::timeout(hour, kept(&after)).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

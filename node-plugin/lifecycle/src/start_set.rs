@@ -35,6 +35,37 @@ const RETRY: Duration = Duration::from_millis(100);
 const PASSED_THROUGH: &str =
     "umbra-io died or hung three times within a minute, so the master goes on without the set";
 
+/// Until when the volumes of a set are tried again.
+#[derive(Clone, Debug)]
+struct Patience {
+    until: tokio::time::Instant,
+    told: Option<PlatformError>,
+}
+
+impl Patience {
+    fn of(deadline: Duration) -> Self {
+        Self { until: tokio::time::Instant::now() + deadline, told: None }
+    }
+
+    /// One attempt.
+    fn none() -> Self {
+        Self::of(Duration::ZERO)
+    }
+
+    /// Waits, and says what for; false if there is to be no other attempt.
+    async fn again(&mut self, set: &SetRecord, obstacle: &Obstacle) -> bool {
+        if obstacle.kind != Kind::Passing || tokio::time::Instant::now() >= self.until {
+            return false;
+        }
+        if self.told.as_ref() != Some(&obstacle.error) {
+            tracing::warn!(set = %set.name, error = %obstacle.error, "a volume of the set is waited for");
+            self.told = Some(obstacle.error.clone());
+        }
+        tokio::time::sleep(RETRY).await;
+        true
+    }
+}
+
 /// What became of a set in a start.
 #[derive(Debug)]
 pub(crate) enum SetStart<C> {
@@ -100,7 +131,7 @@ impl<W: World> Host<W> {
             // Its volumes may still say what an earlier life of it has left, or its enable was being undone.
             Err(_) => return self.undo_set(set).await,
             Ok(Some(ended)) if ended.epoch == EVERY_EPOCH => return self.undo_set(set).await,
-            Ok(ended) => self.recover_volumes(master, set, known, ended).await,
+            Ok(ended) => self.recover_volumes(master, set, known, ended, &Patience::none()).await,
         };
         match recovered {
             Ok(ready) if ready.image.header.state != SetState::Prepared => {
@@ -155,12 +186,12 @@ impl<W: World> Host<W> {
             self.give_up(set).await?;
             return Ok(SetStart::Unserved(Unserved { reason: PASSED_THROUGH.to_owned(), epoch: 0 }));
         }
-        let patience = Duration::from_millis(set.shadow_deadline_ms.max(set.bitmap_deadline_ms));
-        let deadline = tokio::time::Instant::now() + patience;
-        let (mut told, mut known) = (None, known.clone());
+        let deadline = Duration::from_millis(set.shadow_deadline_ms.max(set.bitmap_deadline_ms));
+        let patience = if needed { Patience::none() } else { Patience::of(deadline) };
+        let (mut attempts, mut known) = (patience.clone(), known.clone());
         loop {
             let recovered = match &ended {
-                Ok(ended) => self.recover_volumes(master, set, &known, *ended).await,
+                Ok(ended) => self.recover_volumes(master, set, &known, *ended, &patience).await,
                 Err(error) => Err(Obstacle::new(Kind::Final, WaitReason::IoError, error.clone())),
             };
             let obstacle = match recovered {
@@ -170,19 +201,41 @@ impl<W: World> Host<W> {
             if needed || obstacle.kind == Kind::Mistaken && !is_off(Rule::SwappedWaits) {
                 return Err(obstacle);
             }
-            if obstacle.kind == Kind::Final || tokio::time::Instant::now() >= deadline {
+            if !attempts.again(set, &obstacle).await {
                 tracing::error!(set = %set.name, error = %obstacle.error, "the set cannot be served; its image is given up");
                 let epoch = self.superblock_epoch(set).await.unwrap_or(0);
                 self.give_up(set).await?;
                 return Ok(SetStart::Unserved(Unserved { reason: obstacle.error.to_string(), epoch }));
             }
-            if told.as_ref() != Some(&obstacle.error) {
-                tracing::warn!(set = %set.name, error = %obstacle.error, "a volume of the set is waited for");
-                told = Some(obstacle.error);
-            }
-            tokio::time::sleep(RETRY).await;
             if let Ok(in_use) = self.in_use_now().await {
                 known.in_use = in_use;
+            }
+        }
+    }
+
+    /// Finds and claims one volume of a set. Each is waited for by itself: a look at the other may take longer than
+    /// all there is to wait, and find another disk that hangs under its old name.
+    async fn volume(
+        &self,
+        which: Volume,
+        master: &MasterRecord,
+        set: &SetRecord,
+        in_use: &Arc<InUse>,
+        patience: &Patience,
+    ) -> Result<W::Claim, Obstacle> {
+        let (mut attempts, mut in_use) = (patience.clone(), Arc::clone(in_use));
+        loop {
+            let recognised = match which {
+                Volume::Shadow => self.recognise_shadow(master, set, &in_use).await,
+                Volume::Bitmap => self.recognise_bitmap(master, set, &in_use).await,
+            };
+            match recognised {
+                Ok(found) => return Ok(found.claim),
+                Err(obstacle) if !attempts.again(set, &obstacle).await => return Err(obstacle),
+                Err(_) => {}
+            }
+            if let Ok(now) = self.in_use_now().await {
+                in_use = now;
             }
         }
     }
@@ -193,13 +246,19 @@ impl<W: World> Host<W> {
         set: &SetRecord,
         known: &KnownAtStart,
         ended: Option<Ended>,
+        patience: &Patience,
     ) -> Result<ReadySet<W::Claim>, Obstacle> {
         let in_use = &known.in_use;
-        let (shadow, bitmap) = tokio::join!(
-            self.recognise_shadow(master, set, in_use),
-            self.recognise_bitmap(master, set, in_use)
+        let volumes = tokio::join!(
+            self.volume(Volume::Shadow, master, set, in_use, patience),
+            self.volume(Volume::Bitmap, master, set, in_use, patience)
         );
-        let volumes = SetVolumes { shadow: shadow?.claim, bitmap: bitmap?.claim };
+        let volumes = match volumes {
+            (Ok(shadow), Ok(bitmap)) => SetVolumes { shadow, bitmap },
+            // No image ends because of one volume while a person has to put the other right.
+            (Err(_), Err(mistaken)) if mistaken.kind == Kind::Mistaken => return Err(mistaken),
+            (Err(obstacle), _) | (Ok(_), Err(obstacle)) => return Err(obstacle),
+        };
         let cuts = Arc::clone(&known.cuts);
         let session = Session { node: self.node, session: id128(self.world.fresh()) };
         let (options, expected, master_changed) = (options(set), expected(master, set), set.master_changed);
@@ -210,8 +269,8 @@ impl<W: World> Host<W> {
             };
             let doubt = found.superblock().doubt.as_ref().map(|doubt| doubt.then.cut);
             let commit = match doubt {
-                Some(cut) => cuts.is_committed(cut)?,
-                None => false,
+                Some(cut) if !is_off(Rule::DecisionFollowed) => cuts.is_committed(cut)?,
+                Some(_) | None => false,
             };
             Ok(found.recover(store, session, Known { ended, commit, master_changed, expected }))
         });

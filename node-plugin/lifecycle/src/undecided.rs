@@ -10,6 +10,7 @@
 
 use crate::deadline::{STEP_DEADLINE, within};
 use crate::host::Host;
+use crate::mutation::{Rule, is_off};
 use crate::registry::Phase;
 use crate::state::{CutRecord, Decision, MasterRecord, SetRecord, SetStage, StateError};
 use crate::words::id128;
@@ -91,7 +92,7 @@ impl<W: World> Host<W> {
             record.members.iter().any(|member| master.sets.iter().any(|set| set.id == *member))
         };
         for record in records.iter_mut().filter(|record| record.decision.is_none() && is_of_master(record)) {
-            let views = self.views(record).await;
+            let views = self.views(record, master).await;
             let decision = if decide(false, &views) { Decision::Commit } else { Decision::Void };
             let holds = self.state.decide_cut(record, decision).await.map_err(|error| error.to_string())?;
             tracing::info!(cut = %record.cut, ?views, decision = ?holds, "a cut over several sets was left undecided");
@@ -101,7 +102,7 @@ impl<W: World> Host<W> {
     }
 
     /// What each member's superblock says of the cut.
-    async fn views(&self, record: &CutRecord) -> Vec<MemberView> {
+    async fn views(&self, record: &CutRecord, asking: &MasterRecord) -> Vec<MemberView> {
         let cut = id128(record.cut);
         let masters = self.records().await;
         let in_use = self.in_use_now().await;
@@ -111,6 +112,9 @@ impl<W: World> Host<W> {
                 let Some((master, set)) = configured(&masters).find(|(_, set)| set.id == *member) else {
                     return MemberView::Unreadable;
                 };
+                if is_off(Rule::MembersAsked) && master.id != asking.id {
+                    return MemberView::InDoubt;
+                }
                 let Ok(in_use) = &in_use else { return MemberView::Unreadable };
                 self.view(master, set, cut, in_use).await
             };
@@ -185,8 +189,10 @@ impl<W: World> Host<W> {
 
 /// Recovery, or its engine, takes a set out of its doubt; one that is not configured is asked by nobody.
 fn is_resolved(record: &CutRecord, configured: &BTreeSet<Uuid>, served: &BTreeSet<Uuid>) -> bool {
+    let out_of_doubt = |member: &Uuid| served.contains(member) || !configured.contains(member);
     record.decision.is_some()
-        && record.members.iter().all(|member| served.contains(member) || !configured.contains(member))
+        && (record.members.iter().all(out_of_doubt)
+            || is_off(Rule::CutRemembered) && record.members.iter().any(out_of_doubt))
 }
 
 #[cfg(test)]

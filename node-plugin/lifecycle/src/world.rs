@@ -166,6 +166,16 @@ pub trait World: fmt::Debug + Sized + Send + Sync + 'static {
     /// says it did later, it did past us.
     fn served_until(&self) -> u64;
 
+    /// The digest of a master's first bytes that its thread has kept, if nothing went through it to them since
+    /// ([`umbra_store::Notes::keep_digest`]).
+    fn kept_digest(&self, master: Uuid) -> impl Future<Output = Option<u64>> + Send;
+
+    /// Forgets that digest.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn forget_digest(&self, master: Uuid) -> impl Future<Output = Result<(), String>> + Send;
+
     /// Milliseconds since 1970, for the time of a cut.
     fn unix_ms(&self) -> u64;
 

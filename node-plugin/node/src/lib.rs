@@ -1,11 +1,15 @@
 #![forbid(unsafe_code)]
-//! umbra-node: the facade of a node, in front of its interposer.
+//! umbra-node: the facade of a node, in front of its interposer, and the CSI plugin by which pods get its volumes.
 //!
-//! It holds no state that matters: the fence is in a file, and everything else is known by umbra-io or by nobody. So it may
-//! be killed and started anew at any moment, and no I/O waits for it.
+//! It holds no state that matters: the fence and the ledger of volumes in use are in files, and everything else is known by
+//! umbra-io, by the kernel's mount table, or by nobody. So it may be killed and started anew at any moment, and no I/O waits
+//! for it.
 //!
 //! Each subcommand is a module with its arguments as a clap type and one function that runs it.
 
+mod certificates;
+mod cluster;
+mod csi;
 mod facts;
 mod inventory;
 mod logging;

@@ -1,23 +1,28 @@
 //! `umbra-node run`: the facade. Everything is wired here, in the order it must start.
 
+use crate::certificates::{Keeper, Way};
+use crate::inventory::{device_pattern, is_allowed};
 use crate::logging::{self, LogFormat};
 use crate::metrics::{self, Seen};
 use crate::publish::{self, Publisher, Report};
-use crate::{facts, preflight};
+use crate::{certificates, csi, facts, preflight};
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use umbra_facade::identity::Segment;
+use tokio::sync::watch;
+use umbra_crds::{DeviceId, DevicePattern};
+use umbra_facade::identity::{Identity, Role, Segment};
 use umbra_facade::listen::{Doors, TlsDoor};
 use umbra_facade::node::About;
 use umbra_facade::server::CallCounts;
-use umbra_facade::{CredentialFiles, Credentials, Facade, FenceKeeper, serve};
+use umbra_facade::{CredentialFiles, CredentialFolder, Credentials, Facade, FenceKeeper, serve};
 use umbra_platform::time::Millis;
+use umbra_platform::value::DevicePath;
 use umbra_platform::{CallDeadlines, Client, Socket};
 
 /// Time in which the interposer must answer a probe: less than the kubelet's and Prometheus' patience.
@@ -33,6 +38,7 @@ const PATIENCE: CallDeadlines = CallDeadlines {
 
 /// Options of the facade.
 #[derive(Clone, Debug, Args)]
+#[command(group(ArgGroup::new("asks-cluster").args(["publish", "tls_builtin"]).multiple(true)))]
 pub(crate) struct Run {
     /// Name of this node in its cluster.
     #[arg(long)]
@@ -43,15 +49,8 @@ pub(crate) struct Run {
     /// Serve the facade there, over mutual TLS.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9751")]
     listen: SocketAddr,
-    /// This node's certificate, and those between it and an authority. Read again when it changes, as the next two.
-    #[arg(long, value_name = "FILE")]
-    tls_certificate: PathBuf,
-    /// The certificate's key.
-    #[arg(long, value_name = "FILE")]
-    tls_key: PathBuf,
-    /// The authorities that callers' certificates may come from.
-    #[arg(long, value_name = "FILE")]
-    tls_authorities: PathBuf,
+    #[command(flatten)]
+    tls: certificates::Options,
     /// Socket of the interposer.
     #[arg(long, default_value = "/run/umbra/io.sock")]
     socket: PathBuf,
@@ -64,8 +63,14 @@ pub(crate) struct Run {
     /// Serve probes and metrics there, to whoever can connect; without it, nowhere.
     #[arg(long, value_name = "ADDRESS:PORT")]
     http: Option<SocketAddr>,
+    /// Devices that may be used at all, as a pattern of their stable names; may be given several times. Left out, it is
+    /// every device that nothing else denies.
+    #[arg(long, value_name = "GLOB", value_parser = device_pattern)]
+    device_allow: Vec<DevicePattern>,
     #[command(flatten)]
     publish: publish::Options,
+    #[command(flatten)]
+    csi: csi::Options,
     /// Text or JSON.
     #[arg(long, default_value = "text")]
     log_format: LogFormat,
@@ -87,13 +92,17 @@ pub(crate) fn main(run: &Run) -> ExitCode {
 
 async fn serve_all(run: &Run) -> anyhow::Result<()> {
     // Before anything that takes time: whoever stops this early is heard.
-    let stop = stop_signal()?;
-    let files = CredentialFiles {
-        certificate: run.tls_certificate.clone(),
-        key: run.tls_key.clone(),
-        authorities: run.tls_authorities.clone(),
+    let stopped = stop_signal()?;
+    let (files, enrolled) = credentials(run)?;
+    // Where certificates are somebody else's matter, what is wrong with them is said at the start.
+    let waits = enrolled.as_ref().and_then(certificates::Report::waits);
+    let door = match &waits {
+        None => Some(door(run, &files).await?),
+        Some(what) => {
+            tracing::warn!("the facade is not served to other hosts yet: {what}");
+            None
+        }
     };
-    let credentials = Arc::new(Credentials::of_server(files.clone())?);
     std::fs::create_dir_all(&run.state_dir)
         .with_context(|| format!("make the state directory {}", run.state_dir.display()))?;
     let fence = FenceKeeper::new(&run.state_dir);
@@ -104,10 +113,10 @@ async fn serve_all(run: &Run) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION").into(),
         findings: preflight::judge(&facts::gather()),
     };
-    let facade = Facade::new(Arc::new(platform), fence.clone(), about);
+    let device_allow = run.device_allow.clone();
+    let allows = move |device: &DevicePath| is_allowed(&device_allow, &DeviceId::new(device.as_str()));
+    let facade = Facade::new(Arc::new(platform), fence.clone(), about).with_devices(allows);
 
-    let listener = bind(run.listen).await?;
-    let address = listener.local_addr()?;
     // The interposer makes this folder too; whoever comes first.
     let folder = run.local_socket.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
@@ -119,37 +128,108 @@ async fn serve_all(run: &Run) -> anyhow::Result<()> {
         let probes = CallDeadlines { connect: PROBE_LIMIT, read: PROBE_LIMIT, change: PROBE_LIMIT };
         let platform = Client::lazy(&run.socket, probes);
         let (fence, counts) = (fence.clone(), facade.counts());
-        let look = Look { platform, fence, counts, published: published.clone() };
+        let look = Look { platform, fence, counts, published: published.clone(), enrolled: enrolled.clone() };
         tokio::spawn(umbra_probes::serve(listener, look));
     }
     if let Some(report) = published {
         let (node, platform) = (run.node.to_string(), Client::lazy(&run.socket, PATIENCE));
-        let publisher = Publisher::new(node, run.publish.clone(), &run.state_dir, platform, fence, files);
-        tokio::spawn(publish::keep(publisher, report));
+        let (options, allowed) = (run.publish.clone(), &run.device_allow);
+        let publisher =
+            Publisher::new(node, options, allowed, &run.state_dir, platform, fence, files.clone());
+        tokio::spawn(publish::keep(publisher.enrolled(enrolled.clone()), report));
     }
-    let doors = Doors {
-        tls: Some(TlsDoor { listener, credentials, cluster: run.cluster.clone() }),
-        local: Some(local),
+    let csi = match run.csi.sockets() {
+        None => None,
+        Some(sockets) => {
+            let platform = Client::lazy(&run.socket, PATIENCE);
+            Some(csi::Csi::bind(&run.node, platform, &run.state_dir, &sockets).await?)
+        }
     };
-    tracing::info!(%address, node = %run.node, cluster = %run.cluster, interposer = %run.socket.display(), "serving");
-    serve(facade, doors, stop).await?;
+    // Root of this node, and its pods, need no certificate.
+    let here = Doors { tls: None, local: Some(local) };
+    let here = async { Ok(serve(facade.clone(), here, told(stopped.clone())).await?) };
+    let afar = serve_afar(run, facade.clone(), door, files, enrolled, stopped.clone());
+    let csi = async {
+        match csi {
+            Some(csi) => csi.serve(told(stopped.clone())).await,
+            None => Ok(()),
+        }
+    };
+    tokio::try_join!(here, afar, csi)?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Where the certificates are; and, where the operator signs them, how it stands with this node's, which is kept up to date
+/// from now on.
+fn credentials(run: &Run) -> anyhow::Result<(CredentialFiles, Option<certificates::Report>)> {
+    match run.tls.way() {
+        Way::External(files) => Ok((files, None)),
+        Way::Builtin { folder, namespace } => {
+            let identity = Identity { cluster: run.cluster.clone(), role: Role::Node(run.node.clone()) };
+            let folder = CredentialFolder::open(&folder, identity)?;
+            let (files, kubeconfig) = (folder.files(), run.publish.kubeconfig().map(Path::to_owned));
+            let keeper = Keeper::new(folder, kubeconfig, namespace, run.node.to_string());
+            let report = keeper.report();
+            tokio::spawn(certificates::keep(keeper));
+            Ok((files, Some(report)))
+        }
+    }
+}
+
+/// The door for other hosts.
+async fn door(run: &Run, files: &CredentialFiles) -> anyhow::Result<TlsDoor> {
+    let credentials = Arc::new(Credentials::of_server(files.clone())?);
+    Ok(TlsDoor { listener: bind(run.listen).await?, credentials, cluster: run.cluster.clone() })
+}
+
+/// Serves the facade to other hosts, from the first certificate on. Before that nobody listens, and callers are told so by
+/// their connection.
+async fn serve_afar(
+    run: &Run,
+    facade: Facade<Client>,
+    open: Option<TlsDoor>,
+    files: CredentialFiles,
+    enrolled: Option<certificates::Report>,
+    stopped: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    if let Some(enrolled) = enrolled {
+        tokio::select! {
+            () = enrolled.held() => {}
+            () = told(stopped.clone()) => return Ok(()),
+        }
+    }
+    let tls = match open {
+        Some(door) => door,
+        None => door(run, &files).await?,
+    };
+    let address = tls.listener.local_addr()?;
+    tracing::info!(%address, node = %run.node, cluster = %run.cluster, interposer = %run.socket.display(), "serving");
+    Ok(serve(facade, Doors { tls: Some(tls), local: None }, told(stopped)).await?)
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
 }
 
-/// Done when the process is told to stop.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+/// True from the moment on when the process is told to stop.
+fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
         tokio::select! {
             _ = term.recv() => {}
             _ = interrupt.recv() => {}
         }
-    })
+        stop.send_replace(true);
+    });
+    Ok(stopped)
+}
+
+/// Done when the process is told to stop.
+async fn told(mut stopped: watch::Receiver<bool>) {
+    // The other side lives as long as the runtime.
+    let _flag = stopped.wait_for(|stopped| *stopped).await;
 }
 
 /// What probes and scrapes look at.
@@ -159,6 +239,8 @@ struct Look {
     counts: CallCounts,
     /// How the cluster is told what this node is, where it is told.
     published: Option<Report>,
+    /// How it stands with the certificate, where the operator signs it.
+    enrolled: Option<certificates::Report>,
 }
 
 impl umbra_probes::Told for Look {
@@ -166,6 +248,9 @@ impl umbra_probes::Told for Look {
         // A cluster that is away is no reason: calls are answered all the same.
         if let Some(refusal) = self.published.as_ref().and_then(Report::refusal) {
             return Err(refusal);
+        }
+        if let Some(waits) = self.enrolled.as_ref().and_then(certificates::Report::waits) {
+            return Err(waits);
         }
         let answer = self.platform.list().await;
         answer.map(drop).map_err(|error| format!("{error}; {}", error.remedy()))

@@ -10,7 +10,7 @@ use crate::value::{
 use serde::{Deserialize, Serialize};
 
 /// Most sets that one command may act on at one instant.
-pub const TARGETS_MAX: usize = 64;
+pub const TARGETS_MAX: usize = 16;
 
 /// A call that changes something.
 pub trait Change {

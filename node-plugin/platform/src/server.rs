@@ -76,7 +76,11 @@ fn reflection() -> Result<tonic_reflection::server::Builder<'static>, ServeError
 
 /// Refuses calls of other users than root and the one that this process runs as, by what the kernel says of the peer:
 /// the socket's mode keeps them out, but a mode is easily changed, and a socket easily handed on.
-fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
+///
+/// # Errors
+/// `PERMISSION_DENIED`.
+#[allow(clippy::result_large_err, reason = "the signature of an interceptor")]
+pub fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
     let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
     match peer.map(|peer| peer.uid()) {
         Some(user) if may_call(user, rustix::process::geteuid().as_raw()) => Ok(request),

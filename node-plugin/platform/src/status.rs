@@ -554,4 +554,7 @@ pub struct Listing {
     pub masters: Vec<MasterEntry>,
     /// The sets.
     pub sets: Vec<SetEntry>,
+    /// The version of the platform, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Label>,
 }

@@ -21,8 +21,8 @@ use group::{Group, SetMask, Stage};
 use std::collections::BTreeMap;
 pub use tally::Tally;
 use umbra_engine::{
-    ByteRange, CommandId, Id128, Now, Request, RequestError, RequestId, RequestKind, SetIndex, SetState,
-    SetStatus,
+    ByteRange, CommandId, Id128, InFlight, Limits, Now, Request, RequestError, RequestId, RequestKind,
+    SetIndex, SetState, SetStatus,
 };
 use umbra_format::SetIdentity;
 use umbra_store::{
@@ -37,10 +37,6 @@ const DEADLINE_MS: u64 = 400;
 const DRAIN_MS: u64 = 1500;
 /// With `FailWrite`, writes fail after this long without a record.
 const UNRECORDABLE_MS: u64 = 600;
-/// Operations of requests beyond the first of each, all together.
-const PIECES_SHARED: usize = 64;
-/// Pages, superblocks, labels and flushes.
-const OTHERS: usize = 32;
 /// Operations of a recovery.
 const STARTING: usize = 128;
 /// Invariant 1: no master request takes longer than all deadlines together, and the work in between.
@@ -168,14 +164,28 @@ pub struct Life {
     trace: Option<Vec<String>>,
 }
 
-/// Requests, copies, a ring and what else there can be on one device, each at most once at a time.
-fn queue(plan: &Plan, bounds: Bounds) -> Queue {
-    let ring = plan.sets.iter().map(|set| set.ring_blocks).max().unwrap_or(0);
-    let copies = usize::from(plan.write_buffers + plan.copier_buffers);
-    let ring = usize::try_from(ring).expect("small rings");
-    // A start has as many operations on their way as a store takes in hand.
-    let waiting = (REQUESTS as usize + PIECES_SHARED + copies + ring + OTHERS).max(STARTING);
+/// As many places to wait as the engine says that the disk needs; in a start, as a store takes in hand.
+fn queue(plan: &Plan, disk: Disk, bounds: Bounds, starting: bool) -> Queue {
+    let (limits, depth) = (limits(plan), REQUESTS as usize);
+    let InFlight { transfers, blocking } = match disk {
+        Disk::Master => limits.in_flight_on_master(depth),
+        Disk::Shadow(_) | Disk::Bitmap(_) => limits.in_flight_on_side(depth),
+    };
+    let least = if starting { STARTING } else { 0 };
+    let waiting = [transfers.max(least), blocking.max(least)];
     Queue { transfers: bounds.transfers, blocking: bounds.blocking, waiting }
+}
+
+fn limits(plan: &Plan) -> Limits {
+    let chunk = plan.geometry.chunk_bytes();
+    Limits {
+        requests: REQUESTS as usize,
+        write_buffers: plan.write_buffers,
+        copier_buffers: plan.copier_buffers,
+        write_buffer_bytes: chunk * plan.buffer_chunks.min(4),
+        copier_buffer_bytes: chunk * plan.buffer_chunks,
+        drain_deadline_ms: DRAIN_MS,
+    }
 }
 
 impl Life {
@@ -202,9 +212,6 @@ impl Life {
         let blocks = plan.sets.iter().flat_map(|set| set.blocks);
         for (disk, block) in disks.iter().zip(std::iter::once(plan.block).chain(blocks)) {
             world.set_logical_block(*disk, block);
-        }
-        for disk in &disks {
-            world.set_queue(*disk, plan.queue.map(|bounds| queue(&plan, bounds)));
         }
         world.set_log(traced);
         let through = |cache: &Cache| *cache == Cache::WriteThrough;
@@ -359,6 +366,14 @@ impl Life {
         bytes[..8].copy_from_slice(&self.plan.seed.to_be_bytes());
         bytes[8..].copy_from_slice(&self.ids.to_be_bytes());
         Id128(bytes)
+    }
+
+    /// Lets each disk take what the plan says at a time, and have as much waiting as there can be.
+    fn bound_queues(&self, starting: bool) {
+        for (slot, disk) in self.disks.iter().zip(Disk::all(self.sets.len())) {
+            let bounds = self.plan.queue.map(|bounds| queue(&self.plan, disk, bounds, starting));
+            self.world.set_queue(*slot, bounds);
+        }
     }
 
     /// One turn of the machine's loop, with everything that comes of it.

@@ -3,6 +3,7 @@
 mod node_command;
 
 use clap::{Args, Parser, Subcommand};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use umbra_engine::mutation::Rule;
@@ -91,7 +92,21 @@ fn last_words(seed: u64, text: &str) {
     std::process::exit(1);
 }
 
+/// Lives take MiBs and give them back all the time, and glibc gives those to the kernel each time, which takes twice as
+/// long as the lives do. It hears of that before a program starts, or not at all.
+fn keep_memory() {
+    const KEPT: [(&str, &str); 2] =
+        [("MALLOC_TRIM_THRESHOLD_", "1073741824"), ("MALLOC_MMAP_THRESHOLD_", "1073741824")];
+    if KEPT.iter().all(|(name, _)| std::env::var_os(name).is_none())
+        && let Ok(program) = std::env::current_exe()
+    {
+        // It returns only if it cannot be started: then all is only slower.
+        let _slower = Command::new(program).args(std::env::args_os().skip(1)).envs(KEPT).exec();
+    }
+}
+
 fn main() -> ExitCode {
+    keep_memory();
     on_panic(last_words);
     match Cli::parse().command {
         Sub::Run(Run { seed: Some(seed), trace, .. }) => one(seed, trace),

@@ -7,7 +7,7 @@ use umbra_lifecycle::mutation::Rule;
 use umbra_sim::node::mutants::hunt;
 use umbra_sim::node::plan::Plan;
 use umbra_sim::node::run::{Campaign, attempt, shrink};
-use umbra_sim::node::sweep::{step, sweep};
+use umbra_sim::node::sweep::{ROUNDS, Sweep, step};
 use umbra_sim::run::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -38,11 +38,18 @@ pub(crate) enum Sub {
         #[arg(long)]
         whole: bool,
     },
-    /// Kill, fail and hang at every step of scripted lives.
+    /// Meet every step of scripted lives with one of the fates: it is the last one of the process or of the machine,
+    /// before or after its effect, it fails, or takes too long.
     Sweep {
-        /// Only at every so manieth.
+        /// Only every so manieth step.
         #[arg(long, default_value_t = 1)]
-        stride: u64,
+        stride: usize,
+        /// The round: in each of seven every step meets another fate.
+        #[arg(long, default_value_t = 0)]
+        round: usize,
+        /// All rounds: every step meets every fate.
+        #[arg(long, conflicts_with = "round")]
+        all: bool,
         /// Threads; all processors by default.
         #[arg(long)]
         jobs: Option<usize>,
@@ -71,7 +78,10 @@ pub(crate) fn run(command: &Sub) -> ExitCode {
             many(Campaign { start: *from, seeds: *seeds, jobs: super::jobs(*jobs), all: *all })
         }
         Sub::Replay { seed, without, whole } => replay(*seed, *without, *whole),
-        Sub::Sweep { stride, jobs } => everywhere(*stride, super::jobs(*jobs)),
+        Sub::Sweep { stride, round, all, jobs } => {
+            let (first, rounds) = if *all { (0, ROUNDS) } else { (*round, 1) };
+            everywhere(Sweep { stride: *stride, first, rounds, jobs: super::jobs(*jobs) })
+        }
         Sub::Step { life, step } => one_step(*life, *step),
         Sub::Mutants { seeds, only } => mutants(*seeds, only),
     }
@@ -130,11 +140,17 @@ fn replay(seed: u64, off: Option<Rule>, whole: bool) -> ExitCode {
     code(outcome.verdict.is_ok())
 }
 
-fn everywhere(stride: u64, jobs: usize) -> ExitCode {
-    let swept = sweep(stride, jobs);
-    for violation in &swept.violations {
-        println!("violation: {violation}");
-    }
+fn everywhere(sweep: Sweep) -> ExitCode {
+    let begin = Instant::now();
+    let mut told = 0;
+    // A sweep of hours says at once what it finds.
+    let swept = sweep.run(|life, swept| {
+        for violation in &swept.violations[told..] {
+            println!("violation: {violation}");
+        }
+        told = swept.violations.len();
+        println!("life {life}: {} lives so far, {:.0} s", swept.runs, begin.elapsed().as_secs_f64());
+    });
     println!("{} steps, {} lives, {} steps that met a fate", swept.steps, swept.runs, swept.met);
     println!("{} violations", swept.violations.len());
     code(swept.violations.is_empty())

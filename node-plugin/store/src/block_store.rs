@@ -45,6 +45,17 @@ pub enum StoreOpKind {
     },
 }
 
+impl StoreOpKind {
+    /// The bytes on the device that it changes, if it moves `len` bytes; none: it changes nothing.
+    pub(crate) fn writes(self, len: u64) -> Option<ByteRange> {
+        match self {
+            Self::Write { offset, .. } => Some(ByteRange::new(offset, len)),
+            Self::Discard(range) | Self::WriteZeroes { range, .. } => Some(range),
+            Self::Read { .. } | Self::Flush => None,
+        }
+    }
+}
+
 /// One operation. `buf` is there for reads and writes, and only for them.
 #[derive(Debug)]
 pub struct StoreOp {

@@ -314,6 +314,11 @@ impl SimWorld {
         self.0.borrow().devices[usize::from(device.0)].read(offset, out);
     }
 
+    /// As long as this is the same, so is all that [`peek`](Self::peek) shows of a device.
+    pub fn changes(&self, device: DeviceSlot) -> u64 {
+        self.0.borrow().devices[usize::from(device.0)].changes
+    }
+
     /// What would be left on the device if its cache were lost now.
     pub fn peek_durable(&self, device: DeviceSlot, offset: u64, out: &mut [u8]) {
         self.0.borrow().devices[usize::from(device.0)].read_durable(offset, out);

@@ -10,12 +10,14 @@ pub use block_store::{
 pub use buf::{AlignedBuf, IoBuf, PAGE_BYTES};
 
 mod blocking;
+mod first_bytes;
 mod machine;
 mod recover;
 mod replay;
 mod side_jobs;
 
 pub use blocking::{Abandoned, BatchError, Blocking, Job};
+pub use first_bytes::FIRST_BYTES;
 pub use machine::{EndNote, Finished, IoCounts, Machine, Notes};
 pub use recover::{
     Ended, Expected, FoundSet, Known, MemberView, Mismatch, RecoverError, Session, SetConfig, SetDevices,

@@ -10,6 +10,7 @@
 
 use crate::block_store::{BlockStore, Completion, DeviceSlot, StoreError, StoreOp, StoreOpKind, Token};
 use crate::buf::{AlignedBuf, IoBuf};
+use crate::first_bytes::{Before, FirstBytes};
 use crate::recover::SetConfig;
 use crate::side_jobs::{SideJob, SideJobs};
 use umbra_engine::{
@@ -40,6 +41,12 @@ pub trait Notes {
 
     /// Appends the notes whose writing has ended, and whether they are durable.
     fn poll(&mut self, done: &mut Vec<(EndNote, bool)>);
+
+    /// Keeps a digest of the master's [first bytes](crate::FIRST_BYTES) where it outlives the process, and not the machine.
+    fn keep_digest(&mut self, digest: u64);
+
+    /// Takes it back: when this returns, none is kept.
+    fn withdraw_digest(&mut self);
 }
 
 /// A request that has ended.
@@ -66,6 +73,15 @@ enum Pending {
     Scratch { op: OpId },
     /// A step of a side job.
     Side { set: SetIndex },
+    /// The master's first bytes are read for their digest.
+    FirstBytes,
+}
+
+/// An operation that a store has.
+#[derive(Debug)]
+struct Submitted {
+    pending: Pending,
+    writes_first_bytes: bool,
 }
 
 /// See the module.
@@ -83,7 +99,7 @@ pub struct Machine<S, N> {
     /// The read that each copy buffer was lent to last.
     copy_reads: Vec<Option<OpId>>,
     scratch: Vec<AlignedBuf>,
-    pending: Vec<Option<Pending>>,
+    pending: Vec<Option<Submitted>>,
     free_tokens: Vec<usize>,
     side_jobs: Vec<SideJobs>,
     actions: Vec<Action>,
@@ -94,6 +110,7 @@ pub struct Machine<S, N> {
     io_counts: IoCounts,
     /// Reads of heads in memory: they have ended.
     head_reads: Vec<OpId>,
+    first_bytes: FirstBytes,
 }
 
 /// Operations and bytes handed to the stores, to be compared with what the kernel counted.
@@ -122,6 +139,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             .chain((0..limits.copier_buffers).map(|_| copier_buf()))
             .collect();
         let block = u64::from(master.0.capabilities(master.1).logical_block);
+        let first_bytes = FirstBytes::new(geometry.master_bytes());
         Self {
             master: Master::new(geometry, block, limits),
             limits,
@@ -144,6 +162,7 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             answers: Vec::new(),
             io_counts: IoCounts::default(),
             head_reads: Vec::new(),
+            first_bytes,
         }
     }
 
@@ -182,6 +201,12 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
     /// Tells the engine the time; a few times per second is enough.
     pub fn tick(&mut self, now: Now) {
         self.apply(now, Event::Tick);
+        if let Some(bytes) = self.first_bytes.read_due(now) {
+            let len = usize::try_from(bytes).expect("some tens of KiB");
+            // Of its own, and not one to be kept: it is needed once in a quiet while.
+            let buf = IoBuf::whole(AlignedBuf::zeroed(len));
+            self.submit(Device::Master, StoreOpKind::Read { offset: 0 }, Some(buf), Pending::FirstBytes);
+        }
     }
 
     /// Takes in what has completed, ends the engine's turn and sends out what it asks for. True if anything happened.
@@ -263,8 +288,13 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
 
     fn completed(&mut self, now: Now, completion: Completion) {
         let token = usize::try_from(completion.token.0).expect("tokens are indexes");
-        let pending = self.pending[token].take().expect("an operation completes once");
+        let submitted = self.pending[token].take().expect("an operation completes once");
         self.free_tokens.push(token);
+        let Submitted { pending, writes_first_bytes } = submitted;
+        // What was given up may still land.
+        if writes_first_bytes && completion.result != Err(StoreError::Hung) {
+            self.first_bytes.write_ends();
+        }
         let ok = completion.result.is_ok();
         let buf = completion.buf;
         let (op, hash) = match pending {
@@ -301,6 +331,13 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             }
             Pending::Side { set } => {
                 self.side_step(now, set, completion.result, buf);
+                return;
+            }
+            Pending::FirstBytes => {
+                if self.first_bytes.was_read(ok) {
+                    let buf = buf.expect("a lent buffer comes back");
+                    self.notes.keep_digest(data_hash(buf.bytes()));
+                }
                 return;
             }
         };
@@ -472,7 +509,12 @@ impl<S: BlockStore, N: Notes> Machine<S, N> {
             self.pending.push(None);
             self.pending.len() - 1
         });
-        self.pending[token] = Some(pending);
+        let writes_first_bytes = device == Device::Master
+            && kind.writes(len).is_some_and(|range| self.first_bytes.includes(range));
+        if writes_first_bytes && self.first_bytes.write_begins() == Before::Withdraw {
+            self.notes.withdraw_digest();
+        }
+        self.pending[token] = Some(Submitted { pending, writes_first_bytes });
         let token = Token(token as u64);
         let devices =
             |set: SetIndex| self.sets[usize::from(set.0)].as_ref().expect("a set that exists").devices;

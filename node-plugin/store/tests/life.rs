@@ -28,6 +28,8 @@ impl Notes for NoNotes {
     fn poll(&mut self, done: &mut Vec<(EndNote, bool)>) {
         done.extend(self.0.drain(..).map(|note| (note, true)));
     }
+    fn keep_digest(&mut self, _: u64) {}
+    fn withdraw_digest(&mut self) {}
 }
 
 struct Bench {

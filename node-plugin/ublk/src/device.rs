@@ -334,7 +334,7 @@ impl CharDevice {
         assert_eq!(request.device(), self.device, "a request of another device");
         let end = u64::from(offset).saturating_add(len as u64);
         assert!(end <= u64::from(request.bytes()), "bytes up to {end} of {request:?}");
-        debug_assert!(request.bytes() <= USER_COPY_BYTES_MAX, "larger than a tag's window");
+        assert!(request.bytes() <= USER_COPY_BYTES_MAX, "larger than a tag's window");
         user_copy_position(request.queue(), request.tag().get(), offset)
     }
 

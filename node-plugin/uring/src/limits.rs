@@ -49,8 +49,11 @@ pub struct StoreLimits {
     /// Flushes, discards and write-zeroes of one device given to the kernel at a time. Each holds a
     /// kernel worker for as long as the device takes; see [`RingConfig::blocking_workers`].
     pub blocking_per_device: u16,
-    /// Operations of one device and class that wait for their turn. One more completes with `ENOBUFS`.
-    pub queued_per_device: usize,
+    /// Reads and writes of one device that wait for their turn. One more completes with `ENOBUFS`, so this follows what
+    /// there can be at a time. Their places are made with the device.
+    pub queued_transfers: usize,
+    /// The same of flushes, discards and write-zeroes.
+    pub queued_blocking: usize,
     /// How long dropping a store waits for operations in flight. After that their memory is leaked.
     pub drop_wait: Duration,
 }
@@ -61,8 +64,9 @@ impl Default for StoreLimits {
             devices: 16,
             transfers_per_device: 128,
             blocking_per_device: 4,
-            // More than the engine's budget of operations for one device: reaching it is a defect.
-            queued_per_device: 1024,
+            // Many times what a start has at a time.
+            queued_transfers: 1024,
+            queued_blocking: 1024,
             // The default deadline of a shadow or bitmap operation: a device slower than this is offline.
             drop_wait: Duration::from_secs(5),
         }

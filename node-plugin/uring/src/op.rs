@@ -70,6 +70,8 @@ pub(crate) enum Class {
 }
 
 impl Class {
+    pub(crate) const ALL: [Self; 2] = [Self::Transfer, Self::Blocking];
+
     pub(crate) fn of(kind: &StoreOpKind) -> Self {
         match kind {
             StoreOpKind::Read { .. } | StoreOpKind::Write { .. } => Self::Transfer,

@@ -144,8 +144,7 @@ impl UringStore {
         };
         let logical_block = u64::from(capabilities.logical_block);
         let target = Target { file, logical_block, discard, zero_range: true };
-        let queue = || VecDeque::with_capacity(self.limits.queued_per_device);
-        let backlog = [queue(), queue()];
+        let backlog = Class::ALL.map(|class| VecDeque::with_capacity(self.queued_max(class)));
         self.devices[index] = Some(Attached { device, target, in_flight: [0; 2], backlog });
         Ok(slot)
     }
@@ -303,6 +302,13 @@ impl UringStore {
         })
     }
 
+    fn queued_max(&self, class: Class) -> usize {
+        match class {
+            Class::Transfer => self.limits.queued_transfers,
+            Class::Blocking => self.limits.queued_blocking,
+        }
+    }
+
     fn process_drained(&mut self) {
         let mut drained = mem::take(&mut self.drained);
         self.ring.borrow_mut().drain_owner(self.owner, &mut drained);
@@ -352,7 +358,7 @@ impl BlockStore for UringStore {
     fn submit(&mut self, op: StoreOp) {
         let class = Class::of(&op.kind);
         assert_eq!(op.buf.is_some(), class == Class::Transfer, "transfers have a buffer, and only they");
-        let (limit, queued_max) = (self.limit(class), self.limits.queued_per_device);
+        let (limit, queued_max) = (self.limit(class), self.queued_max(class));
         let Some(attached) = self.attached_mut(op.device) else {
             return self.complete(op, Err(StoreError::Device(libc::ENODEV)));
         };

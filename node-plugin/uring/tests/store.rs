@@ -35,7 +35,7 @@ fn small_limits_only_make_operations_wait() {
 
 #[test]
 fn an_operation_beyond_the_queue_is_refused_and_nothing_else() {
-    let limits = StoreLimits { transfers_per_device: 1, queued_per_device: 2, ..StoreLimits::default() };
+    let limits = StoreLimits { transfers_per_device: 1, queued_transfers: 2, ..StoreLimits::default() };
     let scratch = Scratch::new(SIZE);
     let (mut store, slot) = store_with(scratch.device(), limits);
     for token in 0..4 {

@@ -7,6 +7,20 @@ use crate::owner::Owner;
 use crate::record::{PlaneId, SetState};
 
 impl Owner {
+    /// Whether a member's head is on its way: a restore may have ended, or a gate opened, while it was. It comes, or is
+    /// late, and until then its place is not another image's.
+    pub(super) fn awaits_head(&self, command: &Command) -> bool {
+        let moves = |member: &CutMember| {
+            let set = self.sets[usize::from(member.set.0)].as_ref();
+            set.is_some_and(|set| set.head_moving.is_some() && set.late_head(self.now).is_none())
+        };
+        match command {
+            Command::Cut { member, .. } => moves(member),
+            Command::Prepare { members, .. } => members.iter().any(moves),
+            _ => false,
+        }
+    }
+
     /// What a command needs the gate for; or its answer, if that is known already.
     pub(super) fn gate_purpose(&self, command: Command) -> Result<Result<Done, Purpose>, Refusal> {
         let known = |set: SetIndex| self.sets[usize::from(set.0)].as_ref().ok_or(Refusal::NoSuchSet);
@@ -80,9 +94,9 @@ impl Owner {
                 return Err(Refusal::AbandonedIo(device));
             }
         }
-        if set.head_moving.is_some() {
-            // Given up, but when it comes back its next step writes over the head of whatever is there (E6).
-            return Err(Refusal::AbandonedIo(Device::Shadow(index)));
+        if let Some(device) = set.late_head(self.now) {
+            // When it comes back its next step writes over the head of whatever is there (E6).
+            return Err(Refusal::AbandonedIo(device));
         }
         match member.direction {
             Direction::ToShadow => {

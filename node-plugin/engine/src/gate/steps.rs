@@ -6,7 +6,7 @@ use crate::command::{CopyKind, CutMember, Direction, Refusal};
 use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::record::{Mode, PlaneId};
-use crate::set::{Durable, FlushRound, VolumeSet};
+use crate::set::{Durable, FlushRound, HeadMoving, VolumeSet};
 use std::sync::Arc;
 
 impl Owner {
@@ -149,8 +149,9 @@ impl Owner {
 
     pub(super) fn move_heads(&mut self, moves: &[(SetIndex, HeadMove)], out: &mut OwnerOutput) {
         self.gate_to(Phase::Head);
+        let since = self.now;
         for (set, to) in moves.iter().copied() {
-            self.set_mut(set).head_moving = Some(to);
+            self.set_mut(set).head_moving = Some(HeadMoving { to, since });
             out.actions.push(Action::MoveHead { set, to });
         }
         self.gate.as_mut().expect("a gate in progress").awaited = moves.iter().map(|(set, _)| *set).collect();
@@ -197,7 +198,7 @@ impl Owner {
     /// The head is where it should be, or could not be brought there.
     pub(crate) fn head_moved(&mut self, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
         let Some(set) = self.sets[usize::from(index.0)].as_mut() else { return };
-        let moved = set.head_moving.take();
+        let moved = set.head_moving.take().map(|moving| moving.to);
         let awaits = |gate: &Gate| gate.phase == Phase::Head && gate.awaited.contains(&index);
         if !self.gate.as_ref().is_some_and(awaits) {
             if moved == Some(HeadMove::Keep) {

@@ -41,7 +41,7 @@ use crate::mutation::{Rule, is_off};
 use crate::owner::{Owner, OwnerOutput};
 use crate::port::ToPort;
 use crate::record::{OfflineCause, PlaneId, SetState};
-use crate::set::VolumeSet;
+use crate::set::{HeadMoving, VolumeSet};
 use crate::superblock::Commit;
 use crate::units::Chunk;
 use std::collections::BTreeSet;
@@ -190,16 +190,21 @@ impl Owner {
     /// After a start the head is read into memory, once; after a cut it is there already.
     fn keep_head(&mut self, index: SetIndex, out: &mut OwnerOutput) {
         let wanted = self.restore_of().head == Head::OnDevice { tried: false };
+        let since = self.now;
         let set = self.set_mut(index);
         if wanted && set.header.head_moved && set.head_moving.is_none() && set.ending == Ending::No {
-            set.head_moving = Some(HeadMove::Keep);
+            set.head_moving = Some(HeadMoving { to: HeadMove::Keep, since });
             out.actions.push(Action::MoveHead { set: index, to: HeadMove::Keep });
         }
     }
 
     /// The head is in memory, or could not be read: then a later failure of the bitmap volume takes it along.
     pub(crate) fn head_kept(&mut self, index: SetIndex, ok: bool, out: &mut OwnerOutput) {
-        let Some(restore) = self.restore.as_mut().filter(|restore| restore.set == index) else { return };
+        let Some(restore) = self.restore.as_mut().filter(|restore| restore.set == index) else {
+            // It has ended without the head.
+            out.actions.push(Action::ForgetHead { set: index });
+            return;
+        };
         match restore.head {
             // Also late, when the bitmap volume has been given up: what is pending does not change.
             Head::OnDevice { .. } | Head::Failed if ok => {

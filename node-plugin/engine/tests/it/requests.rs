@@ -1,7 +1,7 @@
 //! What the port does with requests.
 
-use crate::bench::{Bench, CHUNK, Set};
-use umbra_engine::{RequestError, RequestKind, SetIndex, Side};
+use crate::bench::{Bench, CHUNK, LIMITS, Set};
+use umbra_engine::{Limits, RequestError, RequestKind, SetIndex, Side};
 
 /// A device would refuse what is not of whole blocks, and the shadow that it was for be given up.
 #[test]
@@ -94,4 +94,33 @@ fn many_discards_leave_room_for_a_flush() {
         assert!((0..8).all(|number| bench.result(number) == Some(Ok(()))));
         assert_eq!(bench.seen("discard master"), (round + 1) * 7 * 32);
     }
+}
+
+/// Every read through every shadow may have to go to the master, in pieces: a store that takes what the limits say refuses
+/// none.
+#[test]
+fn reads_of_all_shadows_have_a_place_at_the_master() {
+    let limits = Limits { requests: 17 * 4, ..LIMITS };
+    let sets = (0..16).map(|_| Set::dependent().held(1..2).held(3..4));
+    let mut bench = Bench::with_limits(8, limits, sets);
+    for (number, set) in (0..64).zip((0..16).cycle()) {
+        bench.request(number, Side::Shadow(SetIndex(set)), RequestKind::Read, 0..5);
+    }
+    let reads = bench.open().iter().filter(|name| name.starts_with("read master")).count();
+    assert!(reads > 64 && reads <= limits.in_flight_on_master(4).transfers, "{reads}");
+}
+
+/// A bitmap volume that is slow has so many journal blocks at a time; what is recorded meanwhile shares the next.
+#[test]
+fn journal_blocks_in_flight_are_bounded() {
+    let limits = Limits { requests: 80, ..LIMITS };
+    let mut bench = Bench::with_limits(80 * 64, limits, [Set::complete(80 * 64).ring(256)]);
+    for region in 0..80 {
+        bench.write(region, u64::from(region) * 64..u64::from(region) * 64 + 1);
+    }
+    assert_eq!(bench.seen("journal0"), 64);
+    bench.ok("journal0");
+    assert_eq!(bench.seen("journal0"), 65);
+    bench.rest();
+    assert!((0..80).all(|number| bench.result(number) == Some(Ok(()))));
 }

@@ -207,3 +207,24 @@ fn a_flush_after_a_retry_does_not_vouch_for_what_the_failure_took() {
     bench.rest();
     assert_eq!(bench.result(2), Some(Err(RequestError::Io)));
 }
+
+/// A restore ends while the head is still being read into memory: the next cut waits for that, and is refused only when it
+/// is late.
+#[test]
+fn a_cut_waits_for_the_head_that_a_restore_has_left() {
+    for late in [false, true] {
+        let mut bench = Bench::of(8, [Set::restoring(4..5).head_moved()]);
+        bench.rest_but(&["head0"]);
+        bench.cut(1, CutMember::to_shadow(SetIndex(0), CopyKind::Full));
+        bench.rest_but(&["head0"]);
+        assert_eq!((bench.status(0).restore, bench.answer(1)), (None, None));
+        if late {
+            bench.pass(1000)
+        } else {
+            bench.ok("head0 Keep")
+        };
+        bench.rest_but(&["head0"]);
+        let refused = Some(Err(Refusal::AbandonedIo(Device::Bitmap(SetIndex(0)))));
+        assert_eq!((bench.answer(1) == refused, matches!(bench.answer(1), Some(Ok(_)))), (late, !late));
+    }
+}

@@ -2,20 +2,20 @@
 
 use crate::node::{Node, about, attach, copy, enable, fence, target};
 use tokio_stream::StreamExt;
-use umbra_facade::ClientError;
 use umbra_facade::node::SeenFence;
+use umbra_facade::{ClientError, FacadeError};
 use umbra_platform::PlatformError;
 use umbra_platform::call::{
     Abort, AcceptMaster, AcceptedImages, Answer, Cadence, CopyKind, CopySets, DetachMaster, Direction,
-    DisableSet, MapQuery, Outcome, Reset, ResetDone, Scope, SetCopyLimits, SetTarget, SetTargets, Wait,
-    Watch,
+    DisableSet, EnableSet, MapQuery, Outcome, Reset, ResetDone, Scope, SetCopyLimits, SetTarget, SetTargets,
+    Wait, Watch,
 };
 use umbra_platform::id::{CutId, Epoch, RequestId, SetId};
 use umbra_platform::status::{
     CopyLimits, MasterState, Mode, Role, SetState, SetStatus, Status, WaitReason, WaitingFor,
 };
 use umbra_platform::time::{Millis, WallTime};
-use umbra_platform::value::{ByteRate, Columns, InFlight};
+use umbra_platform::value::{ByteRate, Columns, DevicePath, InFlight};
 
 const CHUNK: u64 = 64 << 10;
 
@@ -149,5 +149,29 @@ async fn offline_and_quarantine_are_told_and_ended() {
     let images = AcceptedImages::Lost;
     let call = AcceptMaster { request: RequestId::random(), master: master.id.into(), images };
     client.accept_master(fence(1), call).await.expect("accepted");
+    node.stop().await;
+}
+
+/// What the node's administrator keeps out is refused in every role, and nothing has changed.
+#[tokio::test]
+async fn a_device_that_is_not_allowed_is_never_brought_into_use() {
+    let mut node = Node::start().await;
+    node.allow(|device| !device.as_str().ends_with("other")).await;
+    let client = node.operator();
+    let denied = |error: ClientError| match error {
+        ClientError::Denied(FacadeError::DeviceNotAllowed { device }) => device.to_string(),
+        other => panic!("{other}"),
+    };
+    let refused = client.attach(fence(1), attach("other", "/dev/other")).await.expect_err("as a master");
+    assert_eq!(denied(refused), "/dev/other");
+    let master = client.attach(fence(1), attach("pg", "/dev/master")).await.expect("this one may");
+    let set = enable("pg-1", master.id, Mode::Dependent);
+    let other: DevicePath = "/dev/other".parse().expect("a path");
+    for set in [EnableSet { shadow: other.clone(), ..set.clone() }, EnableSet { bitmap: other, ..set }] {
+        let refused = client.enable(fence(1), set).await.expect_err("as a volume of a set");
+        assert_eq!(denied(refused), "/dev/other");
+    }
+    let status = client.status(Scope::All).await.expect("a status");
+    assert_eq!((status.masters.len(), status.sets.len()), (1, 0));
     node.stop().await;
 }

@@ -12,6 +12,7 @@ fn samples() -> Vec<FacadeError> {
         FacadeError::StaleFence { sent: fence(1), highest: fence(u64::MAX) },
         FacadeError::FenceNotKept { file: "/var/lib/umbra-node/fence".into(), problem: "no space".into() },
         FacadeError::Forbidden { caller: "the console".into(), what: "change anything by Copy".into() },
+        FacadeError::DeviceNotAllowed { device: "/dev/disk/by-id/nvme-1".parse().expect("a path") },
         FacadeError::NodeStopping { cause: "it was told to".into() },
     ]
 }
@@ -19,7 +20,8 @@ fn samples() -> Vec<FacadeError> {
 /// Reasons are API: programs and dashboards know them. This list only grows.
 #[test]
 fn no_reason_that_was_ever_published_is_gone() {
-    let published = BTreeSet::from(["STALE_FENCE", "FENCE_NOT_KEPT", "FORBIDDEN", "NODE_STOPPING"]);
+    let published =
+        BTreeSet::from(["STALE_FENCE", "FENCE_NOT_KEPT", "FORBIDDEN", "DEVICE_NOT_ALLOWED", "NODE_STOPPING"]);
     assert_eq!(published, FacadeError::REASONS.iter().copied().collect());
     assert_eq!(published, samples().iter().map(FacadeError::reason).collect());
     let platform: BTreeSet<_> = PlatformError::REASONS.iter().copied().collect();

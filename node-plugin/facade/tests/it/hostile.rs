@@ -169,7 +169,7 @@ fn copies(set: SetId) -> Vec<Copy> {
         copy(|call| call.sets.clear()),
         copy(|call| call.sets = vec![target("db/pg-1")]),
         copy(|call| call.sets = vec![target(&set.to_string()); 2]),
-        copy(|call| call.sets = (0..65).map(|_| target(&uuid())).collect()),
+        copy(|call| call.sets = (0..17).map(|_| target(&uuid())).collect()),
         copy(|call| call.direction = 9),
         copy(|call| call.kind = 0),
         copy(|call| call.cut = Some("x".into())),

@@ -21,7 +21,7 @@ use umbra_platform::call::{
 use umbra_platform::fake::{Fake, FakeDevice};
 use umbra_platform::id::{MasterId, RequestId, SetId, SetName};
 use umbra_platform::status::{Deadlines, Mode, Unrecordable};
-use umbra_platform::value::{ByteCount, QueueDepth};
+use umbra_platform::value::{ByteCount, DevicePath, QueueDepth};
 use umbra_platform::{CallDeadlines, Socket};
 
 /// Long enough for the slowest machine; nothing waits for it unless something is wrong.
@@ -146,6 +146,13 @@ impl Node {
     pub(crate) async fn restart(&mut self) {
         self.end().await;
         self.facade = facade(&self.fake, self.directory.path());
+        self.serve().await;
+    }
+
+    /// From now on the node's administrator lets no other devices be used.
+    pub(crate) async fn allow(&mut self, allows: impl Fn(&DevicePath) -> bool + Send + Sync + 'static) {
+        self.end().await;
+        self.facade = facade(&self.fake, self.directory.path()).with_devices(allows);
         self.serve().await;
     }
 

@@ -4,7 +4,7 @@ use super::stack::sight;
 use super::{GatherError, Look, entries};
 use crate::facts::{Blind, DeviceKey, Holder};
 use procfs::FromRead;
-use procfs::process::{MMPermissions, MMapPath, MemoryMap, MemoryMaps, Stat};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap, MemoryMaps};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
@@ -21,11 +21,18 @@ pub(super) struct Process {
 impl Process {
     /// Whether it ended meanwhile, or is a zombie, which has nothing open.
     pub(super) fn is_gone(&self, error: &io::Error) -> bool {
-        let state = || Stat::from_file(self.dir.join("stat")).map(|stat| stat.state);
         super::is_absent(error)
             || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
             || !self.dir.exists()
-            || matches!(state(), Ok('Z' | 'X'))
+            || matches!(self.state(), Some('Z' | 'X'))
+    }
+
+    /// The state in `/proc/PID/stat` (proc(5)): behind the name, which may hold anything, also this parenthesis. The
+    /// library's reader panics on a line that ends with the name.
+    fn state(&self) -> Option<char> {
+        let text = fs::read(self.dir.join("stat")).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        text.rsplit_once(')')?.1.trim_start().chars().next()
     }
 
     fn command(&self) -> String {

@@ -184,6 +184,8 @@ impl Files for Directory {
         let path = self.path(file);
         self.run("write", file.to_string(), move |may_go_on| {
             let written = files::write_beside(&path, &bytes)?;
+            #[cfg(feature = "faults")]
+            crate::faults::hold(&path);
             if may_go_on() { written.replace().map(drop) } else { Err(given_up()) }
         })
         .await

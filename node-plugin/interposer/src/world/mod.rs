@@ -5,6 +5,7 @@
 //!          ├─ driver     devices of ublk: list, add, recover, stop; presented ones: hold, partitions
 //!          ├─ names      /dev/umbra/by-id
 //!          ├─ udev       raw devices out of sight
+//!          ├─ digests    what masters' first bytes were, in /run
 //!          ├─ directory  files of the state directory, on a thread of their own
 //!          └─ reactor    threads that serve masters
 //! ```
@@ -13,6 +14,7 @@
 
 mod at_work;
 pub(crate) mod devices;
+pub(crate) mod digests;
 pub(crate) mod directory;
 mod driver;
 mod names;
@@ -45,6 +47,7 @@ pub(crate) struct Linux {
     pub(crate) heartbeats: Heartbeats,
     /// The last second in which an earlier process may have served anything.
     pub(crate) served_until: u64,
+    pub(crate) digests: digests::Digests,
     /// Devices that threads are at.
     pub(crate) at_work: AtWork,
 }
@@ -169,11 +172,20 @@ impl World for Linux {
 
     async fn start_reactor(&self, setup: ReactorSetup<Self>) -> Result<Reactor, String> {
         let heartbeat = self.heartbeats.register(setup.id);
-        reactor::start(setup, heartbeat).await
+        let kept = self.digests.of(setup.id);
+        reactor::start(setup, heartbeat, kept).await
     }
 
     fn served_until(&self) -> u64 {
         self.served_until
+    }
+
+    async fn kept_digest(&self, master: Uuid) -> Option<u64> {
+        self.digests.of(master).get()
+    }
+
+    async fn forget_digest(&self, master: Uuid) -> Result<(), String> {
+        self.digests.of(master).forget().map_err(|error| error.to_string())
     }
 
     fn unix_ms(&self) -> u64 {

@@ -185,7 +185,7 @@ impl<W: World> Host<W> {
         let owner = master_owner(&record);
         // The claim falls again; the start that follows recognises what was looked at here.
         drop(self.take(Role::Master, &owner, &path, Fit::ANY, &consent).await?);
-        debug_assert_eq!(known_master(&record).identity, record.identity);
+        assert_eq!(known_master(&record).identity, record.identity);
         Ok((record, None))
     }
 

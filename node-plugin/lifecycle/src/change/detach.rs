@@ -37,7 +37,7 @@ impl<W: World> Host<W> {
             Err(error) => return Err(error),
         };
         let turn = entry.turn("detach").await?;
-        if !self.registry.is_there(entry.id()) {
+        if !self.registry.has(&entry) {
             return Err(PlatformError::no_master(&call.master));
         }
         let seen = entry.seen();

@@ -10,14 +10,19 @@ use crate::words::id128;
 use crate::world::{Reactor, ReactorGone, World};
 use std::sync::Arc;
 use std::time::Duration;
-use umbra_engine::{Command, CutMember, Done, Epoch as EngineEpoch, Id128, Refusal, SetStatus};
+use umbra_engine::{
+    CUT_MEMBERS_MAX, Command, CutMember, Done, Epoch as EngineEpoch, Id128, Refusal, SetStatus,
+};
 use umbra_platform::PlatformError;
+use umbra_platform::call::TARGETS_MAX;
 use umbra_platform::id::CutId;
 use uuid::Uuid;
 
 /// How long the members may take to be gated, and to be in doubt. A gate's own deadlines are shorter; this one is for
 /// a master whose flush does not return, so that the others do not wait for it.
 const GATE_DEADLINE: Duration = Duration::from_secs(15);
+
+const _: () = assert!(TARGETS_MAX == CUT_MEMBERS_MAX, "what may be asked for can be cut");
 
 /// The members of one cut on one master.
 struct Part<W: World> {

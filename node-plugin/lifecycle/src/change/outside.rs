@@ -3,7 +3,7 @@
 use crate::host::Host;
 use crate::registry::{Entry, Phase, Seen};
 use crate::state::MasterRecord;
-use crate::words::{is_master, set_ref};
+use crate::words::{io, is_master, set_ref};
 use crate::world::World;
 use std::sync::Arc;
 use umbra_platform::PlatformError;
@@ -34,12 +34,19 @@ impl<W: World> Host<W> {
             return Err(bad("master", &problem));
         }
         let record = MasterRecord { fingerprint: None, ..self.accepted(record, &call).await? };
+        // Before: what is on record as accepted is not to be found written again.
+        self.forget_digest(&record).await?;
         self.keep(&entry, record).await?;
         // The next process takes the time of this one's life for the last service, which is later.
         entry.vouch();
         drop(turn);
         entry.poke();
         Ok(())
+    }
+
+    async fn forget_digest(&self, record: &MasterRecord) -> Result<(), PlatformError> {
+        let forgotten = self.world.forget_digest(record.id).await;
+        forgotten.map_err(|problem| io(&record.device, "forget what was kept of the content of", &problem))
     }
 
     /// Accepts for a master that is detached; one that is not is returned.

@@ -28,7 +28,9 @@ pub(crate) fn gather(
 /// What each device is used for. A volume whose device is away, or that is a file, is none of the node's devices.
 fn uses(listing: &Listing, key: impl Fn(&Path) -> Option<DeviceKey>) -> BTreeMap<DeviceKey, Use> {
     let masters = listing.masters.iter().map(|master| {
-        (&master.device, Use { role: Role::Master, by: format!("MasterVolume/{}", master.name) })
+        // The operator names a master NAMESPACE.NAME, for a master has one name and not two.
+        let owner = master.name.as_str().replacen('.', "/", 1);
+        (&master.device, Use { role: Role::Master, by: format!("MasterVolume/{owner}") })
     });
     let sets = listing.sets.iter().flat_map(|set| {
         let used = |role| Use { role, by: format!("VolumeSet/{}", set.name) };
@@ -51,7 +53,7 @@ mod tests {
         let listing = Listing {
             masters: vec![MasterEntry {
                 id: master,
-                name: name("pg"),
+                name: name("prod.pg"),
                 device: path("8:0"),
                 presented: path("ublkb0"),
             }],
@@ -62,13 +64,14 @@ mod tests {
                 mode: Mode::Dependent,
                 paths: SetPaths { master: path("8:0"), shadow: path("8:16"), bitmap: path("file") },
             }],
+            version: None,
         };
         // Here a device's path is its number.
         let key = |path: &Path| DeviceNumber::parse(path.file_name()?.to_str()?).map(DeviceKey::Block);
         let found = uses(&listing, key);
         let number = |minor| DeviceKey::Block(DeviceNumber { major: 8, minor });
         let wanted = [
-            (number(0), Use { role: Role::Master, by: "MasterVolume/pg".into() }),
+            (number(0), Use { role: Role::Master, by: "MasterVolume/prod/pg".into() }),
             (number(16), Use { role: Role::Shadow, by: "VolumeSet/prod/pg-1".into() }),
         ];
         assert_eq!(found, BTreeMap::from(wanted));

@@ -1,26 +1,20 @@
 //! The cluster, as far as this node speaks to it: its own ImagingNode, and the Node of the same name.
 
 use super::status::NodeUid;
+use crate::cluster::{self, NotFound};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::PostParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use std::path::Path;
-use std::time::Duration;
 use thiserror::Error;
 use umbra_crds::{GROUP, ImagingNode, ImagingNodeSpec, ImagingNodeStatus, VERSION};
-
-/// How long an answer may take: nobody waits for it.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the cluster could not be told.
 #[derive(Debug, Error)]
 pub(super) enum ClusterError {
     /// Nobody says where it is.
-    #[error(
-        "find the cluster by {by}: {problem}; look at --kubeconfig, or run this in a pod with a service account"
-    )]
-    NotFound { by: String, problem: String },
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
     /// The kinds are not installed.
     #[error("the cluster does not know imagingnodes.{GROUP}/{VERSION}; install Umbra's kinds first")]
     NoKind,
@@ -43,22 +37,7 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Finds the cluster. It need not answer yet.
     pub(super) async fn find(kubeconfig: Option<&Path>) -> Result<Self, ClusterError> {
-        let by = kubeconfig
-            .map_or_else(|| "a pod's service account".to_owned(), |file| file.display().to_string());
-        let not_found = |problem: String| ClusterError::NotFound { by: by.clone(), problem };
-        let mut config = match kubeconfig {
-            Some(file) => {
-                let file = Kubeconfig::read_from(file).map_err(|error| not_found(error.to_string()))?;
-                let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-                config.map_err(|error| not_found(error.to_string()))?
-            }
-            None => Config::incluster().map_err(|error| not_found(error.to_string()))?,
-        };
-        config.connect_timeout = Some(PATIENCE);
-        config.read_timeout = Some(PATIENCE);
-        config.write_timeout = Some(PATIENCE);
-        let client = Client::try_from(config).map_err(|error| not_found(error.to_string()))?;
-        Ok(Self { client })
+        Ok(Self { client: cluster::find(kubeconfig).await? })
     }
 
     fn imaging_nodes(&self) -> Api<ImagingNode> {

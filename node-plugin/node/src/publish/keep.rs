@@ -5,13 +5,13 @@ use super::options::Options;
 use super::report::{Ended, Report};
 use super::status::{NodeUid, Observed, Platform, Step, next};
 use crate::inventory::{GatherError, Rules, gather};
-use crate::{facts, preflight};
+use crate::{certificates, facts, preflight};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 use thiserror::Error;
-use umbra_crds::{FrontendInUse, NodeDevice};
+use umbra_crds::{DevicePattern, FrontendInUse, NodeDevice};
 use umbra_facade::{CredentialFiles, FenceKeeper};
 use umbra_identity::Blind;
 use umbra_platform::Client;
@@ -23,6 +23,11 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The kubelet's folder, where no option says otherwise.
 const KUBELET_FOLDER: &str = "/var/lib/kubelet";
+
+/// What the cluster is told of a certificate that does not serve: one text for each, however often it is tried again.
+const EXPIRED: &str = "the node's certificate is over, and nobody takes up a connection; issue another";
+const NOT_SIGNED: &str = "the node has no certificate that serves; look at its CertificateSigningRequests, whether an operator leads, \
+     and at the log of umbra-node";
 
 /// Why a look came to nothing.
 #[derive(Debug, Error)]
@@ -46,6 +51,8 @@ pub(crate) struct Publisher {
     platform: Client,
     fence: FenceKeeper,
     credentials: CredentialFiles,
+    /// How it stands with the certificate, where the operator signs it.
+    enrolled: Option<certificates::Report>,
     cluster: Option<Cluster>,
     said: Said,
 }
@@ -54,6 +61,7 @@ impl Publisher {
     pub(crate) fn new(
         node: String,
         options: Options,
+        device_allow: &[DevicePattern],
         state_dir: &Path,
         platform: Client,
         fence: FenceKeeper,
@@ -61,10 +69,16 @@ impl Publisher {
     ) -> Self {
         let state_dir = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
         let rules = Rules {
-            allowed: options.device_allow().to_vec(),
+            allowed: device_allow.to_vec(),
             system_folders: vec!["/".into(), KUBELET_FOLDER.into(), state_dir],
         };
-        Self { node, options, rules, platform, fence, credentials, cluster: None, said: Said::default() }
+        let (enrolled, cluster, said) = (None, None, Said::default());
+        Self { node, options, rules, platform, fence, credentials, enrolled, cluster, said }
+    }
+
+    /// With a certificate that the operator signs.
+    pub(crate) fn enrolled(self, enrolled: Option<certificates::Report>) -> Self {
+        Self { enrolled, ..self }
     }
 
     /// One look, and what follows from it.
@@ -96,13 +110,13 @@ impl Publisher {
     async fn observe(&mut self, machine_id: String, node_uid: NodeUid) -> Result<Observed, LookError> {
         let listed = self.platform.list().await;
         let platform = match &listed {
-            Ok(listing) => Platform::Up { masters: listing.masters.len() },
+            Ok(listing) => Platform::Up {
+                masters: listing.masters.len(),
+                version: listing.version.as_ref().map(ToString::to_string),
+            },
             Err(error) => Platform::Down { problem: format!("{error}; {}", error.remedy()) },
         };
-        let has_expired = self.credentials.has_expired(SystemTime::now()).unwrap_or_else(|error| {
-            tracing::debug!(%error, "whether the certificate is over cannot be told");
-            false
-        });
+        let uncertified = self.uncertified();
         let devices = self.devices(listed.ok()).await?;
         let facts = facts::gather();
         self.said.private(facts.is_in_private_pid_namespace);
@@ -116,9 +130,20 @@ impl Publisher {
             fence: self.fence.highest().await,
             platform,
             findings: preflight::judge(&facts),
-            has_expired,
+            uncertified,
             devices,
         })
+    }
+
+    fn uncertified(&self) -> Option<&'static str> {
+        if let Some(enrolled) = &self.enrolled {
+            return enrolled.waits().map(|_| NOT_SIGNED);
+        }
+        let expired = self.credentials.has_expired(SystemTime::now()).unwrap_or_else(|error| {
+            tracing::debug!(%error, "whether the certificate is over cannot be told");
+            false
+        });
+        expired.then_some(EXPIRED)
     }
 
     async fn devices(&mut self, configured: Option<Listing>) -> Result<Vec<NodeDevice>, LookError> {

@@ -1,24 +1,23 @@
 //! Options of what is published.
 
-use crate::inventory::device_pattern;
 use clap::Args;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
-use umbra_crds::DevicePattern;
 
 /// Longest address: a limit of the kind.
 const ENDPOINT_BYTES_MAX: usize = 300;
 
 /// What is published of this node, and where.
 #[derive(Clone, Debug, Args)]
+#[group(id = "published")]
 pub(crate) struct Options {
     /// Keep the ImagingNode of this node's name up to date, in the cluster that this runs in.
     #[arg(long)]
     publish: bool,
     /// Find the cluster by this file and not as a pod does.
-    #[arg(long, value_name = "FILE", requires = "publish")]
+    #[arg(long, value_name = "FILE", requires = "asks-cluster")]
     kubeconfig: Option<PathBuf>,
     /// Where the operator reaches the facade.
     #[arg(long, value_name = "ADDRESS:PORT", requires = "publish")]
@@ -29,10 +28,6 @@ pub(crate) struct Options {
     /// Seconds between two looks at what is to be published.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     publish_interval: u64,
-    /// Devices that may be used at all, as a pattern of their stable names; may be given several times. Left out, it is
-    /// every device that nothing else denies.
-    #[arg(long, value_name = "GLOB", value_parser = device_pattern)]
-    device_allow: Vec<DevicePattern>,
 }
 
 impl Options {
@@ -42,7 +37,7 @@ impl Options {
     }
 
     /// The file by which the cluster is found; none: as a pod does.
-    pub(super) fn kubeconfig(&self) -> Option<&Path> {
+    pub(crate) fn kubeconfig(&self) -> Option<&Path> {
         self.kubeconfig.as_deref()
     }
 
@@ -56,10 +51,6 @@ impl Options {
 
     pub(super) fn interval(&self) -> Duration {
         Duration::from_secs(self.publish_interval)
-    }
-
-    pub(super) fn device_allow(&self) -> &[DevicePattern] {
-        &self.device_allow
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) enum Platform {
     Up {
         /// Masters that it has.
         masters: usize,
+        /// Its version, where it says so.
+        version: Option<String>,
     },
     /// It does not. What it has is not known, and not nothing.
     Down {
@@ -52,7 +54,8 @@ pub(crate) struct Observed {
     pub(crate) platform: Platform,
     /// What keeps the node from serving devices.
     pub(crate) findings: Vec<Finding>,
-    pub(crate) has_expired: bool,
+    /// Why no peer takes up a connection with this node's certificate, where none does.
+    pub(crate) uncertified: Option<&'static str>,
     pub(crate) devices: Vec<NodeDevice>,
 }
 
@@ -106,9 +109,13 @@ fn wanted(before: &ImagingNodeStatus, observed: &Observed, generation: i64, now:
     let mut conditions = before.conditions.clone();
     let (reason, message) = ready(observed);
     conditions::set(&mut conditions, &reason, shortened(&message), generation, now);
-    let masters = match observed.platform {
-        Platform::Up { masters } => Some(masters.try_into().unwrap_or(i32::MAX)),
+    let masters = match &observed.platform {
+        Platform::Up { masters, .. } => Some((*masters).try_into().unwrap_or(i32::MAX)),
         Platform::Down { .. } => before.master_count,
+    };
+    let io_version = match &observed.platform {
+        Platform::Up { version: Some(version), .. } => Some(version.clone()),
+        Platform::Up { .. } | Platform::Down { .. } => before.io_version.clone(),
     };
     ImagingNodeStatus {
         observed_generation: Some(generation),
@@ -122,6 +129,7 @@ fn wanted(before: &ImagingNodeStatus, observed: &Observed, generation: i64, now:
         boot_id: observed.boot_id.clone(),
         endpoint: observed.endpoint.clone(),
         node_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        io_version,
         kernel: observed.kernel.clone(),
         frontend: observed.frontend,
         fence_epoch: match observed.fence {
@@ -165,14 +173,9 @@ fn ready(observed: &Observed) -> (NodeReady, String) {
         Platform::Up { .. } => None,
         Platform::Down { problem } => Some((NodeReady::IODown, problem.clone())),
     };
-    let expired = observed.has_expired.then(|| {
-        (
-            NodeReady::CertExpired,
-            "the node's certificate is over, and nobody takes up a connection; issue another".to_owned(),
-        )
-    });
+    let uncertified = observed.uncertified.map(|why| (NodeReady::CertExpired, why.to_owned()));
     // Why the interposer cannot run comes before that it does not.
-    let all: Vec<(NodeReady, String)> = found.chain(down).chain(expired).collect();
+    let all: Vec<(NodeReady, String)> = found.chain(down).chain(uncertified).collect();
     let messages: Vec<&str> = all.iter().map(|(_, message)| message.as_str()).collect();
     let first = all.first().map_or(NodeReady::Serving, |(reason, _)| *reason);
     (first, messages.join(". "))
@@ -217,9 +220,9 @@ mod tests {
             kernel: Some("6.18.44".into()),
             frontend: Some(FrontendInUse::Ublk),
             fence: SeenFence::Highest(Fence::new(7).expect("above 0")),
-            platform: Platform::Up { masters: 2 },
+            platform: Platform::Up { masters: 2, version: None },
             findings: Vec::new(),
-            has_expired: false,
+            uncertified: None,
             devices: vec![device("a"), device("b")],
         }
     }
@@ -279,9 +282,9 @@ mod tests {
             |o| o.endpoint = None,
             |o| o.kernel = Some("6.19.1".into()),
             |o| o.fence = SeenFence::Highest(Fence::new(8).expect("above 0")),
-            |o| o.platform = Platform::Up { masters: 3 },
+            |o| o.platform = Platform::Up { masters: 3, version: None },
             |o| o.platform = down(),
-            |o| o.has_expired = true,
+            |o| o.uncertified = Some("over"),
             |o| o.devices[0].denied = Some(DeniedReason::Mounted),
         ];
         for (index, change) in changes.into_iter().enumerate() {
@@ -294,9 +297,12 @@ mod tests {
 
     #[test]
     fn what_the_node_does_not_know_is_left_as_it_is() {
-        let mut node = written(&fresh(), &observed(), 10);
+        let node = written(&fresh(), &observed(), 10);
+        let told =
+            Observed { platform: Platform::Up { masters: 2, version: Some("0.4.1".into()) }, ..observed() };
+        let mut node = written(&node, &told, 12);
         let said = node.status.as_mut().expect("a status");
-        said.io_version = Some("0.4.1".into());
+        assert_eq!(said.io_version.as_deref(), Some("0.4.1"));
         conditions::set(&mut said.conditions, &RecoveryNeededReason::NoOrphans, "", 3, at(15));
         let blind = Observed { node_uid: NodeUid::Unknown, fence: SeenFence::Unreadable, ..observed() };
         assert_eq!(next(&node, &blind, at(20)), Step::Rest);
@@ -337,7 +343,7 @@ mod tests {
             let now = Observed {
                 findings: vec![finding(reason)],
                 platform: down(),
-                has_expired: true,
+                uncertified: Some("the certificate is over"),
                 ..observed()
             };
             let node = written(&fresh(), &now, 10);
@@ -349,9 +355,9 @@ mod tests {
                 assert!(message.contains(part), "{part:?} is not in {message}");
             }
         }
-        let away = Observed { platform: down(), has_expired: true, ..observed() };
+        let away = Observed { platform: down(), uncertified: Some("the certificate is over"), ..observed() };
         assert_eq!(ready_of(&written(&fresh(), &away, 10)).1, "IODown");
-        let expired = Observed { has_expired: true, ..observed() };
+        let expired = Observed { uncertified: Some("the certificate is over"), ..observed() };
         assert_eq!(ready_of(&written(&fresh(), &expired, 10)).1, "CertExpired");
         let long = Platform::Down { problem: "ß".repeat(2 * MESSAGE_CHARACTERS_MAX) };
         let long = written(&fresh(), &Observed { platform: long, ..observed() }, 10);

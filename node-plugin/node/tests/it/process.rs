@@ -2,7 +2,7 @@
 
 use crate::authority::{Authority, NOW};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,18 +48,26 @@ impl World {
         self.directory.path().join("io.sock")
     }
 
+    /// The node with certificates in files.
     pub(crate) fn command(&self) -> Command {
         let file = |name: &str| self.directory.path().join(name);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra-node"));
+        let mut command = self.without_certificates();
         command
-            .args(["run", "--node", "a", "--cluster", "prod", "--log-format", "json"])
-            .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
             .arg("--tls-certificate")
             .arg(file("server/tls.crt"))
             .arg("--tls-key")
             .arg(file("server/tls.key"))
             .arg("--tls-authorities")
-            .arg(file("server/ca.crt"))
+            .arg(file("server/ca.crt"));
+        command
+    }
+
+    fn without_certificates(&self) -> Command {
+        let file = |name: &str| self.directory.path().join(name);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra-node"));
+        command
+            .args(["run", "--node", "a", "--cluster", "prod", "--log-format", "json"])
+            .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
             .arg("--socket")
             .arg(self.socket())
             .arg("--local-socket")
@@ -78,31 +86,62 @@ impl World {
         Self::started(&mut self.command()).await
     }
 
-    /// Starts a node that tells a cluster what it is, at an address where nobody listens.
-    pub(crate) async fn start_without_cluster(&self) -> Running {
-        let file = |name: &str| self.directory.path().join(name);
+    /// Starts a node that serves CSI to a kubelet with this folder.
+    pub(crate) async fn start_for_kubelet(&self, folder: &Path) -> Running {
+        Self::started(self.command().arg("--kubelet-dir").arg(folder)).await
+    }
+
+    /// A kubeconfig for a cluster at an address where nobody listens.
+    fn nowhere(&self) -> PathBuf {
+        let file = self.directory.path().join("kubeconfig");
         let kubeconfig = "apiVersion: v1\nkind: Config\ncurrent-context: x\n\
              clusters: [{name: x, cluster: {server: 'https://127.0.0.1:1', insecure-skip-tls-verify: true}}]\n\
              users: [{name: x, user: {token: x}}]\ncontexts: [{name: x, context: {cluster: x, user: x}}]\n";
-        std::fs::write(file("kubeconfig"), kubeconfig).expect("written");
+        std::fs::write(&file, kubeconfig).expect("written");
+        file
+    }
+
+    /// Starts a node that tells a cluster what it is, at an address where nobody listens.
+    pub(crate) async fn start_without_cluster(&self) -> Running {
+        let file = |name: &str| self.directory.path().join(name);
         std::fs::write(file("machine-id"), "3d1219c7c4c5404aaa1f6d2a48adfda4\n").expect("written");
         let mut command = self.command();
-        command.args(["--publish", "--advertise", "192.0.2.7:9751", "--kubeconfig"]).arg(file("kubeconfig"));
+        command.args(["--publish", "--advertise", "192.0.2.7:9751", "--kubeconfig"]).arg(self.nowhere());
         command.arg("--machine-id-file").arg(file("machine-id"));
+        Self::started(&mut command).await
+    }
+
+    /// Puts a certificate where a node keeps one that the operator has signed.
+    pub(crate) fn enrol(&self) {
+        let read = |name: &str| std::fs::read_to_string(self.directory.path().join("server").join(name));
+        let pair = read("tls.crt").expect("read") + &read("tls.key").expect("read");
+        let folder = self.directory.path().join("tls");
+        std::fs::create_dir_all(&folder).expect("made");
+        std::fs::write(folder.join("tls.pem"), pair).expect("written");
+        std::fs::write(folder.join("ca.crt"), read("ca.crt").expect("read")).expect("written");
+    }
+
+    /// Starts a node that has the operator sign, which is nowhere, and that serves CSI to a kubelet with this folder.
+    pub(crate) async fn start_enrolled(&self, kubelet: &Path) -> Running {
+        let mut command = self.without_certificates();
+        command.args(["--tls-builtin", "--tls-dir"]).arg(self.directory.path().join("tls"));
+        command.arg("--kubeconfig").arg(self.nowhere()).arg("--kubelet-dir").arg(kubelet);
         Self::started(&mut command).await
     }
 
     async fn started(command: &mut Command) -> Running {
         let mut child = command.spawn().expect("it starts");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let (mut probes, mut facade) = (None, None);
+        let (mut probes, mut facade, mut waits) = (None, None, false);
         let starting = async {
-            while let (None, _) | (_, None) = (&probes, &facade) {
+            while probes.is_none() || (facade.is_none() && !waits) {
                 let line = lines.next_line().await.expect("text").expect("it goes on");
                 if line.contains("probes and metrics are served") {
                     probes = address(&line);
                 } else if line.contains("\"serving\"") {
                     facade = address(&line);
+                } else if line.contains("not served to other hosts yet") {
+                    waits = true;
                 }
             }
         };
@@ -114,7 +153,7 @@ impl World {
             }
             log
         });
-        Running { child, log, probes: probes.expect("said"), facade: facade.expect("said") }
+        Running { child, log, probes: probes.expect("said"), facade }
     }
 
     /// A client of the operator.
@@ -122,7 +161,7 @@ impl World {
         let directory = self.directory.path().join("operator");
         let files = self.authority.write(&directory, &[OPERATOR], NOW, &[&self.authority]);
         let target = Target {
-            address: node.facade.to_string(),
+            address: node.facade.expect("it has a certificate").to_string(),
             cluster: "prod".parse().expect("a name"),
             node: "a".parse().expect("a name"),
         };
@@ -168,7 +207,8 @@ pub(crate) struct Running {
     child: Child,
     log: JoinHandle<Vec<String>>,
     probes: SocketAddr,
-    facade: SocketAddr,
+    /// Where it serves other hosts, if it does.
+    facade: Option<SocketAddr>,
 }
 
 impl Running {

@@ -3,6 +3,10 @@
 use crate::process::{Running, World};
 use rustix::process::Signal;
 use tokio_stream::StreamExt;
+use tonic::transport::Endpoint;
+use umbra_csi::wire::csi;
+use umbra_csi::wire::csi::identity_client::IdentityClient;
+use umbra_csi::wire::csi::node_client::NodeClient;
 use umbra_facade::node::SeenFence;
 use umbra_facade::{ClientError, Fence};
 use umbra_platform::PlatformError;
@@ -105,6 +109,59 @@ async fn a_kill_loses_neither_answers_nor_the_fence() {
     }
     let (ended, log) = node.end(Signal::TERM).await;
     assert!(ended.success() && log.iter().any(|line| line.contains("stopped")), "{ended} {log:#?}");
+    platform.stop().await;
+}
+
+/// The kubelet finds the plugin by a socket, and does not find one that is gone. What a killed process left is in nobody's way.
+#[tokio::test]
+async fn csi_is_served_beside_the_facade_and_goes_with_it() {
+    let world = World::new();
+    let platform = world.platform().await;
+    let kubelet = world.directory.path().join("kubelet");
+    let socket = kubelet.join("plugins/imaging.umbra.dev/csi.sock");
+    let registration = kubelet.join("plugins_registry/imaging.umbra.dev-reg.sock");
+    for signal in [Signal::KILL, Signal::TERM] {
+        let node = world.start_for_kubelet(&kubelet).await;
+        let at = format!("unix://{}", socket.display());
+        let channel = Endpoint::try_from(at).expect("a path").connect().await.expect("it listens");
+        let info = NodeClient::new(channel.clone()).node_get_info(csi::NodeGetInfoRequest {}).await;
+        assert_eq!(info.expect("an answer").into_inner().node_id, "a");
+        let ready = IdentityClient::new(channel).probe(csi::ProbeRequest {}).await;
+        assert_eq!(ready.expect("an answer").into_inner().ready, Some(true));
+        assert!(registration.exists());
+        world.operator(&node).fence(fence(1)).await.expect("the facade is served too");
+        let (ended, log) = node.end(signal).await;
+        assert_eq!(ended.success(), signal == Signal::TERM, "{ended} {log:#?}");
+    }
+    assert!(!socket.exists() && !registration.exists());
+    platform.stop().await;
+}
+
+/// After a reboot without an API server: pods get their volumes, and callers of other hosts wait for the first certificate. One
+/// that lies there serves without anybody.
+#[tokio::test]
+async fn a_certificate_is_waited_for_by_nobody_but_callers_of_other_hosts() {
+    let world = World::new();
+    let platform = world.platform().await;
+    let kubelet = world.directory.path().join("kubelet");
+    let node = world.start_enrolled(&kubelet).await;
+    ready_becomes(&node, 503, "this node has no certificate").await;
+    ready_becomes(&node, 503, "ask the API server").await;
+    let at = format!("unix://{}", kubelet.join("plugins/imaging.umbra.dev/csi.sock").display());
+    let channel = Endpoint::try_from(at).expect("a path").connect().await.expect("it listens");
+    let ready = IdentityClient::new(channel).probe(csi::ProbeRequest {}).await;
+    assert_eq!(ready.expect("an answer").into_inner().ready, Some(true));
+    let here = std::os::unix::net::UnixStream::connect(world.directory.path().join("run/node.sock"));
+    here.expect("root of this node is served");
+    let (ended, log) = node.end(Signal::TERM).await;
+    assert!(ended.success() && !log.iter().any(|line| line.contains("\"serving\"")), "{ended} {log:#?}");
+
+    world.enrol();
+    let node = world.start_enrolled(&kubelet).await;
+    world.operator(&node).attach(fence(1), attach("pg")).await.expect("served");
+    ready_becomes(&node, 200, "ok").await;
+    let (ended, _) = node.end(Signal::TERM).await;
+    assert!(ended.success(), "{ended}");
     platform.stop().await;
 }
 

@@ -432,7 +432,8 @@ impl Platform for Fake {
     async fn list(&self) -> Result<Listing> {
         let state = self.lock();
         let attached = state.masters.values().filter(|m| m.attached);
-        let mut listing = Listing::default();
+        let version = env!("CARGO_PKG_VERSION").parse().ok();
+        let mut listing = Listing { version, ..Listing::default() };
         for master in attached {
             let (name, device) = (master.name.clone(), master.device.clone());
             listing.masters.push(MasterEntry { id: master.id, name, device, presented: master.presented() });

@@ -1,6 +1,6 @@
 //! Statuses and lists, both ways.
 
-use super::{BadField, InField, pb, read, read_enum};
+use super::{BadField, InField, pb, read, read_enum, read_opt};
 use crate::id::Epoch;
 use crate::status::{
     ChunkCounts, LastCut, Listing, MasterCounters, MasterEntry, MasterState, MasterStatus, Progress,
@@ -412,6 +412,7 @@ impl From<Listing> for pb::ListResponse {
         Self {
             masters: listing.masters.into_iter().map(Into::into).collect(),
             sets: listing.sets.into_iter().map(Into::into).collect(),
+            version: listing.version.map(|version| version.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -422,6 +423,7 @@ impl TryFrom<pb::ListResponse> for Listing {
         Ok(Self {
             masters: listing.masters.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             sets: listing.sets.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            version: read_opt(Some(listing.version.as_str()).filter(|text| !text.is_empty()), "version")?,
         })
     }
 }

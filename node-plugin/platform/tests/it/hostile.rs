@@ -2,7 +2,7 @@
 
 use crate::node::{Node, PATIENCE, attach};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -67,14 +67,12 @@ async fn silent_connections_are_closed() {
         silent.push(UnixStream::connect(&node.socket).await.expect("the server listens"));
     }
     node.client.list().await.expect("still served");
-    let begun = Instant::now();
     for stream in &mut silent {
         // The server speaks first; a reset is as good an end as any.
         let mut heard = Vec::new();
         let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut heard)).await;
         drop(end.expect("closed in time"));
     }
-    assert!(begun.elapsed() < PATIENCE);
     let late = Client::connect(&node.socket, CallDeadlines::default()).await.expect("room again");
     late.list().await.expect("served");
     drop(silent);
@@ -162,9 +160,13 @@ async fn the_end_of_the_server_ends_what_waits() {
         waiter.wait(Wait { set: set("pg-1"), timeout: umbra_platform::time::Millis::from_secs(60) }).await
     });
     tokio_stream::StreamExt::next(&mut statuses).await.expect("one").expect("a status");
-    let begun = Instant::now();
     node.stop().await;
-    assert!(begun.elapsed() < umbra_platform::ending::GRACE, "nobody held the server up");
+    // Told to end, and not cut off when the server had waited for it long enough.
+    let mut last = None;
+    while let Some(said) = tokio_stream::StreamExt::next(&mut statuses).await {
+        last = Some(said.map(drop).map_err(|error| error.reason()));
+    }
+    assert_eq!(last, Some(Err("STOPPING")));
     let told = waiting.await.expect("no panic").expect_err("the copy has not ended");
     assert_eq!(told.reason(), "STOPPING");
 }

@@ -115,7 +115,8 @@ impl Life {
         if self.plan.timing.late != u64::MAX {
             self.world.set_timing(Timing::default());
             // To wait for others counts as a fault no more, so nobody has to.
-            self.disks.iter().for_each(|disk| self.world.set_queue(*disk, None));
+            self.plan.queue = None;
+            self.bound_queues(false);
         }
         self.rest("everything")?;
         let aborted =

@@ -1,10 +1,10 @@
 //! Crashes, starts, and a set's enable.
 
-use super::{DEADLINE_MS, DRAIN_MS, Damage, Enabled, Life, REQUESTS, Running, UNRECORDABLE_MS};
+use super::{DEADLINE_MS, Damage, Enabled, Life, Running, UNRECORDABLE_MS, limits};
 use crate::oracle::{SetNumber, Verdict};
 use crate::plan::{Disk, SetPlan};
 use std::time::Duration;
-use umbra_engine::{Id128, Limits, SetIndex, SetState, Unrecordable};
+use umbra_engine::{Id128, SetIndex, SetState, Unrecordable};
 use umbra_format::{SetIdentity, VolumeIdentity};
 use umbra_store::{
     Crash, Expected, Known, Machine, RecoverError, Session, SetDevices, SetOptions, SimStore, StoreError,
@@ -71,18 +71,6 @@ impl Life {
         }
     }
 
-    fn limits(&self) -> Limits {
-        let chunk = self.plan.geometry.chunk_bytes();
-        Limits {
-            requests: REQUESTS as usize,
-            write_buffers: self.plan.write_buffers,
-            copier_buffers: self.plan.copier_buffers,
-            write_buffer_bytes: chunk * self.plan.buffer_chunks.min(4),
-            copier_buffer_bytes: chunk * self.plan.buffer_chunks,
-            drain_deadline_ms: DRAIN_MS,
-        }
-    }
-
     fn options(&self, set: SetNumber) -> SetOptions {
         let unrecordable = match self.plan.sets[usize::from(set)].fail_write {
             true => Unrecordable::FailWrite(UNRECORDABLE_MS),
@@ -97,11 +85,12 @@ impl Life {
 
     fn start(&mut self, disabling: &[SetNumber]) -> Result<Start, String> {
         self.world.keep_caches();
+        self.bound_queues(true);
         self.damage_before_start();
         let master = (self.world.claim(), self.disk(Disk::Master));
         let sides = self.world.claim();
         let notes = self.notes.clone();
-        self.machine = Some(Machine::new(self.plan.geometry, self.limits(), master, sides, notes));
+        self.machine = Some(Machine::new(self.plan.geometry, limits(&self.plan), master, sides, notes));
         let verdicts = self.verdicts()?;
         if self.world.crashed().is_some() {
             return Ok(Start::Down);
@@ -113,6 +102,7 @@ impl Life {
             }
         }
         self.oracle.group_ends();
+        self.bound_queues(false);
         let again: Vec<u32> = self.outstanding.keys().copied().collect();
         for id in again {
             self.submit(id);

@@ -13,7 +13,7 @@ use umbra_platform::call::{
 };
 use umbra_platform::id::{CutId, MasterRef, RequestId, SetName, SetRef};
 use umbra_platform::status::{Deadlines, Mode, Unrecordable};
-use umbra_platform::value::{ChunkSize, DevicePath, QueueDepth, Signature};
+use umbra_platform::value::{ChunkSize, Detail, DevicePath, QueueDepth, Signature};
 use umbra_platform::{Platform, PlatformError};
 
 /// How long a caller waits.
@@ -520,7 +520,7 @@ impl Life {
     /// A refused call has changed nothing; where something else went wrong meanwhile, it is looked at later.
     fn refused(&mut self, asked: &Asked, error: &PlatformError, disturbed: bool, repeated: bool) -> Verdict {
         let before = &asked.before;
-        if is_double(asked, error) {
+        if self.is_double(asked, error) {
             return Err(format!("{:?} was refused because of what it had made itself: {error}", asked.ask));
         }
         if let PlatformError::NotFound { name, .. } = error {
@@ -720,12 +720,33 @@ impl Life {
             Some(Err(PlatformError::Io { detail, .. }))
                 if matches!(asked.ask, Ask::Disable(_) | Ask::Detach(_))
                     && self.rotten.iter().any(|(file, _)| detail.as_str().contains(&file.name)) => {}
-            Some(Err(error)) if quiet || is_double(&asked, &error) => {
+            Some(Err(error)) if quiet || self.is_double(&asked, &error) => {
                 return Err(format!("repeated, {:?} was refused: {error}", asked.ask));
             }
             _ => {}
         }
         self.settle(Duration::from_secs(20))
+    }
+
+    /// Whether a call was refused because of something that it has made itself. Of disks without names that have changed
+    /// places one is taken for the other, which is another set's.
+    fn is_double(&self, asked: &Asked, error: &PlatformError) -> bool {
+        let none = |(_, here, _): &(SetAt, Here, u64)| *here == Here::No;
+        let (made, name) = match asked.ask {
+            Ask::Attach(m) => (asked.before.master == Some(Here::No), &self.model.masters[m].name),
+            Ask::Enable((m, s)) => (asked.before.sets.iter().all(none), &self.model.masters[m].sets[s].name),
+            _ => return false,
+        };
+        let taken_for_another = |owner: &Detail| {
+            !self.plan.strong && self.exchanged && !owner.as_str().split(' ').any(|word| word == name)
+        };
+        made && match error {
+            PlatformError::AlreadyExists { .. } => true,
+            PlatformError::AlreadyInRole { owner, .. } | PlatformError::SameDeviceAs { owner, .. } => {
+                !taken_for_another(owner)
+            }
+            _ => false,
+        }
     }
 
     /// The answer to what was done before is about what is there.
@@ -747,21 +768,6 @@ impl Life {
             _ => Ok(()),
         }
     }
-}
-
-/// Whether a call was refused because of something that it has made itself.
-fn is_double(asked: &Asked, error: &PlatformError) -> bool {
-    let made = match asked.ask {
-        Ask::Attach(_) => asked.before.master == Some(Here::No),
-        Ask::Enable(_) => asked.before.sets.iter().all(|(_, here, _)| *here == Here::No),
-        _ => false,
-    };
-    made && matches!(
-        error,
-        PlatformError::AlreadyExists { .. }
-            | PlatformError::AlreadyInRole { .. }
-            | PlatformError::SameDeviceAs { .. }
-    )
 }
 
 /// Whether nobody can say whether a call goes on, or has had an effect.

@@ -1,5 +1,6 @@
 //! A disk of the simulated machine: what it is, where it is found in this boot, and what is wrong with it.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use umbra_identity::{Content, Contents, DeviceFacts, DeviceKey, DeviceNumber};
 use umbra_store::{BlockStore, DeviceSlot, SimWorld};
@@ -18,6 +19,8 @@ pub(super) struct Disk {
     pub(super) serial: Option<String>,
     /// Where it is in this boot.
     pub(super) letter: u32,
+    /// Where it will be in the next: no disk changes its name while the machine runs.
+    pub(super) next_letter: u32,
     /// Not there now.
     pub(super) missing: bool,
     /// There from this moment on.
@@ -26,6 +29,8 @@ pub(super) struct Disk {
     pub(super) hung: bool,
     /// Bytes, if it is not what it was made with.
     pub(super) size: u64,
+    /// What lay on it at its latest look, after so many changes: most lives look far more often than they write.
+    read: RefCell<Option<(u64, Content)>>,
 }
 
 /// The path of the disk with this letter.
@@ -34,6 +39,20 @@ pub(super) fn path_of(letter: u32) -> PathBuf {
 }
 
 impl Disk {
+    pub(super) fn new(slot: DeviceSlot, serial: Option<String>, letter: u32, size: u64) -> Self {
+        Self {
+            slot,
+            serial,
+            letter,
+            next_letter: letter,
+            missing: false,
+            appears_ms: 0,
+            hung: false,
+            size,
+            read: RefCell::default(),
+        }
+    }
+
     pub(super) fn path(&self) -> PathBuf {
         path_of(self.letter)
     }
@@ -53,19 +72,25 @@ impl Disk {
         facts.capabilities = store.handle().capabilities(self.slot);
         facts.capabilities.size = self.size;
         facts.contents = if read {
-            Contents::Read(Box::new(content(store, self.slot, self.size)))
+            Contents::Read(Box::new(self.content(store)))
         } else {
             Contents::Unread { why: "it was not asked for".to_owned() }
         };
         facts
     }
-}
 
-/// What lies on a disk.
-fn content(store: &SimWorld, slot: DeviceSlot, size: u64) -> Content {
-    let read = Content::read::<()>(size, |offset, out| {
-        store.peek(slot, offset, out);
-        Ok(())
-    });
-    read.unwrap_or_default()
+    /// What lies on it.
+    fn content(&self, store: &SimWorld) -> Content {
+        let changes = store.changes(self.slot);
+        if let Some((_, content)) = self.read.borrow().as_ref().filter(|(at, _)| *at == changes) {
+            return content.clone();
+        }
+        let read = Content::read::<()>(self.size, |offset, out| {
+            store.peek(self.slot, offset, out);
+            Ok(())
+        });
+        let content = read.unwrap_or_default();
+        self.read.replace(Some((changes, content.clone())));
+        content
+    }
 }

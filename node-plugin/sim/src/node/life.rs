@@ -1,7 +1,7 @@
 //! One life of a node: a plan is carried out on a machine, process after process, and judged by a model.
 
 use super::calls::{Asked, Outcome};
-use super::disk::DiskId;
+use super::disk::{Disk, DiskId, path_of};
 use super::files::SimFiles;
 use super::io::Outstanding;
 use super::machine::{Fate, Machine};
@@ -98,7 +98,9 @@ pub struct Life {
     spare: Vec<DiskId>,
     pub(super) rotten: Vec<(FileName, Vec<u8>)>,
     /// Disks have been exchanged.
-    exchanged: bool,
+    pub(super) exchanged: bool,
+    /// A disk hangs, fails or is gone.
+    failing: bool,
     /// Faults are active.
     pub(super) troubled: bool,
     /// The script is over, and nothing is wrong any more.
@@ -182,6 +184,7 @@ impl Life {
             spare,
             rotten: Vec::new(),
             exchanged: false,
+            failing: false,
             troubled: false,
             resting: false,
         }
@@ -260,10 +263,16 @@ impl Life {
         self.tally.starts += 1;
         self.note(|| "---- start".to_owned());
         self.process = Some(Process { runtime, service: service.clone(), node });
+        let asked = service.clone();
         let resumed = self.drive(START_PATIENCE, async move {
             tokio::time::timeout(START_PATIENCE / 2, service.resume()).await.is_ok()
         });
         if resumed == Some(false) {
+            let answer = self.drive(START_PATIENCE, async move { asked.status(Scope::All).await });
+            if !matches!(answer, None | Some(Err(PlatformError::Unavailable { .. }))) {
+                let text = format!("nothing is known yet, and the status is {answer:?}");
+                self.machine.borrow_mut().violation(text);
+            }
             // Its state directory hangs, and it waits for it; so does everybody.
             self.machine.borrow_mut().files_hang = false;
             self.stop(Stop::Kill);
@@ -315,10 +324,10 @@ impl Life {
         if self.plan.renames {
             for at in (1..machine.disks.len()).rev() {
                 let other = machine.rng.index(at + 1);
-                let letters = (machine.disks[at].letter, machine.disks[other].letter);
-                (machine.disks[other].letter, machine.disks[at].letter) = letters;
+                machine.exchange(at, other);
             }
         }
+        machine.disks.iter_mut().for_each(|disk| disk.letter = disk.next_letter);
         if self.plan.late_ms > 0 {
             for at in 0..machine.disks.len() {
                 let late = if machine.rng.chance(300) { machine.rng.below(self.plan.late_ms) } else { 0 };
@@ -456,7 +465,7 @@ impl Life {
                 self.up()
             }
             Step::Die(master) => self.thread_dies(master),
-            Step::WriteOutside(master, kept) => self.written_outside(master, kept),
+            Step::WriteOutside(master, writer, kept) => self.written_outside(master, writer, kept),
             fault => {
                 self.fault(&fault);
                 Ok(())
@@ -479,6 +488,7 @@ impl Life {
         let worst = Faults { read: 1000, write: 1000, flush: 1000, drop_cache: false, hang: 0 };
         match step {
             Step::Hang(at) | Step::Break(at) | Step::Miss(at) => {
+                self.failing = true;
                 let disk = self.disk(*at);
                 let faults = match step {
                     Step::Hang(_) => Faults { hang: 1000, ..Faults::default() },
@@ -504,10 +514,11 @@ impl Life {
             Step::Exchange(a, b) => {
                 self.exchanged = true;
                 let (a, b) = (self.disk(*a), self.disk(*b));
-                let mut machine = self.machine.borrow_mut();
-                let letters = (machine.disks[a].letter, machine.disks[b].letter);
-                // The script stops the machine next.
-                (machine.disks[b].letter, machine.disks[a].letter) = letters;
+                self.machine.borrow_mut().exchange(a, b);
+                if self.failing && !self.plan.strong {
+                    // A disk without a name is what its place is: who comes there may be away, or fail.
+                    self.model.excuse_everything();
+                }
             }
             Step::Full => self.machine.borrow_mut().disk_full = true,
             Step::FilesHang => {
@@ -548,18 +559,44 @@ impl Life {
         machine.lingering.clear();
         machine.store.release();
         (machine.disk_full, machine.files_hang) = (false, false);
-        if !self.plan.renames {
-            // Put right: everything is where it was.
-            for (at, disk) in (0..).zip(&mut machine.disks) {
-                disk.letter = at;
-            }
-        }
         for (name, bytes) in std::mem::take(&mut self.rotten) {
             machine.files.insert(name, super::machine::Stored { bytes, written: 0 });
         }
         drop(machine);
-        self.troubled = false;
+        self.put_disks_back();
+        (self.troubled, self.failing) = (false, false);
         self.model.masters.iter_mut().for_each(|master| master.rotten = false);
+    }
+
+    /// Everything is where it was. That takes a start of the machine: a device that is open keeps its name.
+    fn put_disks_back(&mut self) {
+        if self.plan.renames {
+            return;
+        }
+        for (at, disk) in (0..).zip(&mut self.machine.borrow_mut().disks) {
+            disk.next_letter = at;
+        }
+        if !self.plan.strong {
+            self.put_where_recorded();
+        }
+        let moves = self.machine.borrow().disks.iter().any(|disk| disk.letter != disk.next_letter);
+        if moves {
+            self.stop(Stop::Reboot);
+        }
+    }
+
+    /// A disk without a name that was taken while it stood in another's place is known by that place from then on.
+    fn put_where_recorded(&mut self) {
+        let mut machine = self.machine.borrow_mut();
+        for set in machine.masters_on_record().into_iter().flat_map(|master| master.sets) {
+            let mut models = self.model.masters.iter().flat_map(|master| &master.sets);
+            let Some(model) = models.find(|model| model.name == set.name) else { continue };
+            for (disk, path) in [(model.shadow, set.shadow.device), (model.bitmap, set.bitmap.device)] {
+                let at_path = |disk: &Disk| path_of(disk.next_letter) == path;
+                let Some(other) = machine.disks.iter().position(at_path) else { continue };
+                machine.exchange(disk, other);
+            }
+        }
     }
 
     /// Everything is put right: everything must be served, whole, and can be taken away.

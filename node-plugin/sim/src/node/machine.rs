@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use umbra_lifecycle::files::{FileName, Folder};
-use umbra_lifecycle::state::CutRecord;
+use umbra_lifecycle::state::{CutRecord, MasterRecord};
 use umbra_store::{Cache, Crash, Fill, SimRng, SimWorld};
 use uuid::Uuid;
 
@@ -38,6 +38,9 @@ pub enum Fate {
 
 /// Devices that are held, by whom: shared with the guards that let them go.
 pub(super) type Held<K> = Rc<RefCell<BTreeMap<K, u64>>>;
+
+/// Digests of masters' first bytes, in a folder that outlives processes and not the machine.
+pub(super) type Digests = Rc<RefCell<BTreeMap<Uuid, u64>>>;
 
 /// Lets a claim or a hold fall.
 #[derive(Debug)]
@@ -71,6 +74,7 @@ pub(super) struct Machine {
     pub(super) driver: Driver,
     pub(super) names: BTreeMap<Uuid, u32>,
     pub(super) files: BTreeMap<FileName, Stored>,
+    pub(super) digests: Digests,
     pub(super) disk_full: bool,
     pub(super) files_hang: bool,
     pub(super) claims: Held<DiskId>,
@@ -115,6 +119,7 @@ impl Machine {
             driver: Driver::default(),
             names: BTreeMap::new(),
             files: BTreeMap::new(),
+            digests: Digests::default(),
             disk_full: false,
             files_hang: false,
             claims: Held::default(),
@@ -145,8 +150,14 @@ impl Machine {
     pub(super) fn add_disk(&mut self, size: u64, serial: Option<String>, cache: Cache, fill: Fill) -> DiskId {
         let slot = self.store.add_device("disk", size, cache, fill);
         let letter = u32::try_from(self.disks.len()).expect("few disks");
-        self.disks.push(Disk { slot, serial, letter, missing: false, appears_ms: 0, hung: false, size });
+        self.disks.push(Disk::new(slot, serial, letter, size));
         self.disks.len() - 1
+    }
+
+    /// Two disks will have changed places when the machine has started again.
+    pub(super) fn exchange(&mut self, a: DiskId, b: DiskId) {
+        let letters = (self.disks[a].next_letter, self.disks[b].next_letter);
+        (self.disks[b].next_letter, self.disks[a].next_letter) = letters;
     }
 
     pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
@@ -194,6 +205,12 @@ impl Machine {
     pub(super) fn cut_on_record(&self, cut: Uuid) -> Option<CutRecord> {
         let file = FileName { folder: Folder::Cuts, name: cut.to_string() };
         serde_json::from_slice(&self.files.get(&file)?.bytes).ok()
+    }
+
+    /// What the state directory says about masters and their sets.
+    pub(super) fn masters_on_record(&self) -> Vec<MasterRecord> {
+        let of_masters = self.files.iter().filter(|(file, _)| file.folder == Folder::Masters);
+        of_masters.filter_map(|(_, stored)| serde_json::from_slice(&stored.bytes).ok()).collect()
     }
 
     /// The disk at a path.
@@ -275,6 +292,7 @@ impl Machine {
             self.numbers = self.driver.devices.keys().copied().collect();
             self.driver.reboot();
             self.names.clear();
+            self.digests.borrow_mut().clear();
             self.mounted.clear();
             self.lingering.clear();
         }

@@ -1,10 +1,11 @@
-//! A master that is written past Umbra while no process runs: its file system says when, and that must be noticed
-//! (E19) and accepted by somebody before it is served again.
+//! A master that is written past Umbra while no process runs: its file system says when, or its first bytes are others
+//! than they were, and that must be noticed (E19) and accepted by somebody before it is served again.
 //!
 //! The writer takes back what it wrote, so that the content is known; nobody tells umbra-io.
 
 use super::life::Life;
 use super::model::{Here, SetModel};
+use super::plan::Writer;
 use crate::oracle::Verdict;
 use crate::stamp::SECTOR;
 use std::time::Duration;
@@ -12,11 +13,13 @@ use umbra_platform::PlatformError;
 use umbra_platform::call::AcceptedImages;
 use umbra_store::DeviceSlot;
 
-/// Where the superblock of an ext file system lies.
-const EXT_AT: u64 = 1024;
+/// What is written: the superblock of an ext file system lies there.
+const AT: u64 = 1024;
 /// How long after the last service it is written, in milliseconds.
 const LATER_MS: u64 = 5000;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// So long after the last write the first bytes are known.
+const KNOWN_AFTER: Duration = Duration::from_secs(5);
 
 /// As much of an ext superblock as says when it was written.
 fn ext_superblock(written: u64) -> [u8; SECTOR] {
@@ -28,10 +31,13 @@ fn ext_superblock(written: u64) -> [u8; SECTOR] {
     bytes
 }
 
+/// A sector that says nothing, and that nothing else in a life writes.
+const UNDATED: [u8; SECTOR] = [0x58; SECTOR];
+
 impl Life {
     /// The process is killed, and the raw device of a master is written. `kept`: the images are to count as changed, not
     /// as lost.
-    pub(super) fn written_outside(&mut self, m: usize, kept: bool) -> Verdict {
+    pub(super) fn written_outside(&mut self, m: usize, writer: Writer, kept: bool) -> Verdict {
         self.settle(PATIENCE)?;
         for s in 0..self.model.masters[m].sets.len() {
             self.wait_for_copies((m, s))?;
@@ -50,15 +56,18 @@ impl Life {
             return Ok(());
         }
         self.machine.borrow_mut().armed.clear();
+        if writer == Writer::Undated {
+            self.drive(KNOWN_AFTER, std::future::pending::<()>());
+        }
         self.stop(super::plan::Stop::Kill);
-        let before = self.write_past(m);
+        let before = self.write_past(m, writer);
         self.model.masters[m].unwatched = true;
         self.must_be_quarantined(m)?;
         // It was noticed: that holds when a later process has a later time to compare with.
         self.stop(super::plan::Stop::Kill);
         self.must_be_quarantined(m)?;
         let slot = self.slot(m);
-        self.machine.borrow().store.poke(slot, EXT_AT, &before);
+        self.machine.borrow().store.poke(slot, AT, &before);
         self.must_be_accepted(m, kept)
     }
 
@@ -67,15 +76,19 @@ impl Life {
     }
 
     /// Returns what was there before.
-    fn write_past(&mut self, m: usize) -> [u8; SECTOR] {
+    fn write_past(&mut self, m: usize, writer: Writer) -> [u8; SECTOR] {
         let slot = self.slot(m);
         let mut machine = self.machine.borrow_mut();
         machine.now_ms += LATER_MS;
         let mut before = [0; SECTOR];
-        machine.store.peek(slot, EXT_AT, &mut before);
+        machine.store.peek(slot, AT, &mut before);
         let written = machine.unix_ms() / 1000;
-        machine.store.poke(slot, EXT_AT, &ext_superblock(written));
-        machine.note(|| format!("somebody mounts the raw device of master {m} at {written} s"));
+        let after = match writer {
+            Writer::Dated => ext_superblock(written),
+            Writer::Undated => UNDATED,
+        };
+        machine.store.poke(slot, AT, &after);
+        machine.note(|| format!("somebody writes the raw device of master {m} at {written} s: {writer:?}"));
         before
     }
 

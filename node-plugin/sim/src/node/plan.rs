@@ -97,10 +97,19 @@ pub enum Step {
     Rot(usize),
     /// The thread of a master dies.
     Die(usize),
-    /// The process is killed, and a master is written past Umbra; whether its images are to be kept.
-    WriteOutside(usize, bool),
-    /// All that is wrong is put right.
+    /// The process is killed, and a master is written past Umbra by somebody; whether its images are to be kept.
+    WriteOutside(usize, Writer, bool),
+    /// All that is wrong is put right: where disks have changed places, while the machine is off.
     Heal,
+}
+
+/// Who writes past Umbra.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    /// A file system that notes when it is written.
+    Dated,
+    /// One that does not, or none.
+    Undated,
 }
 
 /// A set's part of a plan.
@@ -341,7 +350,8 @@ impl Plan {
                 vec![Step::Calls(vec![self.any_call(rng, swarm), self.any_call(rng, swarm)])]
             }
             22 | 23 if swarm.outside => {
-                vec![Step::WriteOutside(rng.index(self.masters.len()), rng.chance(500))]
+                let writer = rng.pick(&[Writer::Dated, Writer::Undated]);
+                vec![Step::WriteOutside(rng.index(self.masters.len()), writer, rng.chance(500))]
             }
             19..=21 => {
                 let pauses = (0..rng.range(1, 4)).map(|_| rng.pick(&[1, 3, 10, 100, 12_000])).collect();

@@ -2,7 +2,7 @@
 
 use super::driver::{Io, IoId};
 use super::files::SimFiles;
-use super::machine::Machine as Hardware;
+use super::machine::{Digests, Machine as Hardware};
 use super::world::{Node, SimClaim};
 use crate::stamp::{self, SECTOR};
 use send_wrapper::SendWrapper;
@@ -17,6 +17,7 @@ use umbra_engine::{
     ByteRange, Chunk, Command, CommandId, CutMember, Done, Geometry, Id128, Limits, Now, Refusal, Request,
     RequestId, RequestKind, RunCounts, SETS_MAX, SetIndex, Side,
 };
+use umbra_lifecycle::mutation::{Rule, is_off};
 use umbra_lifecycle::state::{Decision, State};
 use umbra_lifecycle::world::{
     DriverSpec, Reactor, ReactorEnd, ReactorGone, ReactorSetup, ReadySet, SetVolumes, Snapshot,
@@ -68,6 +69,8 @@ struct StateNotes {
     state: Arc<State<SimFiles>>,
     written: SendWrapper<Written>,
     wake: Arc<Notify>,
+    master: Uuid,
+    digests: SendWrapper<Digests>,
 }
 
 impl Notes for StateNotes {
@@ -82,6 +85,16 @@ impl Notes for StateNotes {
 
     fn poll(&mut self, done: &mut Vec<(EndNote, bool)>) {
         done.append(&mut self.written.borrow_mut());
+    }
+
+    fn keep_digest(&mut self, digest: u64) {
+        self.digests.borrow_mut().insert(self.master, digest);
+    }
+
+    fn withdraw_digest(&mut self) {
+        if !is_off(Rule::DigestWithdrawn) {
+            self.digests.borrow_mut().remove(&self.master);
+        }
     }
 }
 
@@ -139,8 +152,8 @@ impl SimReactor {
         let (calls, inbox) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(None);
         let wake = Arc::new(Notify::new());
-        let disks = node.with(|machine| machine.store.clone());
-        let reactor = Loop::new(disks, setup, Arc::clone(&wake));
+        let (disks, digests) = node.with(|machine| (machine.store.clone(), Rc::clone(&machine.digests)));
+        let reactor = Loop::new(disks, digests, setup, Arc::clone(&wake));
         tokio::spawn(run(node.clone(), SendWrapper::new(reactor), inbox, Arc::clone(&wake), end));
         Self { node, calls, wake, end: ended }
     }
@@ -238,6 +251,9 @@ async fn run(
         let (mut moved, mut ending) = (false, None);
         while let Ok(call) = inbox.try_recv() {
             moved = true;
+            if matches!(call, Call::Command(..)) {
+                lag(&node).await;
+            }
             match call {
                 Call::Stop => ending = Some(true),
                 Call::Die => ending = Some(false),
@@ -271,9 +287,20 @@ async fn run(
     end.send_replace(Some(told));
 }
 
+/// Threads do not run at one pace: one may have carried out a command before another has heard of it.
+async fn lag(node: &Node) {
+    let lag = node.with(|hardware| if hardware.rng.chance(500) { hardware.rng.range(1, 40) } else { 0 });
+    if lag > 0 {
+        tokio::time::sleep(Duration::from_millis(lag)).await;
+        node.live().await;
+    }
+}
+
 impl Loop {
-    fn new(disks: SimWorld, setup: ReactorSetup<Node>, wake: Arc<Notify>) -> Self {
-        let notes = StateNotes { state: setup.state, written: SendWrapper::new(Rc::default()), wake };
+    fn new(disks: SimWorld, digests: Digests, setup: ReactorSetup<Node>, wake: Arc<Notify>) -> Self {
+        let written = SendWrapper::new(Rc::default());
+        let digests = SendWrapper::new(digests);
+        let notes = StateNotes { state: setup.state, written, wake, master: setup.id, digests };
         let depth = u32::from(setup.depth);
         let requests = usize::from(setup.depth) * (1 + SETS_MAX);
         let master = (disks.claim(), setup.master.slot());

@@ -2,10 +2,10 @@
 
 use super::life::Life;
 use super::machine::Fate;
-use super::plan::{Ask, DiskAt, MasterPlan, Plan, SetAt, SetPlan, Step, Stop};
+use super::plan::{Ask, DiskAt, MasterPlan, Plan, SetAt, SetPlan, Step, Stop, Writer};
 use super::run::{Outcome, attempt};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use umbra_store::{Cache, Crash, Timing};
 
 /// What a sweep has found.
@@ -93,23 +93,27 @@ fn exchanged() -> Vec<Step> {
     beginning().into_iter().chain(rest).collect()
 }
 
+/// Begins so, and makes a few of these attempts in each life: the sweep of a life takes the square of its steps.
+fn in_lives(begin: &[Step], attempts: &[Vec<Step>]) -> Vec<Vec<Step>> {
+    let life = |some: &[Vec<Step>]| begin.iter().chain(some.iter().flatten()).cloned().collect();
+    attempts.chunks(7).map(life).collect()
+}
+
 /// Enables that fail at each of their later steps, or during which the thread of their master panics, or the process is
 /// killed; each tried again.
-fn failing_enables() -> Vec<Step> {
-    let begin = [call(Ask::Attach(0)), write(0, 0)];
+fn failing_enables() -> Vec<Vec<Step>> {
     let attempt =
-        |(after, fate)| [Step::Arm(after, fate), call(Ask::Enable(A)), Step::Again, call(Ask::Disable(A))];
-    let fates = [Fate::Fail, Fate::Panic, Fate::DieAfter(Crash::Kill)]
-        .map(|fate| (16..44).map(move |after| (after, fate)));
-    begin.into_iter().chain(fates.into_iter().flatten().flat_map(attempt)).collect()
+        |after, fate| vec![Step::Arm(after, fate), call(Ask::Enable(A)), Step::Again, call(Ask::Disable(A))];
+    let fates = [Fate::Fail, Fate::Panic, Fate::DieAfter(Crash::Kill)];
+    let attempts = fates.iter().flat_map(|fate| (16..44).map(move |after| attempt(after, *fate)));
+    in_lives(&[call(Ask::Attach(0)), write(0, 0)], &attempts.collect::<Vec<_>>())
 }
 
 /// Disables that do not end, and a reset of what they leave.
-fn failing_disables() -> Vec<Step> {
-    let begin = [call(Ask::Attach(0)), write(0, 0), call(Ask::Enable(A))];
+fn failing_disables() -> Vec<Vec<Step>> {
     let attempt = |after| {
         let kill = Step::Stop(Stop::Kill);
-        [
+        vec![
             Step::Arm(after, Fate::FailAfter),
             call(Ask::Disable(A)),
             call(Ask::Reset(A)),
@@ -117,13 +121,33 @@ fn failing_disables() -> Vec<Step> {
             call(Ask::Enable(A)),
         ]
     };
-    begin.into_iter().chain((3..12).flat_map(attempt)).collect()
+    let attempts: Vec<_> = (3..12).map(attempt).collect();
+    in_lives(&[call(Ask::Attach(0)), write(0, 0), call(Ask::Enable(A))], &attempts)
+}
+
+/// Cuts over two masters during which the power or the process ends, from the first word about the instant to the end;
+/// the disks of one of them may come later than those of the other. Several times, since which master is ahead is chance.
+fn ended_cuts() -> Vec<Vec<Step>> {
+    let begin = [call(Ask::Attach(0)), call(Ask::Attach(1)), call(Ask::Enable(A)), call(Ask::Enable(C))];
+    let attempt = |after, crash| {
+        let fate = Fate::DieAfter(crash);
+        vec![write(0, 0), write(1, 0), Step::Arm(after, fate), cut(&[A, C]), Step::ReadOut]
+    };
+    let crashes = [Crash::PowerCut { granule: 512 }, Crash::Kill];
+    let attempts =
+        crashes.iter().cycle().take(6).flat_map(|crash| (12..22).map(move |after| attempt(after, *crash)));
+    in_lives(&begin, &attempts.collect::<Vec<_>>())
 }
 
 /// A master that is written past Umbra.
-fn outside() -> Vec<Step> {
-    let rest =
-        [Step::WriteOutside(0, false), write(0, 20), Step::ReadOut, Step::Stop(Stop::Power), Step::ReadOut];
+fn outside(writer: Writer) -> Vec<Step> {
+    let rest = [
+        Step::WriteOutside(0, writer, false),
+        write(0, 20),
+        Step::ReadOut,
+        Step::Stop(Stop::Power),
+        Step::ReadOut,
+    ];
     beginning().into_iter().chain(rest).collect()
 }
 
@@ -132,8 +156,8 @@ pub fn lives() -> Vec<Plan> {
     let set = |independent| SetPlan { independent, caches: [Cache::Volatile, Cache::Fua], used: false };
     let master =
         |sets: Vec<SetPlan>| MasterPlan { size: 256 << 10, chunk: 16 << 10, cache: Cache::Volatile, sets };
-    let plain = |seed, script| Plan {
-        seed,
+    let plain = |script| Plan {
+        seed: 0,
         timing: Timing::default(),
         masters: vec![master(vec![set(false), set(true)]), master(vec![set(true)])],
         strong: false,
@@ -143,16 +167,21 @@ pub fn lives() -> Vec<Plan> {
         mounts: 0,
         script,
     };
-    vec![
-        Plan { strong: true, renames: true, foreign: true, ..plain(1, everything()) },
-        plain(2, everything()),
-        Plan { strong: true, foreign: true, late_ms: 2500, ..plain(3, everything()) },
-        plain(4, no_room()),
-        plain(5, exchanged()),
-        plain(6, failing_enables()),
-        plain(7, outside()),
-        plain(8, failing_disables()),
-    ]
+    let mut plans = vec![
+        Plan { strong: true, renames: true, foreign: true, ..plain(everything()) },
+        plain(everything()),
+        Plan { strong: true, foreign: true, late_ms: 2500, ..plain(everything()) },
+        plain(no_room()),
+        plain(exchanged()),
+        plain(outside(Writer::Dated)),
+        plain(outside(Writer::Undated)),
+    ];
+    plans.extend(failing_enables().into_iter().chain(failing_disables()).map(plain));
+    plans.extend(ended_cuts().into_iter().map(|script| Plan { late_ms: 2500, ..plain(script) }));
+    for (seed, plan) in (1..).zip(&mut plans) {
+        plan.seed = seed;
+    }
+    plans
 }
 
 /// What a step may meet.
@@ -174,37 +203,58 @@ pub fn step(life: u64, at: u64) -> impl Iterator<Item = (Fate, Outcome)> {
     plan.into_iter().flat_map(met)
 }
 
-/// Meets every so manieth step of every life with every fate.
-pub fn sweep(stride: u64, jobs: usize) -> Swept {
-    let mut swept = Swept::default();
-    let mut todo: Vec<(Plan, u64, Fate)> = Vec::new();
-    for plan in lives() {
-        let undisturbed = attempt(&plan, None, false, |_| {});
-        let seed = plan.seed;
-        swept.violations.extend(undisturbed.verdict.err().map(|text| format!("life {seed}: {text}")));
-        swept.steps += undisturbed.tally.steps;
-        for at in (0..undisturbed.tally.steps).step_by(usize::try_from(stride.max(1)).unwrap_or(usize::MAX)) {
-            todo.extend(FATES.iter().map(|fate| (plan.clone(), at, *fate)));
+/// Rounds after which every step has met every fate.
+pub const ROUNDS: usize = FATES.len();
+
+/// What to sweep. In a round every step of every life meets one fate, and another one in every other round.
+#[derive(Clone, Copy, Debug)]
+pub struct Sweep {
+    /// Only every so manieth step.
+    pub stride: usize,
+    /// The first round.
+    pub first: usize,
+    /// How many, up to [`ROUNDS`].
+    pub rounds: usize,
+    /// Threads.
+    pub jobs: usize,
+}
+
+impl Sweep {
+    /// Sweeps life by life, and tells of each what has been found up to its end.
+    pub fn run(self, mut tell: impl FnMut(u64, &Swept)) -> Swept {
+        let mut swept = Swept::default();
+        for plan in lives() {
+            let undisturbed = attempt(&plan, None, false, |_| {});
+            let text = undisturbed.verdict.err().map(|text| format!("life {}: {text}", plan.seed));
+            swept.violations.extend(text);
+            swept.steps += undisturbed.tally.steps;
+            let steps = (0..undisturbed.tally.steps).step_by(self.stride.max(1)).enumerate();
+            let fates = (self.first..self.first + self.rounds.min(ROUNDS)).map(|round| round % ROUNDS);
+            let todo: Vec<(u64, Fate)> = steps
+                .flat_map(|(n, at)| fates.clone().map(move |round| (at, FATES[(n + round) % ROUNDS])))
+                .collect();
+            self.sweep_one(&plan, &todo, &mut swept);
+            tell(plan.seed, &swept);
         }
+        swept
     }
-    let next = AtomicU64::new(0);
-    let swept = Mutex::new(swept);
-    std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| {
-                let one =
-                    || usize::try_from(next.fetch_add(1, Ordering::Relaxed)).ok().and_then(|at| todo.get(at));
-                while let Some((plan, at, fate)) = one() {
-                    let outcome = attempt(plan, None, false, |life: &mut Life| life.arm(*at, *fate));
-                    let mut swept = swept.lock().expect("no thread panics");
-                    swept.runs += 1;
-                    swept.met += outcome.tally.met;
-                    if let Err(text) = outcome.verdict {
-                        swept.violations.push(format!("life {}, step {at}, {fate:?}: {text}", plan.seed));
+
+    fn sweep_one(self, plan: &Plan, todo: &[(u64, Fate)], swept: &mut Swept) {
+        let (next, swept) = (AtomicUsize::new(0), Mutex::new(swept));
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs {
+                scope.spawn(|| {
+                    while let Some((at, fate)) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let outcome = attempt(plan, None, false, |life: &mut Life| life.arm(*at, *fate));
+                        let mut swept = swept.lock().expect("no thread panics");
+                        swept.runs += 1;
+                        swept.met += outcome.tally.met;
+                        if let Err(text) = outcome.verdict {
+                            swept.violations.push(format!("life {}, step {at}, {fate:?}: {text}", plan.seed));
+                        }
                     }
-                }
-            });
-        }
-    });
-    swept.into_inner().expect("no thread panics")
+                });
+            }
+        });
+    }
 }

@@ -469,6 +469,17 @@ impl World for Node {
         self.0.served_until
     }
 
+    async fn kept_digest(&self, master: Uuid) -> Option<u64> {
+        self.with(|machine| machine.digests.borrow().get(&master).copied())
+    }
+
+    async fn forget_digest(&self, master: Uuid) -> Result<(), String> {
+        let forget = move |machine: &mut Machine| {
+            machine.digests.borrow_mut().remove(&master);
+        };
+        self.step("forget", master, forget).await.map_err(|_| "it failed on demand".to_owned())
+    }
+
     fn fresh(&self) -> Uuid {
         self.with(Machine::fresh)
     }

@@ -70,6 +70,8 @@ pub(super) struct Device {
     pub(super) injected: u64,
     fill: Fill,
     current: Vec<Option<Page>>,
+    /// Counts what may have changed what a read sees.
+    pub(super) changes: u64,
     /// Pages whose durable content is not the current one.
     durable: HashMap<usize, Page>,
     /// In the order in which they took effect.
@@ -99,6 +101,7 @@ impl Device {
             injected: 0,
             fill,
             current: (0..pages).map(|_| None).collect(),
+            changes: 0,
             durable: HashMap::new(),
             unflushed: Vec::new(),
             spare: Vec::new(),
@@ -132,6 +135,7 @@ impl Device {
 
     /// A write takes effect, on the sectors of `alive` alone.
     pub(super) fn land(&mut self, id: u64, offset: u64, payload: Payload, alive: Vec<bool>) {
+        self.changes += 1;
         let first = offset / SECTOR as u64;
         for (n, _) in alive.iter().enumerate().filter(|(_, alive)| **alive) {
             let (page, at) = slot(first + n as u64);
@@ -237,6 +241,7 @@ impl Device {
 
     /// The power is cut: of every unflushed write all, nothing or some granules remain.
     pub(super) fn power_cut(&mut self, rng: &mut SimRng, granule: u64) {
+        self.changes += 1;
         // Whole runs in which everything is lost find missing flushes soonest; the mixed ones find the rest.
         let mode = rng.below(6);
         for at in 0..self.unflushed.len() {

@@ -10,8 +10,8 @@ pub struct Queue {
     pub transfers: u16,
     /// Flushes, discards and write-zeroes at a time.
     pub blocking: u16,
-    /// Operations of one kind that wait; one more ends with `ENOBUFS`.
-    pub waiting: usize,
+    /// Of either kind, how many wait; one more ends with `ENOBUFS`.
+    pub waiting: [usize; 2],
 }
 
 impl Queue {
@@ -48,7 +48,7 @@ impl World {
         let (begun, waiting) = self.queued(device, blocks(kind));
         match waiting {
             0 if begun < queue.at_a_time(blocks(kind)) => Admission::Starts,
-            _ if waiting < queue.waiting => Admission::Waits,
+            _ if waiting < queue.waiting[usize::from(blocks(kind))] => Admission::Waits,
             _ => Admission::Refused,
         }
     }

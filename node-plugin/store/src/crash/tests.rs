@@ -81,7 +81,7 @@ fn a_write_that_goes_astray_is_reported_complete_and_is_elsewhere() {
 #[test]
 fn a_device_takes_so_much_at_a_time_and_refuses_what_has_no_room() {
     let (world, device, mut store) = world(5, Cache::Volatile);
-    world.set_queue(device, Some(Queue { transfers: 1, blocking: 1, waiting: 2 }));
+    world.set_queue(device, Some(Queue { transfers: 1, blocking: 1, waiting: [2; 2] }));
     (1..5).for_each(|token| store.submit(write(token, device, (token - 1) * 512, 7, 512, false)));
     store.submit(flush(9, device));
     assert_eq!(world.queued(), (2, 1), "a flush has a queue of its own");
@@ -103,7 +103,7 @@ fn a_device_takes_so_much_at_a_time_and_refuses_what_has_no_room() {
 #[test]
 fn what_waits_behind_what_hangs_is_stuck_and_never_lands_after_a_kill() {
     let (world, device, mut store) = world(5, Cache::Volatile);
-    world.set_queue(device, Some(Queue { transfers: 1, blocking: 1, waiting: 9 }));
+    world.set_queue(device, Some(Queue { transfers: 1, blocking: 1, waiting: [9; 2] }));
     world.set_faults(device, Faults { hang: 1000, ..Faults::default() });
     store.submit(write(1, device, 0, 7, 512, false));
     world.set_faults(device, Faults::default());

@@ -57,7 +57,7 @@ impl Drop for DescriptorMap {
     fn drop(&mut self) {
         // SAFETY: exactly the range that was mapped, once; nothing borrows from it, since `read` copies.
         let status = unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
-        debug_assert_eq!(status, 0, "unmapping what was mapped cannot fail");
+        assert_eq!(status, 0, "unmapping what was mapped cannot fail");
     }
 }
 

@@ -104,6 +104,12 @@ impl Set {
         self
     }
 
+    /// Its ring has so many blocks.
+    pub(crate) fn ring(mut self, blocks: u64) -> Self {
+        self.parameters.ring_blocks = blocks;
+        self
+    }
+
     /// While nothing can be recorded, writes fail at once.
     pub(crate) fn fail_write(mut self) -> Self {
         self.parameters.unrecordable = Unrecordable::FailWrite(0);

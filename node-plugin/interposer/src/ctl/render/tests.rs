@@ -148,6 +148,7 @@ fn listed() -> Listing {
             mode: Mode::Dependent,
             paths,
         }],
+        version: None,
     }
 }
 

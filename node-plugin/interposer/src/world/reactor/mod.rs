@@ -16,6 +16,7 @@ mod notes;
 use crate::heartbeat::Heartbeat;
 use crate::world::Linux;
 use crate::world::devices::Claimed;
+use crate::world::digests::Kept;
 use caches::Caches;
 use front::{Front, FrontSpec, MAX_IO_BYTES};
 use notes::StateNotes;
@@ -28,7 +29,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use umbra_engine::{
-    Chunk, Command, CommandId, Done, Geometry, Limits, Now, Refusal, RunCounts, SETS_MAX, SetIndex,
+    Chunk, Command, CommandId, Done, Geometry, InFlight, Limits, Now, Refusal, RunCounts, SETS_MAX, SetIndex,
     SetStatus, Side,
 };
 use umbra_lifecycle::world::{
@@ -233,7 +234,11 @@ impl Drop for Epitaph {
 ///
 /// # Errors
 /// A text that says what could not be made; the devices are free then.
-pub(crate) async fn start(setup: ReactorSetup<Linux>, heartbeat: Heartbeat) -> Result<Reactor, String> {
+pub(crate) async fn start(
+    setup: ReactorSetup<Linux>,
+    heartbeat: Heartbeat,
+    digest: Kept,
+) -> Result<Reactor, String> {
     let (calls, inbox) = mpsc::channel();
     let descriptor =
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| error.to_string())?;
@@ -250,14 +255,16 @@ pub(crate) async fn start(setup: ReactorSetup<Linux>, heartbeat: Heartbeat) -> R
             // Dropped last, also when what follows panics: rings and claims are gone by then.
             let mut epitaph = Epitaph { end, why: ReactorEnd::Died };
             // What panicked is said by the hook; who serves this master sees that its thread is gone.
-            let ended = crate::panics::contain(|| match Loop::new(setup, heartbeat, inbox, wake, runtime) {
-                Ok(mut reactor) => {
-                    let _ = ready.send(Ok(()));
-                    reactor.run()
-                }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                    ReactorEnd::Told
+            let ended = crate::panics::contain(|| {
+                match Loop::new(setup, (heartbeat, digest), inbox, wake, runtime) {
+                    Ok(mut reactor) => {
+                        let _ = ready.send(Ok(()));
+                        reactor.run()
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                        ReactorEnd::Told
+                    }
                 }
             });
             epitaph.why = ended.unwrap_or(ReactorEnd::Died);
@@ -268,7 +275,9 @@ pub(crate) async fn start(setup: ReactorSetup<Linux>, heartbeat: Heartbeat) -> R
     Ok(reactor)
 }
 
-fn limits(geometry: &Geometry, requests: usize) -> Limits {
+/// What the engine may have at a time: of requests, those of the master and of a shadow of each set.
+fn limits(geometry: &Geometry, depth: u16) -> Limits {
+    let requests = usize::from(depth) * (1 + SETS_MAX);
     let chunk = geometry.chunk_bytes();
     let write_buffer_bytes = chunk.max(WRITE_RUN_BYTES);
     let write_buffers = (WRITE_BUFFERS_BYTES / write_buffer_bytes).max(2);
@@ -279,6 +288,26 @@ fn limits(geometry: &Geometry, requests: usize) -> Limits {
         write_buffer_bytes,
         copier_buffer_bytes: chunk.max(COPIER_RUN_BYTES),
         drain_deadline_ms: DRAIN_DEADLINE_MS,
+    }
+}
+
+/// One device, whose queue takes what there can be: to wait there is no error, to find no place is one, of a master that
+/// has none.
+fn master_store_limits(limits: &Limits, depth: u16) -> StoreLimits {
+    let InFlight { transfers, blocking } = limits.in_flight_on_master(usize::from(depth));
+    let default = StoreLimits::default();
+    StoreLimits { devices: 1, queued_transfers: transfers, queued_blocking: blocking, ..default }
+}
+
+/// The volumes of all sets.
+fn side_store_limits(limits: &Limits, depth: u16) -> StoreLimits {
+    let InFlight { transfers, blocking } = limits.in_flight_on_side(usize::from(depth));
+    StoreLimits {
+        devices: SIDE_DEVICES,
+        transfers_per_device: 64,
+        queued_transfers: transfers,
+        queued_blocking: blocking,
+        ..StoreLimits::default()
     }
 }
 
@@ -305,29 +334,28 @@ struct Loop {
 impl Loop {
     fn new(
         setup: ReactorSetup<Linux>,
-        heartbeat: Heartbeat,
+        (heartbeat, digest): (Heartbeat, Kept),
         inbox: mpsc::Receiver<Call>,
         wake: Arc<OwnedFd>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, String> {
         let ring = || Ring::shared(RingConfig::default()).map_err(|error| error.to_string());
         let (ring_master, ring_sides) = (ring()?, ring()?);
-        let one = StoreLimits { devices: 1, ..StoreLimits::default() };
-        let mut master_store = UringStore::new(ring_master.clone(), Owner::new(1), one);
+        let limits = limits(&setup.geometry, setup.depth);
+        let mut master_store =
+            UringStore::new(ring_master.clone(), Owner::new(1), master_store_limits(&limits, setup.depth));
         let slot = master_store.add_device(setup.master.into_device()).map_err(|error| error.to_string())?;
-        let many = StoreLimits { devices: SIDE_DEVICES, transfers_per_device: 64, ..StoreLimits::default() };
-        let mut sides = UringStore::new(ring_sides.clone(), Owner::new(1), many);
+        let mut sides =
+            UringStore::new(ring_sides.clone(), Owner::new(1), side_store_limits(&limits, setup.depth));
         let mut ready = Vec::new();
         for set in setup.sets {
             let devices = add_volumes(&mut sides, set.volumes)?;
             ready.push((set.index, SetConfig { devices, ..set.config }, set.image));
         }
-        let requests = usize::from(setup.depth) * (1 + SETS_MAX);
         let (state, descriptor) = (setup.state, Arc::clone(&wake));
-        let notes = StateNotes::start(state, runtime, move || self::wake(&descriptor));
+        let notes = StateNotes::start(state, digest, runtime, move || self::wake(&descriptor));
         let master = (master_store, slot);
-        let mut machine =
-            Machine::new(setup.geometry, limits(&setup.geometry, requests), master, sides, notes);
+        let mut machine = Machine::new(setup.geometry, limits, master, sides, notes);
         let mut set_slots = HashMap::new();
         for (index, config, image) in ready {
             set_slots.insert(index, config.devices);
@@ -604,3 +632,32 @@ fn add_volumes(sides: &mut UringStore, volumes: SetVolumes<Claimed>) -> Result<S
 }
 
 const _: () = assert!(MAX_IO_BYTES as u64 <= 1 << 20, "a request fits the executor's bounds");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use umbra_engine::CHUNK_BYTES_DEFAULT;
+    use umbra_lifecycle::state::QUEUE_DEPTH_MAX;
+
+    /// Nine busy shadows whose reads all go to the master had no place in its queue.
+    #[test]
+    fn every_request_of_every_presented_device_has_a_place_at_the_master() {
+        let geometry = Geometry::new(1 << 40, CHUNK_BYTES_DEFAULT).unwrap();
+        for depth in [1, 32, QUEUE_DEPTH_MAX] {
+            let limits = limits(&geometry, depth);
+            let store = master_store_limits(&limits, depth);
+            assert!(store.queued_transfers >= usize::from(depth) * (1 + SETS_MAX));
+            assert!(store.queued_blocking >= usize::from(depth));
+        }
+    }
+
+    /// The places are locked memory: a master with a set has no more of them than 1,024 of each kind for each device.
+    #[test]
+    fn places_in_queues_are_no_more_than_can_be_needed() {
+        let limits = limits(&Geometry::new(1 << 40, CHUNK_BYTES_DEFAULT).unwrap(), QUEUE_DEPTH_MAX);
+        let places = |store: StoreLimits| store.queued_transfers + store.queued_blocking;
+        let (master, side) =
+            (master_store_limits(&limits, QUEUE_DEPTH_MAX), side_store_limits(&limits, QUEUE_DEPTH_MAX));
+        assert!(places(master) + 2 * places(side) < 3 * 2 * 1024, "{master:?} {side:?}");
+    }
+}

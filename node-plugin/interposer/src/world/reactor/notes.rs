@@ -5,9 +5,13 @@
 //!                                                                 └── wake
 //! ```
 //!
+//! The digest of the master's first bytes is in memory, which does not hold up anything: the reactor writes and removes
+//! it itself.
+//!
 //! A set has at most a note or two under way, so the channels need no bound. Dropped, the thread ends once
 //! it has written what was submitted.
 
+use crate::world::digests::Kept;
 use crate::world::directory::Directory;
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +28,7 @@ pub(super) struct StateNotes {
     written: mpsc::Receiver<(EndNote, bool)>,
     /// Submitted to a thread that is not there.
     refused: Vec<EndNote>,
+    digest: Kept,
 }
 
 impl fmt::Debug for StateNotes {
@@ -36,14 +41,16 @@ impl StateNotes {
     /// Starts the writer. `wake` is called after every note, durable or not.
     pub(super) fn start(
         state: Arc<State<Directory>>,
+        digest: Kept,
         runtime: tokio::runtime::Handle,
         wake: impl Fn() + Send + 'static,
     ) -> Self {
-        Self::with(move |note| runtime.block_on(state.record_end(note)), wake)
+        Self::with(move |note| runtime.block_on(state.record_end(note)), digest, wake)
     }
 
     fn with(
         record: impl Fn(&EndNote) -> Result<(), StateError> + Send + 'static,
+        digest: Kept,
         wake: impl Fn() + Send + 'static,
     ) -> Self {
         let (to_write, inbox) = mpsc::channel::<EndNote>();
@@ -64,7 +71,7 @@ impl StateNotes {
         if let Err(error) = thread {
             tracing::error!(%error, "no thread for the ends of images: none will be recorded here");
         }
-        Self { to_write, written, refused: Vec::new() }
+        Self { to_write, written, refused: Vec::new(), digest }
     }
 }
 
@@ -79,13 +86,26 @@ impl Notes for StateNotes {
         done.extend(self.written.try_iter());
         done.extend(self.refused.drain(..).map(|note| (note, false)));
     }
+
+    fn keep_digest(&mut self, digest: u64) {
+        self.digest.put(digest);
+    }
+
+    fn withdraw_digest(&mut self) {
+        self.digest.withdraw();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::digests::Digests;
     use std::time::Duration;
     use umbra_engine::{Epoch, Id128, OfflineCause};
+
+    fn digest(home: &std::path::Path) -> Kept {
+        Digests::open(home, "boot".to_owned()).unwrap().of(uuid::Uuid::nil())
+    }
 
     fn note(set: u8, epoch: u64) -> EndNote {
         EndNote {
@@ -112,7 +132,9 @@ mod tests {
         let state = Arc::new(State::new(Directory::open(home.path()).unwrap()));
         let (wake, woken) = mpsc::channel();
         let handle = runtime.handle().clone();
-        let mut notes = StateNotes::start(Arc::clone(&state), handle, move || wake.send(()).unwrap());
+        let mut notes = StateNotes::start(Arc::clone(&state), digest(home.path()), handle, move || {
+            wake.send(()).unwrap()
+        });
         std::fs::remove_dir(home.path().join("ended")).unwrap();
         notes.submit(note(1, 5));
         let done = runtime.block_on(async { after_wakes(&mut notes, &woken, 1) });
@@ -128,6 +150,7 @@ mod tests {
 
     #[test]
     fn a_hanging_disk_holds_up_nobody_and_notes_outlive_their_reactor() {
+        let home = tempfile::tempdir().unwrap();
         let (release, held) = mpsc::channel::<()>();
         let (wrote, written) = mpsc::channel();
         let record = move |note: &EndNote| {
@@ -135,7 +158,7 @@ mod tests {
             wrote.send(*note).unwrap();
             Ok(())
         };
-        let mut notes = StateNotes::with(record, || ());
+        let mut notes = StateNotes::with(record, digest(home.path()), || ());
         for epoch in 0..100 {
             notes.submit(note(1, epoch));
         }
@@ -151,7 +174,12 @@ mod tests {
 
     #[test]
     fn without_a_thread_notes_fail_and_nothing_panics() {
-        let mut notes = StateNotes::with(|_| panic!("the writer dies, in this test on purpose"), || ());
+        let home = tempfile::tempdir().unwrap();
+        let mut notes = StateNotes::with(
+            |_| panic!("the writer dies, in this test on purpose"),
+            digest(home.path()),
+            || (),
+        );
         notes.submit(note(1, 1));
         let mut done = Vec::new();
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
