@@ -177,6 +177,8 @@ reasons! {
         Live => True,
         /// The node is asked to present the device.
         Starting => False,
+        /// The claim is being taken over; the condition TakenOver says how far that is.
+        TakingOver => False,
         /// The node recovers the device; I/O waits and then goes on.
         Recovering => False,
         /// The node does not answer.
@@ -210,16 +212,29 @@ reasons! {
     TakenOverReason for TakenOver {
         /// Pods use the master through Umbra.
         Done => True,
-        /// Pods still use the raw volume; the claim is swapped when none does.
+        /// Pods still use the raw volume, or keep its claim; the claim is swapped when none does.
         WaitingForPods => False,
-        /// Everything is prepared, and somebody must say go.
+        /// Nothing is begun, or nothing more is done, until somebody says go.
         WaitingForApproval => False,
+        /// The raw volume is retained, and the node presents its device; then the claim is swapped.
+        Preparing => False,
         /// The claim was recreated and is not bound yet.
         PVCRecreated => False,
-        /// The claim's volume is not of type local.
+        /// There is no such claim, or it is not bound to a volume.
+        ClaimUnbound => False,
+        /// A claim of that name is bound to another volume, or asks for more than the volume has.
+        ClaimTaken => False,
+        /// The claim's volume is no device of one node: it is not of type local, does not say which node it is on, or names
+        /// its device in a way that can come to mean another.
         NotLocalVolume => False,
         /// The claim's volume is a directory, which cannot be interposed.
         DirectoryVolume => False,
+        /// The claim's volume is Umbra's, or was taken over for another MasterVolume.
+        VolumeTaken => False,
+        /// What is needed to put the claim back cannot be read on the original volume, or that is going.
+        RecordUnreadable => False,
+        /// The object is deleted, and what was taken over is given back.
+        Returning => False,
     }
 }
 reasons! {

@@ -34,6 +34,7 @@ mod imaging_node;
 mod imaging_operation;
 mod master_volume;
 mod quiesce;
+pub mod raw_volume;
 mod reference;
 mod schema;
 mod set_group;

@@ -214,12 +214,12 @@ choice! {
         Preflight,
         /// The raw volume is retained whatever becomes of its claim.
         Retained,
-        /// Umbra's volume is there, and waits for the claim.
-        VolumeCreated,
         /// Waiting until no pod uses the claim.
         WaitingForPods,
         /// The device is presented.
         DeviceStarted,
+        /// Umbra's volume is there, and waits for the claim.
+        VolumeCreated,
         /// The claim is bound to Umbra's volume.
         ClaimSwapped,
     }

@@ -76,6 +76,33 @@ text! {
         }]),
     }
 }
+
+impl DeviceId {
+    /// Reads the name of a device.
+    ///
+    /// # Errors
+    /// Where it is none that stays with a device: what the schema refuses.
+    pub fn parse(text: &str) -> Result<Self, InvalidValue> {
+        let named = |name: &str, marks: &str| {
+            let allowed = |letter: char| letter.is_ascii_alphanumeric() || marks.contains(letter);
+            !name.is_empty() && name != "." && name != ".." && name.chars().all(allowed)
+        };
+        let links = ["/dev/disk/by-id/", "/dev/disk/by-partuuid/", "/dev/disk/by-path/"];
+        let is_link =
+            links.iter().any(|folder| text.strip_prefix(folder).is_some_and(|name| named(name, ":._+@-")));
+        let is_mapped =
+            text.strip_prefix("/dev/mapper/").is_some_and(|name| name != "control" && named(name, "._+-"));
+        if text.len() <= 256 && (is_link || is_mapped) {
+            Ok(Self::new(text))
+        } else {
+            Err(InvalidValue::new(
+                text,
+                "a device below /dev/disk/by-id, by-partuuid, by-path or /dev/mapper",
+            ))
+        }
+    }
+}
+
 text! {
     /// A pattern of device names: like a stable device name, where `*` stands for any text without a slash and `?` for
     /// one character.

@@ -19,6 +19,7 @@ pub mod safety;
 pub mod set;
 pub mod size;
 pub mod standing;
+pub mod takeover;
 pub mod tree;
 mod words;
 pub mod written;

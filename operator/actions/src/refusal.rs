@@ -1,7 +1,8 @@
 //! Why a command is not carried out, and what can be done about it.
 
 use thiserror::Error;
-use umbra_crds::{CutId, ObjectName};
+use umbra_crds::raw_volume::NotRaw;
+use umbra_crds::{ClaimName, CutId, ObjectName};
 
 /// Why a command is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -184,13 +185,78 @@ pub enum Refusal {
         /// The operation.
         operation: ObjectName,
     },
+    /// The master does not exist.
+    #[error("there is no MasterVolume {master} in this namespace")]
+    NoMaster {
+        /// The master.
+        master: ObjectName,
+    },
+    /// The claim does not exist.
+    #[error("there is no claim {claim} in this namespace")]
+    NoClaim {
+        /// The claim.
+        claim: ClaimName,
+    },
+    /// The claim has no volume whose data could be taken over.
+    #[error("claim {claim} is not bound to a volume, or is being deleted: its data must be there")]
+    ClaimUnbound {
+        /// The claim.
+        claim: ClaimName,
+    },
+    /// Its volume cannot be taken over.
+    #[error(transparent)]
+    NotRaw(#[from] NotRaw),
+    /// Its volume was taken over already.
+    #[error("PersistentVolume {volume} was taken over already: release its master first")]
+    VolumeTaken {
+        /// The volume.
+        volume: String,
+    },
+    /// The claim is another master's.
+    #[error("claim {claim} is that of MasterVolume {master}: name that one with --name")]
+    ClaimOfMaster {
+        /// The claim.
+        claim: ClaimName,
+        /// The master.
+        master: ObjectName,
+    },
+    /// The master is of another volume.
+    #[error("MasterVolume {master} is of another volume: choose another name with --name")]
+    OtherMaster {
+        /// The master.
+        master: ObjectName,
+    },
+    /// The master is on its way out.
+    #[error("MasterVolume {master} is being released: wait until it is gone")]
+    MasterReleased {
+        /// The master.
+        master: ObjectName,
+    },
+    /// Images lean on the master.
+    #[error(
+        "VolumeSets stand on {master}: {}; give their images up with `kubectl umbra set delete SET` first",
+        list(sets)
+    )]
+    HasSets {
+        /// The master.
+        master: ObjectName,
+        /// Its sets.
+        sets: Vec<ObjectName>,
+    },
 }
 
 impl Refusal {
     /// Whether a guard refuses what could be done, and not want of an object.
     #[must_use]
     pub fn is_by_guard(&self) -> bool {
-        !matches!(self, Self::NoSet { .. } | Self::NoGroup { .. } | Self::NoTarget { .. })
+        !matches!(
+            self,
+            Self::NoSet { .. }
+                | Self::NoGroup { .. }
+                | Self::NoTarget { .. }
+                | Self::NoMaster { .. }
+                | Self::NoClaim { .. }
+        )
     }
 }
 

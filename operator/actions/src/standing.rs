@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use umbra_crds::conditions::{ConditionType, OperationFailed, Reason, find};
-use umbra_crds::{CopyDirection, CopyState, ImagingOperation, VolumeSet};
+use umbra_crds::{CopyDirection, CopyState, ImagingOperation, MasterVolume, VolumeSet};
 
 /// Reasons by which a guard, and no fault, has ended an operation.
 const GUARDS: [OperationFailed; 6] = [
@@ -100,6 +100,48 @@ pub fn of_set(set: &VolumeSet) -> Standing {
     }
 }
 
+/// How far a master has come on its way to being used through Umbra, its claim swapped where it is taken over.
+#[must_use]
+pub fn of_master(master: &MasterVolume) -> Standing {
+    let Some(status) = &master.status else { return Standing::Waiting };
+    if status.observed_generation < master.metadata.generation {
+        return Standing::Waiting;
+    }
+    if let Some(condition) = is_true(&status.conditions, ConditionType::Stalled) {
+        return failed(condition);
+    }
+    let told = |condition: &Condition| match condition.message.as_str() {
+        "" => condition.reason.clone(),
+        message => format!("{}: {message}", condition.reason),
+    };
+    let ready = find(&status.conditions, ConditionType::Ready);
+    match (find(&status.conditions, ConditionType::TakenOver), ready) {
+        (Some(taken), _) if taken.status != "True" => Standing::Running { what: told(taken), percent: None },
+        (_, Some(ready)) if ready.status == "True" => Standing::Done { reason: ready.reason.clone() },
+        (_, Some(ready)) => Standing::Running { what: told(ready), percent: None },
+        (_, None) => Standing::Waiting,
+    }
+}
+
+/// How far a master has come that is released: it is done when the object is gone.
+#[must_use]
+pub fn of_release(master: &MasterVolume) -> Standing {
+    let conditions = master.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    match find(conditions, ConditionType::Ready) {
+        _ if master.metadata.deletion_timestamp.is_none() => Standing::Waiting,
+        Some(ready)
+            if ready.reason == "DeletionBlockedInUse"
+                && is_true(conditions, ConditionType::Stalled).is_some() =>
+        {
+            failed(ready)
+        }
+        Some(ready) if ready.reason == "DeletionBlockedInUse" && !ready.message.is_empty() => {
+            Standing::Running { what: ready.message.clone(), percent: None }
+        }
+        _ => Standing::Running { what: "it is released".to_owned(), percent: None },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -160,5 +202,25 @@ mod tests {
             let standing = standing(json!({"conditions": [stuck]}));
             assert!(matches!(standing, Standing::Failed { by_guard: false, .. }), "{standing:?}");
         }
+    }
+
+    #[test]
+    fn a_takeover_is_done_when_pods_can_use_the_claim() {
+        let standing = |status: Value| {
+            let mut master = crate::examples::master("m", &[]);
+            let mut all = json!({"observedGeneration": 1});
+            all.as_object_mut().unwrap().extend(status.as_object().unwrap().clone());
+            master.status = serde_json::from_value(all).unwrap();
+            of_master(&master)
+        };
+        let waits =
+            [condition("Ready", "False", "TakingOver"), condition("TakenOver", "False", "WaitingForPods")];
+        let what = "WaitingForPods: why".to_owned();
+        assert_eq!(standing(json!({"conditions": waits})), Standing::Running { what, percent: None });
+        let done = [condition("Ready", "True", "Live"), condition("TakenOver", "True", "Done")];
+        assert_eq!(standing(json!({"conditions": done})), Standing::Done { reason: "Live".to_owned() });
+        let stalled = [condition("Stalled", "True", "NotSupported")];
+        assert!(matches!(standing(json!({"conditions": stalled})), Standing::Failed { .. }));
+        assert_eq!(standing(json!({"observedGeneration": 0})), Standing::Waiting);
     }
 }

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::future::Future;
 
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::Event;
@@ -117,6 +118,12 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Writes the object's status only.
     fn replace_status<K: Kind>(&self, object: &K) -> impl Future<Output = Result<K, ClusterError>> + Send;
+
+    /// Writes the judgement on a request for a certificate, and nothing else of it.
+    fn replace_approval(
+        &self,
+        request: &CertificateSigningRequest,
+    ) -> impl Future<Output = Result<CertificateSigningRequest, ClusterError>> + Send;
 
     /// Begins the deletion of the object, if it is still this one.
     fn delete<K: Kind>(&self, object: &K) -> impl Future<Output = Result<(), ClusterError>> + Send;

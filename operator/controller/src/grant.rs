@@ -1,10 +1,12 @@
 //! Whether a namespace may use a device: rule 1, as far as the operator decides it. The node decides it again.
 
+mod covered;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
-use umbra_crds::{DeviceGrant, DeviceMatcher, DeviceSource, NodeDevice, Role};
+use umbra_crds::{DeviceGrant, DeviceId, DeviceMatcher, DeviceSource, NodeDevice, Role};
 
 /// Who asks for a device, and what is known of it.
 #[derive(Debug, Clone, Copy)]
@@ -40,12 +42,10 @@ pub fn check(grant: &DeviceGrant, asked: &Asked<'_>) -> Result<(), String> {
     if !spec.roles.contains(role) {
         return Err(format!("DeviceGrant {name} does not grant role {role}"));
     }
-    let everywhere = spec.node_selector == LabelSelector::default();
-    let there = asked.node_labels.is_some_and(|labels| everywhere || selects(&spec.node_selector, labels));
-    if !there {
+    if !is_on(grant, asked.node_labels) {
         return Err(format!("DeviceGrant {name} does not cover node {}", device.node_name));
     }
-    if !spec.devices.iter().any(|matcher| covers(matcher, device, asked.known)) {
+    if !spec.devices.iter().any(|matcher| covers(matcher, &device.id, asked.known)) {
         return Err(format!(
             "DeviceGrant {name} does not cover device {} of node {}",
             device.id, device.node_name
@@ -54,14 +54,21 @@ pub fn check(grant: &DeviceGrant, asked: &Asked<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether devices of a node with these labels are granted; none where the cluster does not know the node.
+fn is_on(grant: &DeviceGrant, node_labels: Option<&BTreeMap<String, String>>) -> bool {
+    let selector = &grant.spec.node_selector;
+    let everywhere = *selector == LabelSelector::default();
+    node_labels.is_some_and(|labels| everywhere || selects(selector, labels))
+}
+
 /// Whether an entry of a grant covers the device. What an entry asks and nobody knows, it does not cover.
-fn covers(matcher: &DeviceMatcher, device: &DeviceSource, known: Option<&NodeDevice>) -> bool {
+fn covers(matcher: &DeviceMatcher, id: &DeviceId, known: Option<&NodeDevice>) -> bool {
     let size = known.and_then(|known| u64::try_from(known.size_bytes).ok());
     let within = |limit: &Option<umbra_crds::Size>, fits: fn(u64, u64) -> bool| match limit {
         None => true,
         Some(limit) => matches!((size, limit.bytes()), (Some(size), Ok(limit)) if fits(size, limit)),
     };
-    let by_name = matcher.id_pattern.as_ref().is_none_or(|pattern| pattern.matches(&device.id));
+    let by_name = matcher.id_pattern.as_ref().is_none_or(|pattern| pattern.matches(id));
     let by_serial = matcher
         .serial
         .as_ref()

@@ -1,5 +1,6 @@
 //! The API server behind [`Cluster`].
 
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{DeleteParams, ListParams, ObjectList, PostParams, Preconditions, PropagationPolicy};
 use kube::core::request::Request;
@@ -41,6 +42,13 @@ impl Kubernetes {
         let request =
             request.map_err(|error| ClusterError::Refused { object: what(), problem: error.to_string() })?;
         self.client.request(request).await.map_err(|error| failure(what(), &error))
+    }
+
+    async fn replace_part<K: Kind>(&self, part: &str, object: &K) -> Result<K, ClusterError> {
+        let key = Key::of(object);
+        let url = url::<K>(key.namespace.as_deref());
+        let request = url.replace_subresource(part, &key.name, &written(), body(object)?);
+        self.send(|| named::<K>(&key), request).await
     }
 }
 
@@ -114,10 +122,14 @@ impl Cluster for Kubernetes {
     }
 
     async fn replace_status<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
-        let key = Key::of(object);
-        let url = url::<K>(key.namespace.as_deref());
-        let request = url.replace_subresource("status", &key.name, &written(), body(object)?);
-        self.send(|| named::<K>(&key), request).await
+        self.replace_part("status", object).await
+    }
+
+    async fn replace_approval(
+        &self,
+        request: &CertificateSigningRequest,
+    ) -> Result<CertificateSigningRequest, ClusterError> {
+        self.replace_part("approval", request).await
     }
 
     async fn delete<K: Kind>(&self, object: &K) -> Result<(), ClusterError> {

@@ -8,7 +8,8 @@
 //!                          |  one loop for every kind
 //!          master   set   operation   group      what each kind wants: observe, plan, act
 //!                          |
-//!          access, grant   publish   report      which device, for whom; claims; conditions
+//!          access, grant   publish, takeover   report   which device, for whom; claims; conditions
+//!          authority                             the certificates of the nodes, where the operator signs them
 //! ```
 //!
 //! Deciding is apart from doing: `plan` of each kind is a function of what was seen. Everything the operator can ask anything
@@ -16,6 +17,8 @@
 //! two calls.
 
 pub mod access;
+pub mod authority;
+pub mod certificates;
 pub mod cluster;
 pub mod facades;
 pub mod grant;
@@ -27,6 +30,8 @@ pub mod nodes;
 pub mod operation;
 pub mod publish;
 pub mod reconcile;
+pub mod removal;
 pub mod report;
 pub mod run;
 pub mod set;
+pub mod takeover;

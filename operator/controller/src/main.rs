@@ -16,11 +16,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Runs, and leads when its turn comes.
-    Run(umbra_operator::run::Run),
+    Run(Box<umbra_operator::run::Run>),
+    /// Fails while there are objects that need the operator for their end.
+    RemovalCheck(umbra_operator::removal::Options),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(run) => umbra_operator::run::main(&run),
+        Command::RemovalCheck(options) => umbra_operator::removal::main(&options),
     }
 }

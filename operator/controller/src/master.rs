@@ -6,11 +6,18 @@
 //!                        GrantMissing   refused:     deleted: no pod, no set ── claim, volume gone ── detached ── finalizer off
 //!                                       the message says why
 //! ```
+//!
+//! A master with `source.pvc` gets its device from the volume of a claim, and gives the claim a volume of Umbra's in its place:
+//! [`takeover`](crate::takeover) says what is changed for that, and `operator/docs/architecture.md` in which order.
 
 mod plan;
+mod steps;
+mod takeover;
 
+use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
+use umbra_crds::conditions::ConditionType;
 use umbra_crds::{MasterVolume, Role, VolumeSet};
 use umbra_facade::ClientError;
 use umbra_platform::call::{AttachMaster, DetachMaster};
@@ -18,10 +25,11 @@ use umbra_platform::call::{AttachMaster, DetachMaster};
 use crate::access::{self, Device, NoAccess};
 use crate::cluster::{ClusterError, Key};
 use crate::nodes::{Attempt, Change, NodeAddress, NodeView};
-use crate::publish::{Published, Step};
+use crate::publish::{Published, Step, claim_of_master, volume_of_master};
 use crate::reconcile::{Failure, Plan, Reconciled, World};
+use crate::takeover::Takeover;
 
-pub use plan::label;
+pub use steps::label;
 
 /// Keeps the object until the node has let go of the device.
 pub const FINALIZER: &str = "imaging.umbra.dev/master";
@@ -41,6 +49,8 @@ pub struct View {
     pub sets: Vec<String>,
     /// How it is published.
     pub published: Published,
+    /// The volume of a claim that is taken over; none of a master that has its device by a grant.
+    pub takeover: Option<Takeover>,
     /// The next request to present the device; none where it need not be known.
     pub attach: Option<Attempt>,
     /// The next request to take it out.
@@ -60,11 +70,15 @@ pub enum Effect {
     Detach(NodeAddress, DetachMaster),
     /// Volume and claim.
     Publish(Step),
+    /// Writes the volume that a claim is taken from, or given back to.
+    Raw(Box<PersistentVolume>),
 }
 
 impl Reconciled for MasterVolume {
     type View = View;
     type Effect = Effect;
+
+    const TOLD: &'static [ConditionType] = &[ConditionType::Ready, ConditionType::TakenOver];
 
     fn conditions(&self) -> &[Condition] {
         self.status.as_ref().map_or(&[], |status| &status.conditions)
@@ -73,26 +87,36 @@ impl Reconciled for MasterVolume {
     async fn observe(self, world: &impl World, now: Time) -> Result<View, ClusterError> {
         let key = Key::of(&self);
         let namespace = key.namespace.clone().unwrap_or_default();
-        let device = if self.spec.source.pvc.is_some() {
-            let problem = "this version cannot take over a claim yet: name the device, with a DeviceGrant";
-            Err(NoAccess::NotUsable(problem.to_owned()))
-        } else {
-            access::resolve(world, &namespace, &self.spec.source, Role::Master).await?
-        };
         let status = self.status.clone().unwrap_or_default();
-        // Where it is counts for more than where it is wanted: what was granted may be granted no more.
-        let named = self.spec.source.device.as_ref().map(|device| device.node_name.clone());
-        let node = match status.node_name.clone().or(named) {
+        let volume_name = volume_of_master(&status);
+        let claim_name = claim_of_master(&self).map(|claim| claim.as_str());
+        let published = Published::look(world, &namespace, volume_name.as_deref(), claim_name).await?;
+        let takeover = match self.spec.source.pvc {
+            Some(_) => Some(Takeover::look(world, &self, published.claim.as_ref()).await?),
+            None => None,
+        };
+        let device = match &takeover {
+            Some(takeover) => takeover.device(),
+            None => access::resolve(world, &namespace, &self.spec.source, Role::Master).await?,
+        };
+        // Where it is counts for more than where it is wanted: what was granted may be granted no more. A volume of the
+        // cluster says for ever which node it is on.
+        let named = match &takeover {
+            Some(takeover) => takeover.node.clone().ok().or(status.node_name),
+            None => {
+                let device = self.spec.source.device.as_ref();
+                status.node_name.or_else(|| device.map(|device| device.node_name.clone()))
+            }
+        };
+        let node = match named {
             Some(name) => Some(NodeView::look(world, &name).await?),
             None => None,
         };
         let sets = world.list::<VolumeSet>(Some(&namespace)).await?;
         let sets = sets.iter().filter(|set| set.spec.master_ref.name.as_str() == key.name);
         let sets = sets.map(ResourceExt::name_any).collect();
-        let volume_name = plan::volume_name(&status);
-        let claim_name = self.spec.publish.as_ref().map(|publish| publish.claim_name.as_str());
-        let published = Published::look(world, &namespace, volume_name.as_deref(), claim_name).await?;
-        let mut view = View { master: self, now, device, node, sets, published, attach: None, detach: None };
+        let (attach, detach) = (None, None);
+        let mut view = View { master: self, now, device, node, sets, published, takeover, attach, detach };
         if let (Some(NodeView::Answers { address, .. }), Some(step)) = (view.node.clone(), view.step()) {
             match Attempt::next(world, &address, &view.master.uid().unwrap_or_default(), step).await {
                 Ok(attempt) if step == "detach" => view.detach = Some(attempt),
@@ -128,6 +152,9 @@ impl Reconciled for MasterVolume {
                 world.change(&node, Change::Detach(call)).await?;
             }
             Effect::Publish(step) => step.carry_out(world).await?,
+            Effect::Raw(volume) => {
+                world.replace(&*volume).await?;
+            }
         }
         Ok(())
     }

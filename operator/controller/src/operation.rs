@@ -28,7 +28,7 @@ use umbra_platform::status::SetStatus;
 use crate::cluster::{ClusterError, Key};
 use crate::group;
 use crate::nodes::{Change, NodeAddress, NodeView, is_named};
-use crate::publish::Published;
+use crate::publish::{Published, claim_of_master, volume_of_master, volume_of_set};
 use crate::reconcile::{Failure, Plan, Reconciled, World};
 use crate::report::has_ended;
 
@@ -87,12 +87,13 @@ impl Member {
             None => None,
         };
         let claim = set.spec.shadow.publish.as_ref().map(|publish| publish.claim_name.as_str());
-        let shadow_users = Published::look(world, &namespace, None, claim).await?.users;
+        let volume = set.status.as_ref().and_then(volume_of_set);
+        let shadow_users = Published::look(world, &namespace, volume.as_deref(), claim).await?.users;
         let master = Key::namespaced(&namespace, set.spec.master_ref.name.as_str());
         let master = world.get::<MasterVolume>(&master).await?;
-        let publish = master.as_ref().and_then(|master| master.spec.publish.as_ref());
-        let claim = publish.map(|publish| publish.claim_name.as_str());
-        let master_users = Published::look(world, &namespace, None, claim).await?.users;
+        let claim = master.as_ref().and_then(claim_of_master).map(|claim| claim.as_str());
+        let volume = master.as_ref().and_then(|master| volume_of_master(master.status.as_ref()?));
+        let master_users = Published::look(world, &namespace, volume.as_deref(), claim).await?.users;
         Ok(Self { set, node, shadow_users, master_users })
     }
 }

@@ -9,18 +9,36 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
-use umbra_crds::{NodeName, Publish, User};
+use umbra_crds::{ClaimName, MasterVolume, MasterVolumeStatus, NodeName, Publish, User, VolumeSetStatus};
 
 use crate::cluster::{Cluster, ClusterError, Key, Kind};
 
 /// The CSI driver.
-const DRIVER: &str = "imaging.umbra.dev";
+pub(crate) const DRIVER: &str = "imaging.umbra.dev";
 /// The label of a node in its topology.
 const TOPOLOGY: &str = "topology.imaging.umbra.dev/node";
 /// Whose volume or claim it is: the UID of the object it was made for.
 const MADE_FOR: &str = "imaging.umbra.dev/made-for";
+/// The attribute by which the node knows whether an image may be written, and its value where it may.
+const SHADOW_ACCESS: (&str, &str) = ("imaging.umbra.dev/shadow-access", "ReadWrite");
 /// Users that a status names.
 const USERS_MAX: usize = 16;
+
+/// The PersistentVolume of a master, once its identifier is on record.
+pub fn volume_of_master(status: &MasterVolumeStatus) -> Option<String> {
+    status.master_id.map(|id| format!("umbra-m-{id}"))
+}
+
+/// The claim through which pods use a master: its own, or the one that is taken over.
+pub fn claim_of_master(master: &MasterVolume) -> Option<&ClaimName> {
+    let own = master.spec.publish.as_ref().map(|publish| &publish.claim_name);
+    own.or_else(|| master.spec.source.pvc.as_ref().map(|claim| &claim.claim_name))
+}
+
+/// The PersistentVolume of a set's shadow, once its identifier is on record.
+pub fn volume_of_set(status: &VolumeSetStatus) -> Option<String> {
+    status.set_id.map(|id| format!("umbra-s-{id}"))
+}
 
 /// What is to be published, for whom.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +57,8 @@ pub struct Publication<'a> {
     pub size: u64,
     /// How.
     pub publish: &'a Publish,
+    /// It is an image that may be written. Without this the node lets nobody write an image, whatever the claim says.
+    pub is_writable_image: bool,
 }
 
 /// How far a publication is.
@@ -180,8 +200,13 @@ impl Published {
 }
 
 /// Whether an object was made for the one with this UID.
-fn is_made_for<K: Kind>(object: &K, uid: &str) -> bool {
+pub(crate) fn is_made_for<K: Kind>(object: &K, uid: &str) -> bool {
     object.labels().get(MADE_FOR).is_some_and(|owner| owner == uid)
+}
+
+/// Whether an object was made for any.
+pub(crate) fn is_made<K: Kind>(object: &K) -> bool {
+    object.labels().contains_key(MADE_FOR)
 }
 
 /// The name of the claim that a volume is for.
@@ -200,7 +225,12 @@ fn is_like(found: &PersistentVolume, wanted: &PersistentVolume) -> bool {
     let of = |volume: &PersistentVolume| {
         let spec = volume.spec.clone().unwrap_or_default();
         let csi = spec.csi.unwrap_or_default();
-        let ways = (csi.volume_handle, csi.read_only.unwrap_or_default(), csi.fs_type.unwrap_or_default());
+        let ways = (
+            csi.volume_handle,
+            csi.read_only.unwrap_or_default(),
+            csi.fs_type.unwrap_or_default(),
+            csi.volume_attributes.unwrap_or_default(),
+        );
         (
             ways,
             spec.storage_class_name,
@@ -212,16 +242,39 @@ fn is_like(found: &PersistentVolume, wanted: &PersistentVolume) -> bool {
     claim_of(found) == claim_of(wanted) && of(found) == of(wanted)
 }
 
-fn is_going<K: Kind>(object: &K) -> bool {
+/// Whether the deletion of an object has begun.
+pub(crate) fn is_going<K: Kind>(object: &K) -> bool {
     object.meta().deletion_timestamp.is_some()
 }
 
-fn meta(what: &Publication<'_>, name: &str, namespace: Option<&str>) -> ObjectMeta {
+pub(crate) fn meta(uid: &str, name: &str, namespace: Option<&str>) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: namespace.map(str::to_owned),
-        labels: Some([(MADE_FOR.to_owned(), what.uid.to_owned())].into()),
+        labels: Some([(MADE_FOR.to_owned(), uid.to_owned())].into()),
         ..ObjectMeta::default()
+    }
+}
+
+/// Where Umbra's volumes can be used: on the node that presents the device.
+pub(crate) fn on_node(node: &NodeName) -> VolumeNodeAffinity {
+    let on_node = NodeSelectorRequirement {
+        key: TOPOLOGY.to_owned(),
+        operator: "In".to_owned(),
+        values: Some(vec![node.as_str().to_owned()]),
+    };
+    let term = NodeSelectorTerm { match_expressions: Some(vec![on_node]), match_fields: None };
+    VolumeNodeAffinity { required: Some(NodeSelector { node_selector_terms: vec![term] }) }
+}
+
+/// The claim of this name, whoever makes it: without a UID a volume waits for it.
+pub(crate) fn any_claim(namespace: &str, name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("PersistentVolumeClaim".to_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        ..ObjectReference::default()
     }
 }
 
@@ -232,35 +285,24 @@ fn access_modes(read_only: bool) -> Vec<String> {
 /// The volume, for that claim only and on that node only.
 fn volume(what: &Publication<'_>) -> PersistentVolume {
     let publish = what.publish;
-    let on_node = NodeSelectorRequirement {
-        key: TOPOLOGY.to_owned(),
-        operator: "In".to_owned(),
-        values: Some(vec![what.node.as_str().to_owned()]),
-    };
-    let term = NodeSelectorTerm { match_expressions: Some(vec![on_node]), match_fields: None };
     PersistentVolume {
-        metadata: meta(what, what.volume_name, None),
+        metadata: meta(what.uid, what.volume_name, None),
         spec: Some(PersistentVolumeSpec {
             access_modes: Some(access_modes(publish.read_only)),
             capacity: Some([("storage".to_owned(), Quantity(what.size.to_string()))].into()),
-            claim_ref: Some(ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("PersistentVolumeClaim".to_owned()),
-                namespace: Some(what.namespace.to_owned()),
-                name: Some(publish.claim_name.as_str().to_owned()),
-                ..ObjectReference::default()
-            }),
+            claim_ref: Some(any_claim(what.namespace, publish.claim_name.as_str())),
             csi: Some(CSIPersistentVolumeSource {
                 driver: DRIVER.to_owned(),
                 volume_handle: what.handle.to_owned(),
                 fs_type: publish.fs_type.as_ref().map(|fs| fs.as_str().to_owned()),
                 read_only: Some(publish.read_only),
+                volume_attributes: what
+                    .is_writable_image
+                    .then(|| [(SHADOW_ACCESS.0.to_owned(), SHADOW_ACCESS.1.to_owned())].into()),
                 ..CSIPersistentVolumeSource::default()
             }),
             mount_options: (!publish.mount_options.is_empty()).then(|| publish.mount_options.clone()),
-            node_affinity: Some(VolumeNodeAffinity {
-                required: Some(NodeSelector { node_selector_terms: vec![term] }),
-            }),
+            node_affinity: Some(on_node(what.node)),
             // What it presents is there whatever becomes of the claim.
             persistent_volume_reclaim_policy: Some("Retain".to_owned()),
             storage_class_name: Some(publish.storage_class_name.as_str().to_owned()),
@@ -274,7 +316,7 @@ fn volume(what: &Publication<'_>) -> PersistentVolume {
 /// The claim, bound to that volume.
 fn claim(what: &Publication<'_>) -> PersistentVolumeClaim {
     let publish = what.publish;
-    let mut metadata = meta(what, publish.claim_name.as_str(), Some(what.namespace));
+    let mut metadata = meta(what.uid, publish.claim_name.as_str(), Some(what.namespace));
     let labels = metadata.labels.get_or_insert_default();
     for (key, value) in &publish.labels {
         labels.entry(key.clone()).or_insert_with(|| value.as_str().to_owned());

@@ -2,12 +2,13 @@
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -24,15 +25,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
-use umbra_crds::{ImagingOperation, MasterVolume, SetGroup, TargetKind, VolumeSet};
-use umbra_facade::identity::Segment;
-use umbra_facade::{ClientError, CredentialFiles, Fence};
+use umbra_crds::{DeviceGrant, ImagingOperation, MasterVolume, SetGroup, TargetKind, VolumeSet};
+use umbra_facade::folder::FolderError;
+use umbra_facade::identity::{Identity, Role, Segment};
+use umbra_facade::request::SIGNER;
+use umbra_facade::{ClientError, CredentialFiles, CredentialFolder, Fence};
 use umbra_platform::CallDeadlines;
 use umbra_platform::call::{Answer, Outcome, Scope};
 use umbra_platform::id::RequestId;
 use umbra_platform::status::Status;
 use uuid::Uuid;
 
+use crate::authority::{self, AuthorityError, Settings};
+use crate::certificates::{self, Way};
 use crate::cluster::{Cluster, ClusterError, Key, Kind};
 use crate::facades::Facades;
 use crate::kubernetes::Kubernetes;
@@ -44,6 +49,9 @@ use crate::reconcile::{Again, Reconciled, reconcile};
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// After somebody else has written what this process was about to write.
 const AFTER_RACE: Duration = Duration::from_millis(50);
+
+/// How long a process that is about to lead looks for a certificate of its own: a part of the time that a lease holds.
+const CERTIFIED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Options of the operator.
 #[derive(Clone, Debug, Args)]
@@ -60,15 +68,8 @@ pub struct Run {
     /// A name for this process among its like, such as that of its pod.
     #[arg(long, env = "POD_NAME", default_value = "umbra-operator")]
     name: String,
-    /// The operator's certificate, and those between it and an authority. Read again when it changes, as the next two.
-    #[arg(long, value_name = "FILE")]
-    tls_certificate: PathBuf,
-    /// The certificate's key.
-    #[arg(long, value_name = "FILE")]
-    tls_key: PathBuf,
-    /// The authorities that nodes' certificates may come from.
-    #[arg(long, value_name = "FILE")]
-    tls_authorities: PathBuf,
+    #[command(flatten)]
+    tls: certificates::Options,
     /// Serve probes and metrics there; without it, nowhere.
     #[arg(long, value_name = "ADDRESS:PORT")]
     http: Option<SocketAddr>,
@@ -76,11 +77,13 @@ pub struct Run {
 
 /// Why the operator could not start.
 #[derive(Debug, Error)]
-enum StartError {
+pub(crate) enum StartError {
     #[error("kubeconfig: {0}")]
     Kubeconfig(String),
     #[error("no client of the API server: {0}")]
     Client(#[from] kube::Error),
+    #[error("the operator's own certificate: {0}")]
+    Folder(#[from] FolderError),
     #[error("{what}: {source}")]
     System { what: String, source: std::io::Error },
 }
@@ -116,6 +119,13 @@ impl Cluster for Real {
 
     async fn replace_status<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
         self.cluster.replace_status(object).await
+    }
+
+    async fn replace_approval(
+        &self,
+        request: &CertificateSigningRequest,
+    ) -> Result<CertificateSigningRequest, ClusterError> {
+        self.cluster.replace_approval(request).await
     }
 
     async fn delete<K: Kind>(&self, object: &K) -> Result<(), ClusterError> {
@@ -169,8 +179,9 @@ pub fn main(run: &Run) -> ExitCode {
     }
 }
 
-async fn client(run: &Run) -> Result<Client, StartError> {
-    let config = match &run.kubeconfig {
+/// A client of the API server, by a kubeconfig file or as a pod has it.
+pub(crate) async fn client(kubeconfig: Option<&Path>) -> Result<Client, StartError> {
+    let config = match kubeconfig {
         Some(path) => {
             let unusable = |error: kube::config::KubeconfigError| {
                 StartError::Kubeconfig(format!("{}: {error}", path.display()))
@@ -186,14 +197,10 @@ async fn client(run: &Run) -> Result<Client, StartError> {
 async fn serve(run: &Run) -> Result<(), StartError> {
     let mut term = signal(SignalKind::terminate()).map_err(system("signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
-    let client = client(run).await?;
+    let client = client(run.kubeconfig.as_deref()).await?;
     // A process that follows another of the same pod is another.
     let name = format!("{}_{}", run.name, Uuid::new_v4());
-    let files = CredentialFiles {
-        certificate: run.tls_certificate.clone(),
-        key: run.tls_key.clone(),
-        authorities: run.tls_authorities.clone(),
-    };
+    let (files, authority) = credentials(run)?;
     let (fence_to, fence) = watch::channel(None);
     let nodes = Facades::new(run.cluster.clone(), files, CallDeadlines::default(), fence.clone());
     let real = Arc::new(Real { cluster: Kubernetes::new(client.clone(), &name), nodes });
@@ -205,7 +212,7 @@ async fn serve(run: &Run) -> Result<(), StartError> {
     }
     tracing::info!(name, cluster = %run.cluster, "starts");
     tokio::select! {
-        () = lead(&real, &client, run, &name, &fence_to) => {}
+        () = lead(&real, &client, run, authority.as_ref(), &name, &fence_to) => {}
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -213,11 +220,30 @@ async fn serve(run: &Run) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Where the certificates are; and, where this process is the authority, what it signs by.
+fn credentials(run: &Run) -> Result<(CredentialFiles, Option<Settings>), FolderError> {
+    match run.tls.way() {
+        Way::External(files) => Ok((files, None)),
+        Way::Builtin { folder, node_namespace } => {
+            let identity = Identity { cluster: run.cluster.clone(), role: Role::Operator };
+            let folder = CredentialFolder::open(&folder, identity)?;
+            let settings = Settings {
+                cluster: run.cluster.clone(),
+                namespace: run.namespace.clone(),
+                node_namespace,
+                folder,
+            };
+            Ok((settings.folder.files(), Some(settings)))
+        }
+    }
+}
+
 /// Leads whenever it may, and acts while it leads.
 async fn lead(
     real: &Arc<Real>,
     client: &Client,
     run: &Run,
+    authority: Option<&Settings>,
     name: &str,
     fence: &watch::Sender<Option<Fence>>,
 ) {
@@ -241,12 +267,15 @@ async fn lead(
             tracing::warn!(beaten, "it leads no more");
         }
         if leads && acting.is_none() {
+            if let Some(authority) = authority {
+                certify_itself(real, authority).await;
+            }
             match raise_fence(&**real, &run.namespace).await {
                 // Between winning the lease and having the fence another may have won both.
                 Ok(raised) if candidate.leads(begin.elapsed()) => {
                     tracing::info!(fence = %raised, "leads");
                     fence.send_replace(Some(raised));
-                    acting = Some(controllers(real, client));
+                    acting = Some(controllers(real, client, authority));
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "it cannot take a fence"),
@@ -270,13 +299,29 @@ async fn lead(
     }
 }
 
+/// Nodes are asked for the highest fence with the certificate of this process, which may have none yet.
+async fn certify_itself(real: &Real, authority: &Settings) {
+    let tended = authority::tend(real, authority, SystemTime::now());
+    match tokio::time::timeout(CERTIFIED_WITHIN, tended).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "nodes may not know this leader yet"),
+        Err(_) => tracing::warn!(
+            "the API server does not answer about the authority; nodes may not know this leader yet"
+        ),
+    }
+}
+
 fn wall() -> Time {
     Time(Timestamp::now())
 }
 
 /// A task for each kind; they end when the set is dropped.
-fn controllers(real: &Arc<Real>, client: &Client) -> JoinSet<()> {
+fn controllers(real: &Arc<Real>, client: &Client, authority: Option<&Settings>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
+    if let Some(authority) = authority {
+        tasks.spawn(authority::keep(Arc::clone(real), authority.clone()));
+        tasks.spawn(sign(client.clone(), Arc::clone(real), authority.clone()));
+    }
     let sets = || Api::<VolumeSet>::all(client.clone());
     let of_kind = watcher::Config::default;
     let masters = Controller::new(Api::<MasterVolume>::all(client.clone()), of_kind()).watches(
@@ -294,6 +339,8 @@ fn controllers(real: &Arc<Real>, client: &Client) -> JoinSet<()> {
     tasks.spawn(attend(Controller::new(Api::<SetGroup>::all(client.clone()), of_kind()), Arc::clone(real)));
     let with_sets = Controller::new(operations(), of_kind()).watches(sets(), of_kind(), operation_of);
     tasks.spawn(attend(with_sets, Arc::clone(real)));
+    tasks
+        .spawn(attend(Controller::new(Api::<DeviceGrant>::all(client.clone()), of_kind()), Arc::clone(real)));
     tasks
 }
 
@@ -338,6 +385,33 @@ where
     while let Some(end) = ends.next().await {
         if let Err(error) = end {
             tracing::debug!(kind = %K::kind(&()), %error, "tried again");
+        }
+    }
+}
+
+/// Answers every request for a certificate.
+async fn sign(client: Client, real: Arc<Real>, authority: Settings) {
+    let ours = watcher::Config::default().fields(&format!("spec.signerName={SIGNER}"));
+    let requests = Controller::new(Api::<CertificateSigningRequest>::all(client), ours);
+    let look = |request: Arc<CertificateSigningRequest>, context: Arc<(Arc<Real>, Settings)>| async move {
+        let (real, authority) = &*context;
+        let again = authority::answer(&**real, authority, &Key::of(&*request), SystemTime::now()).await?;
+        Ok(match again {
+            Again::Never => Action::await_change(),
+            Again::After(time) => Action::requeue(time),
+        })
+    };
+    let failed = |request: Arc<CertificateSigningRequest>, error: &AuthorityError, _| {
+        if error.is_overtaken() {
+            return Action::requeue(AFTER_RACE);
+        }
+        tracing::warn!(request = %Key::of(&*request), %error, "a certificate cannot be signed now");
+        Action::requeue(AFTER_FAILURE)
+    };
+    let mut ends = std::pin::pin!(requests.run(look, failed, Arc::new((real, authority))));
+    while let Some(end) = ends.next().await {
+        if let Err(error) = end {
+            tracing::debug!(%error, "tried again");
         }
     }
 }

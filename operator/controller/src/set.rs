@@ -22,7 +22,7 @@ use umbra_platform::call::{DisableSet, EnableSet, SetCopyLimits};
 use crate::access::{self, Device, NoAccess};
 use crate::cluster::{ClusterError, Key};
 use crate::nodes::{Attempt, Change, NodeAddress, NodeView};
-use crate::publish::{Published, Step};
+use crate::publish::{Published, Step, volume_of_set};
 use crate::reconcile::{Failure, Plan, Reconciled, World};
 
 /// Keeps the object until the node has ended the set.
@@ -97,7 +97,7 @@ impl Reconciled for VolumeSet {
         let groups = world.list::<SetGroup>(Some(&namespace)).await?;
         let group_cuts =
             groups.iter().filter_map(|group| Some(group.status.as_ref()?.last_cut.as_ref()?.id)).collect();
-        let volume_name = plan::volume_name(&status);
+        let volume_name = volume_of_set(&status);
         let claim_name = self.spec.shadow.publish.as_ref().map(|publish| publish.claim_name.as_str());
         let published = Published::look(world, &namespace, volume_name.as_deref(), claim_name).await?;
         let mut view = View {

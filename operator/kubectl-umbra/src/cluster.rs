@@ -128,6 +128,18 @@ where
     }
 }
 
+/// The object of this name, if there is one and who asks may see it.
+pub(crate) async fn visible<K>(api: &Api<K>, name: &str) -> Result<Option<K>, Failure>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    match api.get(name).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        Err(error) if !is_missing(&error, |name| !name.is_empty()) => Err(failure::<K>(&error)),
+        found => Ok(found.ok()),
+    }
+}
+
 /// The object of this name.
 pub(crate) async fn get<K>(api: &Api<K>, name: &str) -> Result<K, Failure>
 where

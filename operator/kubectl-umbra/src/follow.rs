@@ -55,13 +55,41 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let kind = K::kind(&()).to_lowercase();
+    let missing = || Failure::Failed(format!("there is no {kind} {name}, or no longer"));
+    look(api, name, patience, standing).await?.ok_or_else(missing)
+}
+
+/// Waits until an object that is being deleted is gone.
+pub(crate) async fn follow_out<K>(
+    api: &Api<K>,
+    name: &str,
+    patience: &Patience,
+    standing: impl Fn(&K) -> Standing,
+) -> Result<(), Failure>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    look(api, name, patience, standing).await.map(drop)
+}
+
+/// Looks until an object is done, or there is none.
+async fn look<K>(
+    api: &Api<K>,
+    name: &str,
+    patience: &Patience,
+    standing: impl Fn(&K) -> Standing,
+) -> Result<Option<K>, Failure>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let kind = K::kind(&()).to_lowercase();
     let deadline = Instant::now() + patience.timeout;
     let bar = Bar::new(&format!("{kind}/{name}"));
     let mut last = "it was not seen".to_owned();
     loop {
         match timeout_at(deadline, api.get(name)).await {
             Ok(Ok(object)) => match standing(&object) {
-                Standing::Done { .. } => return Ok(object),
+                Standing::Done { .. } => return Ok(Some(object)),
                 Standing::Failed { reason, message, by_guard } => {
                     let text = format!("{} failed: {reason}: {message}", named(&object));
                     return Err(if by_guard { Failure::Refused(text) } else { Failure::Failed(text) });
@@ -71,9 +99,7 @@ where
                     bar.show(&going_on);
                 }
             },
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-                return Err(Failure::Failed(format!("there is no {kind} {name}, or no longer")));
-            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(None),
             Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {
                 return Err(Failure::Failed(format!("{kind} {name}: {}", status.message)));
             }

@@ -60,6 +60,10 @@ enum OnCluster {
     Status(commands::status::Options),
     /// What hangs on what: masters, sets, their volumes, claims and groups.
     Tree(commands::tree::Options),
+    /// Puts Umbra under the claim of a running workload. Shows what will be; its pods must stop once.
+    Takeover(commands::takeover::Options),
+    /// Takes Umbra out from under a claim: pods use the raw volume again. Shows what will be, and asks.
+    Release(commands::takeover::ReleaseOptions),
     /// Makes, keeps and deletes images of a master.
     #[command(subcommand)]
     Set(commands::set::Options),
@@ -152,10 +156,14 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
 }
 
 async fn on_cluster(cluster: &Cluster, command: &OnCluster, style: output::Style) -> Result<String, Failure> {
-    use commands::{cut, devices, events, grant, group, node, ops, restore, set, status, tree, wait};
+    use commands::{
+        cut, devices, events, grant, group, node, ops, restore, set, status, takeover, tree, wait,
+    };
     match command {
         OnCluster::Status(options) => show(&status::run(cluster, options).await?, style),
         OnCluster::Tree(options) => show(&tree::run(cluster, options).await?, style),
+        OnCluster::Takeover(options) => show(&takeover::run(cluster, options).await?, style),
+        OnCluster::Release(options) => show(&takeover::release(cluster, options).await?, style),
         OnCluster::Set(options) => set::run(cluster, options, style).await,
         OnCluster::Group(options) => group::run(cluster, options, style).await,
         OnCluster::Cut(options) => show(&cut::run(cluster, options).await?, style),
@@ -183,6 +191,8 @@ mod tests {
     #[test]
     fn the_words_of_the_documents_are_understood() {
         let lines = [
+            "takeover data-pg-0 --name pg-data -n prod --wait --timeout 1h",
+            "release pg-data --confirm=pg-data --wait",
             "set create pg-1 --master pg-data --mode independent --shadow device:spares/node-a/nvme-S1 --wait --timeout=5m",
             "set create pg-1 --master pg-data --mode compact --shadow pvc:s --bitmap managed:64Mi --access rw --publish pg-1-image",
             "set delete pg-1 --confirm=pg-1",
@@ -204,6 +214,7 @@ mod tests {
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
         for line in [
+            "takeover data-pg-0",
             "set limits pg-1",
             "group create pg",
             "group create pg pg-1 --selector a=b",

@@ -4,8 +4,8 @@ use kube::ResourceExt;
 use umbra_crds::conditions::{
     self, ConditionType, ImageTrustedReason, MasterReady, Reason, SetReady, ShadowPublishedReason,
 };
-use umbra_crds::{ImagingOperation, Mode, OnExisting, VolumeSet, VolumeSetStatus};
-use umbra_facade::ClientError;
+use umbra_crds::{ImagingOperation, Mode, OnExisting, ShadowAccess, VolumeSet, VolumeSetStatus};
+use umbra_facade::{ClientError, FacadeError};
 use umbra_platform::PlatformError;
 use umbra_platform::call::{DisableSet, EnableSet, SetTarget, WipeSignatures};
 use umbra_platform::id::{MasterRef, SetName, SetRef};
@@ -18,18 +18,13 @@ use super::{Effect, FINALIZER, View, picture};
 use crate::access::{Device, NoAccess};
 use crate::cluster::Key;
 use crate::nodes::{Attempt, NodeAddress, NodeView, is_named};
-use crate::publish::{Left, Publication};
+use crate::publish::{Left, Publication, volume_of_set};
 use crate::reconcile::{AT_REST, Again, LATER, Plan, Reconciled, SOON};
 use crate::report::{Outlook, Report, has_ended};
 
 /// What is said, and what is done. A step that the node has refused is tried again without a word, so that what it is refused
 /// for stays to be read and nothing is written at rest.
 type Verdict = (SetReady, String, Outlook, Option<Effect>, Again);
-
-/// The PersistentVolume of a set's shadow.
-pub(super) fn volume_name(status: &VolumeSetStatus) -> Option<String> {
-    status.set_id.map(|id| format!("umbra-s-{id}"))
-}
 
 impl View {
     fn is_deleted(&self) -> bool {
@@ -339,7 +334,13 @@ fn mode(mode: Mode) -> Option<PlatformMode> {
 /// What a refusal of the node means for who waits.
 fn refusal(error: &ClientError) -> Verdict {
     let message = format!("{error}; {}", error.remedy());
-    let ClientError::Refused(refused) = error else { return waits(SetReady::Enabling, message) };
+    let refused = match error {
+        ClientError::Refused(refused) => refused,
+        ClientError::Denied(FacadeError::DeviceNotAllowed { .. }) => {
+            return waits(SetReady::VolumeRefused, message);
+        }
+        _ => return waits(SetReady::Enabling, message),
+    };
     match refused {
         PlatformError::BitmapTooSmall { .. } => stalled(SetReady::BitmapTooSmall, message),
         PlatformError::ShadowTooSmall { .. } | PlatformError::SizeChanged { .. } => {
@@ -419,7 +420,7 @@ fn kept(
 
 /// What is missing of the claim for the shadow, or is there and should not be.
 fn publish(view: &View, status: &VolumeSetStatus, found: &SetStatus) -> Result<Option<Effect>, String> {
-    let (Some(volume_name), Some(node)) = (volume_name(status), &status.node_name) else { return Ok(None) };
+    let (Some(volume_name), Some(node)) = (volume_of_set(status), &status.node_name) else { return Ok(None) };
     let uid = view.set.uid().unwrap_or_default();
     let Some(publish) = &view.set.spec.shadow.publish else {
         // It was asked for once. The claim, if there is one, is found by the volume that was made for it.
@@ -434,6 +435,7 @@ fn publish(view: &View, status: &VolumeSetStatus, found: &SetStatus) -> Result<O
         node,
         size,
         publish,
+        is_writable_image: view.set.spec.shadow.access == ShadowAccess::ReadWrite,
     };
     view.published.missing(&what).map(|step| step.map(Effect::Publish))
 }

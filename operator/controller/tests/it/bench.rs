@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Namespace, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -23,6 +24,7 @@ use umbra_platform::status::{SetStatus, Status};
 use umbra_platform::value::ByteCount;
 
 use crate::cluster::Objects;
+use crate::controllers;
 
 pub(crate) const NAMESPACE: &str = "prod";
 /// Rounds in which everything must come to rest.
@@ -52,6 +54,10 @@ pub(crate) struct Bench {
     kill_before: AtomicU64,
     kill_after: AtomicU64,
     dead: AtomicBool,
+    /// Whether the controllers of Kubernetes run.
+    controlled: bool,
+    /// Volumes that were wiped because they were reclaimed.
+    wiped: Mutex<Vec<String>>,
 }
 
 impl Bench {
@@ -71,6 +77,26 @@ impl Bench {
         bench
     }
 
+    /// The same, with the controllers of Kubernetes.
+    pub(crate) fn with_controllers() -> Self {
+        let mut bench = Self::new();
+        bench.controlled = true;
+        bench.objects.protect();
+        bench
+    }
+
+    /// The controllers have their turn.
+    pub(crate) fn controllers(&self) {
+        if self.controlled {
+            let wiped = controllers::run(&self.objects);
+            self.wiped.lock().expect("no test goes on after a panic").extend(wiped);
+        }
+    }
+
+    pub(crate) fn wiped_volumes(&self) -> Vec<String> {
+        self.wiped.lock().expect("no test goes on after a panic").clone()
+    }
+
     fn over(nodes: BTreeMap<String, Arc<Fake>>) -> Self {
         Self {
             objects: Objects::default(),
@@ -82,6 +108,8 @@ impl Bench {
             kill_before: AtomicU64::new(NEVER),
             kill_after: AtomicU64::new(NEVER),
             dead: AtomicBool::new(false),
+            controlled: false,
+            wiped: Mutex::default(),
         }
     }
 
@@ -95,7 +123,8 @@ impl Bench {
     fn furnish(&self) {
         self.make::<Namespace>(&json!({"metadata": {"name": NAMESPACE}}));
         for node in self.nodes.keys() {
-            self.make::<Node>(&json!({"metadata": {"name": node, "labels": {"pool": "yes"}}}));
+            self.make::<Node>(&json!({"metadata": {"name": node, "labels": {"pool": "yes",
+                "kubernetes.io/hostname": format!("host-{node}")}}}));
             self.make::<ImagingNode>(
                 &json!({"apiVersion": "imaging.umbra.dev/v1alpha1", "kind": "ImagingNode",
                 "metadata": {"name": node}, "spec": {}, "status": {"endpoint": format!("{node}:9751")}}),
@@ -143,7 +172,7 @@ impl Bench {
     /// Somebody keeps an object from going, or lets it go.
     pub(crate) fn hold<K: Kind>(&self, name: &str, held: bool) {
         let mut object = self.object::<K>(name).expect("it is there");
-        object.meta_mut().finalizers = held.then(|| vec!["kubernetes.io/pvc-protection".to_owned()]);
+        object.meta_mut().finalizers = held.then(|| vec![controllers::CLAIM_PROTECTION.to_owned()]);
         self.objects.replace(&object, false).expect("nobody else writes");
     }
 
@@ -219,6 +248,7 @@ impl Bench {
         for _ in 0..ROUNDS_MAX {
             let before = self.trace().await;
             self.round().await;
+            self.controllers();
             self.pass(1);
             for fake in self.nodes.values() {
                 fake.copy_some(100_000);
@@ -252,7 +282,8 @@ impl Bench {
         self.reconcile_all::<ImagingOperation>().await;
     }
 
-    async fn reconcile_all<K: Reconciled>(&self) {
+    /// One look at every object of a kind.
+    pub(crate) async fn reconcile_all<K: Reconciled>(&self) {
         for key in self.objects.keys::<K>() {
             let clock = || Time(Timestamp::from_second(self.clock.load(Ordering::SeqCst)).expect("a time"));
             let ended = reconcile::<K>(self, &key, clock).await;
@@ -397,6 +428,8 @@ pub(crate) fn set(name: &str, master: &str, mode: &str, node: &str, at: usize) -
 
 impl Cluster for Bench {
     async fn get<K: Kind>(&self, key: &Key) -> Result<Option<K>, ClusterError> {
+        // Others have their turn before each call.
+        tokio::task::yield_now().await;
         self.ask(|objects| Ok(objects.get(key)))
     }
 
@@ -405,19 +438,34 @@ impl Cluster for Bench {
     }
 
     async fn create<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
+        tokio::task::yield_now().await;
         self.ask(|objects| objects.create(object))
     }
 
     async fn replace<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
+        tokio::task::yield_now().await;
         self.ask(|objects| objects.replace(object, false))
     }
 
     async fn replace_status<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
+        tokio::task::yield_now().await;
         self.ask(|objects| objects.replace(object, true))
     }
 
+    async fn replace_approval(
+        &self,
+        request: &CertificateSigningRequest,
+    ) -> Result<CertificateSigningRequest, ClusterError> {
+        self.ask(|objects| objects.approve(request))
+    }
+
     async fn delete<K: Kind>(&self, object: &K) -> Result<(), ClusterError> {
-        self.ask(|objects| objects.delete::<K>(&Key::of(object)))
+        self.ask(|objects| match objects.get::<K>(&Key::of(object)) {
+            Some(there) if there.uid() != object.uid() => {
+                Err(ClusterError::Changed { object: Key::of(object).to_string() })
+            }
+            _ => objects.delete::<K>(&Key::of(object)),
+        })
     }
 
     async fn announce(&self, about: ObjectReference, event: Event) {

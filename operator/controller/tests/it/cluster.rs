@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestStatus};
 use kube::runtime::events::Event;
 use serde_json::{Value, json};
 use umbra_operator::cluster::{ClusterError, Key, Kind};
+
+use crate::controllers::{CLAIM_PROTECTION, VOLUME_PROTECTION};
 
 type Place = (String, Key);
 
@@ -23,6 +26,8 @@ struct Stored {
     /// The last version that was given.
     version: u64,
     events: Vec<String>,
+    /// Whether claims and volumes are protected while they are used.
+    protects: bool,
 }
 
 fn place<K: Kind>(key: &Key) -> Place {
@@ -40,6 +45,11 @@ fn read<K: Kind>(value: &Value) -> K {
 impl Objects {
     fn lock(&self) -> MutexGuard<'_, Stored> {
         self.0.lock().expect("no test goes on after a panic")
+    }
+
+    /// From now on, what is made of claims and volumes is protected, as the API server's admission has it.
+    pub(crate) fn protect(&self) {
+        self.lock().protects = true;
     }
 
     pub(crate) fn get<K: Kind>(&self, key: &Key) -> Option<K> {
@@ -71,6 +81,14 @@ impl Objects {
         meta["uid"] = json!(format!("00000000-0000-4000-8000-{uid:012x}"));
         meta["resourceVersion"] = json!(stored.version.to_string());
         meta["generation"] = json!(1);
+        let protection = match &*K::kind(&()) {
+            "PersistentVolumeClaim" => Some(CLAIM_PROTECTION),
+            "PersistentVolume" => Some(VOLUME_PROTECTION),
+            _ => None,
+        };
+        if let Some(protection) = protection.filter(|_| stored.protects) {
+            meta["finalizers"] = json!([protection]);
+        }
         let made = read(&value);
         stored.objects.insert(place::<K>(&key), value);
         Ok(made)
@@ -110,6 +128,20 @@ impl Objects {
             stored.objects.insert(place::<K>(&key), new);
         }
         Ok(kept)
+    }
+
+    /// Writes the judgement on a request for a certificate; an API server takes no other part of it in this way.
+    pub(crate) fn approve(
+        &self,
+        request: &CertificateSigningRequest,
+    ) -> Result<CertificateSigningRequest, ClusterError> {
+        let stored: Option<CertificateSigningRequest> = self.get(&Key::of(request));
+        let before = stored.and_then(|stored| stored.status).unwrap_or_default();
+        let conditions = request.status.clone().and_then(|status| status.conditions);
+        let judged = |how: &str| conditions.iter().flatten().any(|condition| condition.type_ == how);
+        assert!(!(judged("Approved") && judged("Denied")), "an API server takes one judgement");
+        let status = CertificateSigningRequestStatus { conditions, ..before };
+        self.replace(&CertificateSigningRequest { status: Some(status), ..request.clone() }, true)
     }
 
     pub(crate) fn delete<K: Kind>(&self, key: &Key) -> Result<(), ClusterError> {

@@ -1,7 +1,7 @@
 //! What keeps an operation, a set or a master from being carried out, and what becomes of it then.
 
 use serde_json::json;
-use umbra_crds::{DeviceGrant, ImagingOperation, MasterVolume, VolumeSet};
+use umbra_crds::{DeviceGrant, ImagingOperation, MasterVolume, SetGroup, VolumeSet};
 use umbra_operator::cluster::Key;
 use umbra_platform::id::SetRef;
 use umbra_platform::status::{MasterState, WaitReason, WaitingFor};
@@ -297,6 +297,41 @@ async fn a_restore_that_was_refused_is_given_up_in_time() {
     bench.remove::<k8s_openapi::api::core::v1::Pod>("db");
     bench.settle().await;
     assert_eq!(bench.epoch("one").await, 1, "it was given up");
+}
+
+/// A pod on the claim that the volume was made for uses the volume, whatever claim is asked for by now.
+#[tokio::test]
+async fn a_pod_on_the_former_claim_still_uses_the_master() {
+    let bench = ready().await;
+    bench.pod("db", "pg-data");
+    // As the cluster does while a pod uses it.
+    bench.hold::<k8s_openapi::api::core::v1::PersistentVolumeClaim>("pg-data", true);
+    bench.settle().await;
+    bench.edit::<MasterVolume>("pg", |spec| spec["publish"]["claimName"] = "elsewhere".into());
+    bench.operation(
+        "restore",
+        &json!({"target": {"kind": "VolumeSet", "name": "one"}, "command": "UpdateMaster",
+            "guard": {"expectCutID": bench.cut_of("one")}}),
+    );
+    bench.settle().await;
+    assert_eq!(failed(&bench, "restore"), "True/InUse");
+    assert_eq!(bench.epoch("one").await, 1, "the master was overwritten under its pod");
+}
+
+/// A group says beforehand what no node would do.
+#[tokio::test]
+async fn a_group_of_more_sets_than_one_cut_can_hold_is_not_ready() {
+    let bench = ready().await;
+    let names: Vec<String> = (0..17).map(|number| format!("many-{number:02}")).collect();
+    for name in &names {
+        bench.set(name, "pg", "Dependent", "b", 1);
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    bench.group("many", &names);
+    bench.group("most", &names[..16]);
+    bench.round().await;
+    assert_eq!(bench.condition::<SetGroup>("many", "Ready").unwrap(), "False/TooManyMembers");
+    assert_eq!(bench.condition::<SetGroup>("most", "Ready").unwrap(), "False/MemberNotReady");
 }
 
 /// Who may write a status can name anything there.

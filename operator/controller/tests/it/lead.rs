@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -72,6 +73,13 @@ impl Cluster for Slow {
 
     async fn replace_status<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
         self.ask(|objects| objects.replace(object, true))
+    }
+
+    async fn replace_approval(
+        &self,
+        request: &CertificateSigningRequest,
+    ) -> Result<CertificateSigningRequest, ClusterError> {
+        self.ask(|objects| objects.approve(request))
     }
 
     async fn delete<K: Kind>(&self, object: &K) -> Result<(), ClusterError> {

@@ -1,7 +1,10 @@
 //! The story of a database's volume, from its first claim to its last.
 
+use k8s_openapi::api::core::v1::PersistentVolume;
 use serde_json::json;
 use umbra_crds::{ImagingOperation, MasterVolume, SetGroup, VolumeSet};
+use umbra_operator::cluster::Key;
+use umbra_operator::removal;
 
 use crate::bench::Bench;
 
@@ -67,6 +70,8 @@ async fn the_story_is_told() {
     let bench = Bench::new();
     story(&bench).await;
     expect_end(&bench).await.unwrap();
+    let in_use = removal::left(&bench).await.unwrap();
+    assert_eq!(in_use, ["MasterVolume prod/pg", "VolumeSet prod/one", "VolumeSet prod/two"]);
     let restore: ImagingOperation = bench.object("restore").unwrap();
     let status = restore.status.unwrap();
     assert_eq!(status.undo_hint.as_deref(), Some("kubectl umbra undo restore --namespace prod"));
@@ -111,4 +116,26 @@ async fn the_story_is_told() {
     bench.pass(8 * 24 * 3600);
     bench.settle().await;
     assert_eq!(bench.picture().await, ["0 volumes"]);
+    assert!(removal::left(&bench).await.unwrap().is_empty());
+}
+
+/// The node lets nobody write an image unless its volume says so.
+#[tokio::test]
+async fn only_the_volume_of_a_writable_image_says_that_it_may_be_written() {
+    let bench = Bench::new();
+    bench.master("pg", "a", 0);
+    bench.set("one", "pg", "Independent", "a", 1);
+    bench.set("two", "pg", "Dependent", "a", 4);
+    bench.edit::<VolumeSet>("two", |spec| {
+        spec["shadow"]["access"] = "ReadWrite".into();
+        spec["shadow"]["publish"]["readOnly"] = false.into();
+    });
+    bench.settle().await;
+    for (name, access) in [("one", None), ("two", Some("ReadWrite"))] {
+        let id = bench.there(name).await.unwrap().id;
+        let volume: PersistentVolume =
+            bench.objects.get(&Key::cluster(&format!("umbra-s-{id}"))).expect("published");
+        let attributes = volume.spec.unwrap().csi.unwrap().volume_attributes.unwrap_or_default();
+        assert_eq!(attributes.get("imaging.umbra.dev/shadow-access").map(String::as_str), access, "{name}");
+    }
 }

@@ -1,8 +1,9 @@
-//! `events`: what was reported about a set and the operations on it.
+//! `events`: what was reported about a set and the operations on it, or about everything of Umbra.
 
 use clap::Args;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
 use serde::Serialize;
 use umbra_actions::{age, operation, written};
 use umbra_crds::{ImagingOperation, Target, TargetKind};
@@ -14,9 +15,9 @@ use crate::output::{Answer, table};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The set, or group:GROUP.
+    /// The set, or group:GROUP; left out, everything of Umbra.
     #[arg(value_name = "SET|group:GROUP", value_parser = written::target)]
-    target: Target,
+    target: Option<Target>,
 }
 
 #[derive(Debug, Serialize)]
@@ -35,18 +36,34 @@ struct EventLine {
 pub(crate) struct Events(Vec<EventLine>);
 
 pub(crate) async fn run(cluster: &Cluster, options: &Options) -> Result<Events, Failure> {
-    let kind = match options.target.kind {
+    let events = match &options.target {
+        Some(target) => about(cluster, target).await?,
+        None => {
+            let ours = format!("involvedObject.apiVersion={}", ImagingOperation::api_version(&()));
+            cluster::select(&cluster.kind::<Event>()?, &ours).await?
+        }
+    };
+    let now = requests::now();
+    let mut lines: Vec<EventLine> = events.into_iter().map(|event| line(event, &now)).collect();
+    // The latest last, where the eye is.
+    lines.sort_by_key(|line| -line.age_seconds);
+    Ok(Events(lines))
+}
+
+/// Events of a set or group, and of the operations on it.
+async fn about(cluster: &Cluster, target: &Target) -> Result<Vec<Event>, Failure> {
+    let kind = match target.kind {
         TargetKind::SetGroup => "SetGroup",
         TargetKind::VolumeSet | TargetKind::ShadowExport => "VolumeSet",
     };
     let api = cluster.kind::<Event>()?;
-    let of_target = format!("involvedObject.kind={kind},involvedObject.name={}", options.target.name);
+    let of_target = format!("involvedObject.kind={kind},involvedObject.name={}", target.name);
     let (mut events, of_operations, operations) = tokio::try_join!(
         cluster::select(&api, &of_target),
         cluster::select(&api, "involvedObject.kind=ImagingOperation"),
         cluster.namespaced::<ImagingOperation>(),
     )?;
-    let target = operation::written(&options.target);
+    let target = operation::written(target);
     let on_target = |event: &Event| {
         operations.iter().any(|operation| {
             operation::written(&operation.spec.target) == target
@@ -54,11 +71,7 @@ pub(crate) async fn run(cluster: &Cluster, options: &Options) -> Result<Events, 
         })
     };
     events.extend(of_operations.into_iter().filter(on_target));
-    let now = requests::now();
-    let mut lines: Vec<EventLine> = events.into_iter().map(|event| line(event, &now)).collect();
-    // The latest last, where the eye is.
-    lines.sort_by_key(|line| -line.age_seconds);
-    Ok(Events(lines))
+    Ok(events)
 }
 
 /// Reporters of both generations of the API write other fields.

@@ -13,6 +13,7 @@ pub(crate) mod restore;
 pub(crate) mod set;
 pub(crate) mod size;
 pub(crate) mod status;
+pub(crate) mod takeover;
 pub(crate) mod tree;
 mod values;
 pub(crate) mod version;
