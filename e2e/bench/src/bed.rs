@@ -17,7 +17,6 @@ use rand::{Rng, SeedableRng};
 use rand_xorshift::XorShiftRng;
 use serde::Serialize;
 use tempfile::TempDir;
-use umbra_lab::binaries::static_program;
 use umbra_lab::{Disk, Output, Vm, static_binary};
 
 use crate::iolog::{self, Request, SEED};
@@ -146,7 +145,7 @@ impl Bed {
         let mut vm = builder.kernel_argument("null_blk.nr_devices=0").boot()?;
         vm.keep_on_failure(crate::systems::umbra::LOG);
         vm.put(static_binary("umbra-io")?, UMBRA_IO)?;
-        vm.put(static_program("umbra-bench", "umbra-bench-load")?, LOAD)?;
+        vm.put(static_binary("umbra-bench-load")?, LOAD)?;
         let bed = Self { vm, unit_ms, delayed: false, _folder: folder };
         bed.sh("mount -t tracefs t /sys/kernel/tracing; mount -t configfs c /sys/kernel/config")?;
         bed.make_null_disks()?;

@@ -1,12 +1,13 @@
-//! A real Kubernetes control plane as far as objects go: etcd and the API server, as processes of this host.
+//! A real Kubernetes control plane, as processes of this host: etcd and the API server, and the controllers where they are
+//! asked for.
 //!
-//! There is no node and no controller beside them: what is written stays as it was written. Everything of a control plane,
-//! its data, its keys and etcd's socket, is in a private folder that goes with it; the API server listens on this host only,
-//! and lets in who holds the token from that folder.
+//! Without the controllers what is written stays as it was written. Everything of a control plane, its data, its keys and
+//! etcd's socket, is in a private folder that goes with it; the API server listens on this host only, and lets in who holds a
+//! token from that folder.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,55 +15,28 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rcgen::{CertificateParams, DnType, KeyPair};
 
 use crate::artefacts::Run;
-use crate::go::Go;
-use crate::{binaries, cache, host, process, progress};
+use crate::network::{HOST, free_port};
+use crate::{host, kubernetes, process, progress};
 
-/// The release of Kubernetes; `control-plane/go.mod` pins its modules.
-pub const KUBERNETES: &str = "v1.36.3";
-
-/// What is built: the name of the program, and the package it is made from.
-const PROGRAMS: &[(&str, &str)] = &[
-    ("etcd", "go.etcd.io/etcd/server/v3"),
-    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+/// Who may come, each with a token of its own: a user, and a group. The API server reads them once, when it starts.
+const USERS: &[(&str, &str)] = &[
+    (ADMINISTRATOR, "system:masters"),
+    (CONTROLLER_MANAGER, "lab"),
+    (SCHEDULER, "lab"),
+    ("system:node:a", "system:nodes"),
 ];
+const ADMINISTRATOR: &str = "admin";
+const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
+const SCHEDULER: &str = "system:kube-scheduler";
+const CLIENT_CERTIFICATE: &str = "kubelet-client.crt";
+const CLIENT_KEY: &str = "kubelet-client.key";
 /// How long the API server may take to be ready. It takes some four seconds where nothing else runs.
 const READY_WITHIN: Duration = Duration::from_secs(180);
 /// How often another port is tried where somebody else was faster.
 const PORT_TRIES: u32 = 5;
-
-/// The folder with `etcd`, `kube-apiserver` and `kubectl`, built the first time.
-///
-/// # Errors
-/// Where they cannot be fetched or built.
-pub fn programs() -> Result<PathBuf> {
-    let module = binaries::workspace().join("e2e/lab/control-plane");
-    let read = |name: &str| fs::read_to_string(module.join(name)).with_context(|| name.to_owned());
-    let flags = link_flags();
-    cache::entry("control-plane", &[KUBERNETES, &flags, &read("go.mod")?, &read("go.sum")?], |into| {
-        let go = Go::open()?;
-        progress::say(format_args!(
-            "Kubernetes {KUBERNETES} is built from its sources, once; this takes some minutes"
-        ));
-        for (name, package) in PROGRAMS {
-            progress::step(format_args!("building {name}"), || {
-                go.build(&module, package, &flags, &into.join(name))
-            })?;
-        }
-        Ok(())
-    })
-}
-
-/// Without symbols, and with the version that the programs say they are.
-fn link_flags() -> String {
-    let mut numbers = KUBERNETES.trim_start_matches('v').split('.');
-    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-    let set = |name: &str, value: &str| format!(" -X k8s.io/component-base/version.{name}={value}");
-    ["-s -w".to_owned(), set("gitVersion", KUBERNETES), set("gitMajor", major), set("gitMinor", minor)]
-        .concat()
-}
 
 /// A control plane that runs.
 #[derive(Debug)]
@@ -71,6 +45,21 @@ pub struct ControlPlane {
     processes: Vec<Process>,
     programs: PathBuf,
     run: Run,
+    port: u16,
+    tokens: BTreeMap<&'static str, String>,
+}
+
+/// What the kubelet of a machine needs to belong to a control plane.
+#[derive(Debug, Clone)]
+pub struct NodeAccess {
+    /// Where the API server is, and as whom the kubelet comes. The certificate below goes beside it, as `apiserver.crt`.
+    pub kubeconfig: String,
+    /// The port of this host on which the API server listens.
+    pub api_server_port: u16,
+    /// The API server's own certificate.
+    pub server_certificate: PathBuf,
+    /// The certificate by which a kubelet knows the API server.
+    pub client_certificate: PathBuf,
 }
 
 impl ControlPlane {
@@ -80,14 +69,45 @@ impl ControlPlane {
     /// Where it cannot be built or does not start.
     pub fn start(name: &str) -> Result<Self> {
         host::ensure_commands(&[("setpriv", "util-linux")])?;
-        let programs = programs()?;
+        let programs = kubernetes::server()?;
         let run = Run::new(name)?;
         let begin = Instant::now();
-        let mut control_plane = Self { processes: Vec::new(), programs, run };
+        let mut control_plane = Self { processes: Vec::new(), programs, run, port: 0, tokens: tokens()? };
         control_plane.start_etcd()?;
         control_plane.start_api_server()?;
         progress::say(format_args!("{name}: API server ready after {:.1} s", begin.elapsed().as_secs_f64()));
         Ok(control_plane)
+    }
+
+    /// Starts the controllers and the scheduler: from now on objects become pods, and what is deleted waits for its users.
+    ///
+    /// # Errors
+    /// Where they cannot be built or do not start.
+    pub fn start_controllers(&mut self) -> Result<()> {
+        let programs = kubernetes::pods()?;
+        let mut manager = process::for_life(&[programs.join("kube-controller-manager")]);
+        let key = self.run.folder().join("certs/apiserver.key");
+        manager
+            .arg("--root-ca-file")
+            .arg(self.certificate())
+            .arg("--service-account-private-key-file")
+            .arg(key);
+        manager.arg("--use-service-account-credentials");
+        self.start_controller("kube-controller-manager", manager, CONTROLLER_MANAGER)?;
+        let scheduler = process::for_life(&[programs.join("kube-scheduler")]);
+        self.start_controller("kube-scheduler", scheduler, SCHEDULER)
+    }
+
+    fn start_controller(&mut self, name: &'static str, mut command: Command, user: &str) -> Result<()> {
+        let kubeconfig = self.run.folder().join(format!("{name}.kubeconfig"));
+        write_private(&kubeconfig, &self.kubeconfig_here(user)?)?;
+        command.arg("--kubeconfig").arg(kubeconfig);
+        // There is one of each, and nobody asks how it is.
+        command.args(["--leader-elect=false", "--secure-port=0"]);
+        let controller = Process::start(name, command, &self.run)?;
+        // They end before what they talk to.
+        self.processes.insert(0, controller);
+        Ok(())
     }
 
     /// `kubectl`, as the administrator of this control plane.
@@ -114,6 +134,49 @@ impl ControlPlane {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.run.folder().join("kubeconfig")
+    }
+
+    /// What a machine of the lab with a network needs to reach it, as the same administrator. The file
+    /// [`certificate`](Self::certificate) goes beside it, as `apiserver.crt`.
+    ///
+    /// # Errors
+    /// None that a test can meet.
+    pub fn kubeconfig_of_machines(&self) -> Result<String> {
+        self.kubeconfig_there(ADMINISTRATOR)
+    }
+
+    /// What the kubelet of the machine that is the node `name` needs.
+    ///
+    /// # Errors
+    /// Where no token was made for a node of that name.
+    pub fn node_access(&self, name: &str) -> Result<NodeAccess> {
+        Ok(NodeAccess {
+            kubeconfig: self.kubeconfig_there(&format!("system:node:{name}"))?,
+            api_server_port: self.port,
+            server_certificate: self.certificate(),
+            client_certificate: self.run.folder().join(CLIENT_CERTIFICATE),
+        })
+    }
+
+    fn token(&self, user: &str) -> Result<&str> {
+        self.tokens.get(user).map(String::as_str).with_context(|| format!("{user} has no token"))
+    }
+
+    fn kubeconfig_here(&self, user: &str) -> Result<String> {
+        let authority = format!("certificate-authority: {}", self.certificate().display());
+        Ok(kubeconfig(&format!("https://127.0.0.1:{}", self.port), &authority, self.token(user)?))
+    }
+
+    fn kubeconfig_there(&self, user: &str) -> Result<String> {
+        // The certificate is not for the address under which a machine sees this host.
+        let authority = "certificate-authority: apiserver.crt, tls-server-name: kubernetes.default.svc";
+        Ok(kubeconfig(&format!("https://{HOST}:{}", self.port), authority, self.token(user)?))
+    }
+
+    /// The API server's own certificate.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.run.folder().join("certs/apiserver.crt")
     }
 
     /// Ends it, with nothing kept: the test went well.
@@ -148,16 +211,13 @@ impl ControlPlane {
     }
 
     fn start_api_server(&mut self) -> Result<()> {
-        let token = token()?;
         let folder = self.run.folder().to_owned();
-        write_private(&folder.join("tokens"), &format!("{token},admin,admin,\"system:masters\"\n"))?;
+        write_private(&folder.join("tokens"), &token_file(&self.tokens))?;
+        write_client_certificate(&folder)?;
         for _ in 0..PORT_TRIES {
-            let port = free_port()?;
-            let mut server = Process::start("kube-apiserver", self.api_server(port), &self.run)?;
-            write_private(
-                &self.kubeconfig(),
-                &kubeconfig(port, &folder.join("certs/apiserver.crt"), &token),
-            )?;
+            self.port = free_port()?;
+            let mut server = Process::start("kube-apiserver", self.api_server(), &self.run)?;
+            write_private(&self.kubeconfig(), &self.kubeconfig_here(ADMINISTRATOR)?)?;
             let deadline = Instant::now() + READY_WITHIN;
             let ready = loop {
                 let answer =
@@ -183,12 +243,12 @@ impl ControlPlane {
         bail!("no free port for the API server after {PORT_TRIES} tries")
     }
 
-    fn api_server(&self, port: u16) -> Command {
+    fn api_server(&self) -> Command {
         let folder = self.run.folder();
         let mut command = process::for_life(&[self.programs.join("kube-apiserver")]);
         command.arg("--etcd-servers").arg(format!("unix://{}", folder.join("etcd.sock").display()));
-        command.args(["--bind-address", "127.0.0.1", "--secure-port", &port.to_string()]);
-        // It wants an address to tell pods, also on a host without a network; there are no pods.
+        command.args(["--bind-address", "127.0.0.1", "--secure-port", &self.port.to_string()]);
+        // It wants an address to tell pods, also on a host without a network; nodes of the lab lead pods to it themselves.
         command.args(["--advertise-address", "192.0.2.1", "--endpoint-reconciler-type", "none"]);
         // It makes its own certificate there; its key also signs the tokens of service accounts.
         command.arg("--cert-dir").arg(folder.join("certs"));
@@ -200,7 +260,11 @@ impl ControlPlane {
             .arg(&key);
         command.args(["--service-account-issuer", "https://kubernetes.default.svc"]);
         command.arg("--token-auth-file").arg(folder.join("tokens"));
-        command.args(["--authorization-mode", "RBAC", "--anonymous-auth=false"]);
+        command.args(["--authorization-mode", "Node,RBAC", "--anonymous-auth=false"]);
+        command.args(["--enable-admission-plugins", "NodeRestriction"]);
+        command.arg("--kubelet-client-certificate").arg(folder.join(CLIENT_CERTIFICATE));
+        command.arg("--kubelet-client-key").arg(folder.join(CLIENT_KEY));
+        command.args(["--kubelet-preferred-address-types", "ExternalIP"]);
         command.args(["--service-cluster-ip-range", "10.96.0.0/16", "--allow-privileged=true"]);
         command
     }
@@ -245,16 +309,28 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listens on at this moment.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on this host")?;
-    Ok(listener.local_addr()?.port())
+/// A secret of this run for each user.
+fn tokens() -> Result<BTreeMap<&'static str, String>> {
+    let path = "/proc/sys/kernel/random/uuid";
+    let token = || fs::read_to_string(path).map(|text| text.trim().to_owned()).context(path);
+    USERS.iter().map(|(user, _)| Ok((*user, token()?))).collect()
 }
 
-/// A secret of this run.
-fn token() -> Result<String> {
-    let path = "/proc/sys/kernel/random/uuid";
-    Ok(fs::read_to_string(path).context(path)?.trim().to_owned())
+/// The tokens as the API server reads them.
+fn token_file(tokens: &BTreeMap<&'static str, String>) -> String {
+    let line = |(user, group): &(&str, &str)| {
+        tokens.get(user).map(|token| format!("{token},{user},{user},\"{group}\"\n"))
+    };
+    USERS.iter().filter_map(line).collect()
+}
+
+/// Writes the certificate as which the API server comes to kubelets, and its key. It is its own authority.
+fn write_client_certificate(folder: &Path) -> Result<()> {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    let key = KeyPair::generate()?;
+    write_private(&folder.join(CLIENT_CERTIFICATE), &parameters.self_signed(&key)?.pem())?;
+    write_private(&folder.join(CLIENT_KEY), &key.serialize_pem())
 }
 
 fn write_private(path: &Path, text: &str) -> Result<()> {
@@ -262,12 +338,11 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
     file.and_then(|mut file| file.write_all(text.as_bytes())).with_context(|| path.display().to_string())
 }
 
-fn kubeconfig(port: u16, authority: &Path, token: &str) -> String {
-    let authority = authority.display();
+fn kubeconfig(server: &str, authority: &str, token: &str) -> String {
     format!(
         "apiVersion: v1\n\
          kind: Config\n\
-         clusters: [{{name: lab, cluster: {{server: \"https://127.0.0.1:{port}\", certificate-authority: \"{authority}\"}}}}]\n\
+         clusters: [{{name: lab, cluster: {{server: \"{server}\", {authority}}}}}]\n\
          users: [{{name: admin, user: {{token: \"{token}\"}}}}]\n\
          contexts: [{{name: lab, context: {{cluster: lab, user: admin}}}}]\n\
          current-context: lab\n"
@@ -279,13 +354,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_programs_say_which_version_they_are() {
-        let flags = link_flags();
-        assert!(
-            flags.contains("version.gitVersion=v1.36.3") && flags.contains("version.gitMinor=36"),
-            "{flags}"
-        );
-        let module = fs::read_to_string(binaries::workspace().join("e2e/lab/control-plane/go.mod")).unwrap();
-        assert!(module.contains(&format!("k8s.io/kubernetes {KUBERNETES}")), "go.mod builds another version");
+    fn every_user_has_a_token_of_its_own() {
+        let tokens = tokens().unwrap();
+        let file = token_file(&tokens);
+        let node = file.lines().find(|line| line.contains(",system:node:a,")).unwrap();
+        assert!(node.starts_with(&tokens["system:node:a"]) && node.ends_with(",\"system:nodes\""), "{node}");
+        let mut all: Vec<&String> = tokens.values().collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), USERS.len());
     }
 }

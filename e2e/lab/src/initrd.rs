@@ -21,9 +21,9 @@ const START: &str = include_str!("guest/start.sh");
 
 /// Writes a RAM disk for `kernel` to `path`. Quick enough to do at every boot, so a fresh agent is always inside.
 pub(crate) fn write(toolbox: &Toolbox, kernel: &Files, path: &Path) -> Result<()> {
-    let agent = binaries::static_program("umbra-lab", "umbra-lab-agent")?;
+    let agent = binaries::static_binary("umbra-lab-agent")?;
     let mut archive = Archive::default();
-    for folder in ["bin", "dev", "lab", "proc", "root", "sys"] {
+    for folder in ["bin", "dev", "lab", "proc", "sys", "sysroot"] {
         archive.folder(folder);
     }
     archive.file("init", 0o755, INIT.as_bytes());

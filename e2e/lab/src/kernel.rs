@@ -17,6 +17,8 @@ const MODULES: &[&str] = &[
     "virtio_blk",
     "virtio_console",
     "virtio_net",
+    "bridge",
+    "veth",
     "ext4",
     "xfs",
     "overlay",

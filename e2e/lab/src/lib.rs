@@ -34,6 +34,12 @@
 //! # }
 //! ```
 //!
+//! A [`Kubelet`] on a machine, and the controllers of the control plane, make a cluster that runs pods, on images that are put
+//! together here ([`image`]); `examples/pods.rs` is one.
+//!
+//! A machine with a published port has a network: this host reaches the port at [`Vm::address_of`], and the machine reaches
+//! what listens on this host's loopback under [`HOST`].
+//!
 //! # What is real and what is not
 //!
 //! * The kernel is Debian's, unmodified, with `ublk_drv`; the root file system is Debian's packages without an
@@ -55,12 +61,18 @@ pub mod binaries;
 pub mod cache;
 pub mod control_plane;
 mod cpio;
+pub mod csi_sanity;
 pub mod disk;
 mod go;
 pub mod guest;
+pub mod helm;
 pub mod host;
+pub mod image;
 mod initrd;
 pub mod kernel;
+pub mod kubelet;
+pub mod kubernetes;
+mod network;
 pub mod postgres;
 mod process;
 pub mod progress;
@@ -68,13 +80,17 @@ pub mod protocol;
 mod qemu;
 pub mod rootfs;
 pub mod serial;
+mod settings;
 pub mod space;
 mod toolbox;
 pub mod vm;
 
 pub use binaries::{static_binary, static_binary_with_faults, static_example};
-pub use control_plane::ControlPlane;
+pub use control_plane::{ControlPlane, NodeAccess};
 pub use disk::{Cache, Disk};
 pub use guest::{Job, Output, Step};
+pub use kubelet::Kubelet;
+pub use network::HOST;
+pub use rootfs::Root;
 pub use rustix::process::Signal;
 pub use vm::{Vm, VmBuilder};

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::disk::Disk;
+use crate::rootfs::Root;
 use crate::vm::Vm;
-use crate::{cache, host, progress, rootfs};
+use crate::{cache, host, progress};
 
 /// Where the disk was mounted when it was made, and may be again.
 pub const MOUNT: &str = "/srv/pg";
@@ -45,7 +46,7 @@ e2fsck -fn /dev/lab/pg >&2
 /// Where the machine that makes it fails.
 pub fn image(size: u64, scale: u32) -> Result<PathBuf> {
     let (bytes, accounts) = (size.to_string(), scale.to_string());
-    let root = rootfs::recipe();
+    let root = Root::default().recipe();
     let mut recipe: Vec<&str> = root.iter().map(String::as_str).collect();
     recipe.extend([MAKE, &bytes, &accounts]);
     let entry = cache::entry("postgres", &recipe, |into| {

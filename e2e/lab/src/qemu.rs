@@ -23,7 +23,8 @@ pub(crate) struct Hardware<'a> {
     pub(crate) socket: &'a Path,
     pub(crate) serial_log: &'a Path,
     pub(crate) scratch: &'a Path,
-    pub(crate) disks: Vec<String>,
+    /// Disks under test, and the network.
+    pub(crate) devices: Vec<String>,
 }
 
 /// Starts the emulator; it dies with this process.
@@ -48,7 +49,7 @@ pub(crate) fn start(toolbox: &Toolbox, hardware: &Hardware<'_>) -> Result<Child>
     command
         .arg(format!("id=root,if=none,format=raw,snapshot=on,cache=unsafe,file={}", hardware.root.display()));
     command.arg("-device").arg(format!("virtio-blk-pci,drive=root,serial={ROOT_SERIAL}"));
-    command.args(&hardware.disks);
+    command.args(&hardware.devices);
     command.env("TMPDIR", hardware.scratch).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(File::create(hardware.scratch.join("logs/qemu.log"))?);
     process::spawn(command).context("cannot start the emulator")

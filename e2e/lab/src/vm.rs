@@ -1,6 +1,7 @@
 //! Machines: put together, booted, cut from power, booted again.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -15,9 +16,11 @@ use crate::disk::Disk;
 use crate::guest::{Guest, Job, STEP_TIMEOUT, Step};
 use crate::host::tail;
 use crate::kernel::Kernel;
+use crate::network::{self, Network};
 use crate::qemu::{self, Hardware};
+use crate::rootfs::Root;
 use crate::toolbox::Toolbox;
-use crate::{initrd, progress, rootfs, serial, space};
+use crate::{initrd, progress, serial, space};
 
 /// Under emulation, on a busy host, beside another machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
@@ -32,11 +35,13 @@ pub struct VmBuilder {
     memory_mib: u32,
     cpus: u32,
     kernel: Kernel,
+    root: Root,
     kernel_arguments: Vec<String>,
     modules: Vec<String>,
     disks: Vec<Disk>,
     kept: Vec<String>,
     hung_tasks_allowed: bool,
+    network: Network,
     boots: u32,
     run: Option<Arc<Mutex<Run>>>,
 }
@@ -48,11 +53,13 @@ impl VmBuilder {
             memory_mib: 1024,
             cpus: 2,
             kernel: Kernel::default(),
+            root: Root::default(),
             kernel_arguments: Vec::new(),
             modules: vec!["ublk_drv".into()],
             disks: Vec::new(),
             kept: Vec::new(),
             hung_tasks_allowed: false,
+            network: Network::default(),
             boots: 0,
             run: None,
         }
@@ -76,6 +83,13 @@ impl VmBuilder {
     #[must_use]
     pub fn kernel(mut self, kernel: Kernel) -> Self {
         self.kernel = kernel;
+        self
+    }
+
+    /// Sets what is installed.
+    #[must_use]
+    pub fn root(mut self, root: Root) -> Self {
+        self.root = root;
         self
     }
 
@@ -119,6 +133,25 @@ impl VmBuilder {
         self.disks.iter().find(|disk| disk.name() == name)?.path()
     }
 
+    /// Gives the machine a network, in which this host reaches that port; see [`Vm::address_of`] and [`HOST`](crate::HOST).
+    ///
+    /// # Errors
+    /// Where this host has no port for it.
+    pub fn publish_port(mut self, port: u16) -> Result<Self> {
+        self.network.publish(port)?;
+        Ok(self)
+    }
+
+    /// As [`publish_port`](Self::publish_port), for a port that has the same number on this host and in the machine, and that
+    /// nobody uses. Returns it as well.
+    ///
+    /// # Errors
+    /// Where this host has no port left.
+    pub fn publish_any_port(mut self) -> Result<(Self, u16)> {
+        let port = self.network.publish_any()?;
+        Ok((self, port))
+    }
+
     /// A task that the kernel reports as hung is part of the test.
     #[must_use]
     pub fn allow_hung_tasks(mut self) -> Self {
@@ -134,7 +167,7 @@ impl VmBuilder {
         let begin = Instant::now();
         let toolbox = Toolbox::open()?;
         let kernel = self.kernel.open(&toolbox)?;
-        let root = rootfs::image(&toolbox)?;
+        let root = self.root.image(&toolbox)?;
         let run = match &self.run {
             Some(run) => run.clone(),
             None => Arc::new(Mutex::new(Run::new(&self.name)?)),
@@ -150,7 +183,12 @@ impl VmBuilder {
         initrd::write(&toolbox, &kernel, &ramdisk)?;
         let disks: Result<Vec<Vec<String>>> =
             self.disks.iter().enumerate().map(|(index, disk)| disk.arguments(index)).collect();
-        let disks = disks?.concat();
+        let mut devices = disks?.concat();
+        devices.extend(self.network.arguments());
+        let mut kernel_arguments = self.kernel_arguments.join(" ");
+        if self.network.is_used() {
+            kernel_arguments = format!("{kernel_arguments} {}", network::KERNEL_ARGUMENT);
+        }
         let mut tries = 0;
         let (emulator, guest) = loop {
             let serial_log = logs.join(format!("serial-{}.log", self.boots));
@@ -160,12 +198,12 @@ impl VmBuilder {
                 cpus: self.cpus,
                 kernel: &kernel.image(),
                 initrd: &ramdisk,
-                kernel_arguments: &self.kernel_arguments.join(" "),
+                kernel_arguments: &kernel_arguments,
                 root: &root,
                 socket: &socket,
                 serial_log: &serial_log,
                 scratch: &folder,
-                disks: disks.clone(),
+                devices: devices.clone(),
             };
             lock(&run).note(&format!("boot {} with kernel {}", self.boots, kernel.version));
             let mut emulator = Emulator { child: qemu::start(&toolbox, &hardware)?, serial_log };
@@ -182,11 +220,14 @@ impl VmBuilder {
                 Err(error) => return Err(error.context(format!("booting {}", self.name))),
             }
         };
-        let modules = self.modules.clone();
+        let (modules, has_network) = (self.modules.clone(), self.network.is_used());
         let vm = Vm { off: Some(self), emulator, guest, run, boot_took: begin.elapsed() };
         if !modules.is_empty() {
             let argv = ["modprobe", "-a"].into_iter().map(str::to_owned).chain(modules);
             Step::new(vm.guest.clone(), argv.collect()).run()?;
+        }
+        if has_network {
+            vm.sh(network::SET_UP).run()?;
         }
         Ok(vm)
     }
@@ -329,6 +370,12 @@ impl Vm {
         if let Some(off) = &mut self.off {
             off.kept.push(path.to_owned());
         }
+    }
+
+    /// Where this host reaches a published port. It stays the same over power cuts.
+    #[must_use]
+    pub fn address_of(&self, port: u16) -> Option<SocketAddr> {
+        self.off.as_ref()?.network.address(port)
     }
 
     /// The serial log of this boot.

@@ -87,7 +87,7 @@ fn disks_are_what_they_were_ordered_to_be() -> Result<()> {
 fn a_power_cut_loses_memory_and_keeps_what_was_flushed() -> Result<()> {
     let mut vm = Vm::builder("lab-power").disk(Disk::blank("data", 256 << 20)).boot()?;
     vm.sh("mkfs.ext4 -q /dev/lab/data && mount /dev/lab/data /mnt").run()?;
-    vm.sh("echo kept > /mnt/flushed; sync; touch /root/gone").run()?;
+    vm.sh("echo kept > /mnt/flushed; sync; touch /var/gone").run()?;
     vm.sh("echo lost > /mnt/in-page-cache").run()?;
     let load =
         vm.spawn("fio --name=load --directory=/mnt --size=32m --rw=randwrite --time_based --runtime=60")?;
@@ -95,7 +95,7 @@ fn a_power_cut_loses_memory_and_keeps_what_was_flushed() -> Result<()> {
     vm.reset()?;
     assert!(load.wait(SECOND * 5).is_err(), "the job went down with the machine");
     vm.sh("e2fsck -fp /dev/lab/data || test $? = 1").run()?;
-    vm.sh("mount /dev/lab/data /mnt && grep kept /mnt/flushed && test ! -e /root/gone").run()?;
+    vm.sh("mount /dev/lab/data /mnt && grep kept /mnt/flushed && test ! -e /var/gone").run()?;
     assert!(!vm.sh("grep lost /mnt/in-page-cache").output()?.success());
 
     let mut off = vm.shut_down()?;

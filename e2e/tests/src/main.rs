@@ -1,22 +1,44 @@
-//! Runs the scenarios of the kernel tier, or the cases of the API tier; the last line is `N passed, N failed`.
+//! The end-to-end tests, the story that `cargo xtask quickstart` tells, and the cluster of `cargo xtask cluster`.
 
-use clap::{Parser, ValueEnum};
+mod by_hand;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 use std::time::Instant;
-use umbra_e2e::{api, scenarios};
+use umbra_e2e::{api, cluster, scenarios, story};
 
-/// Scenarios on a real kernel, in virtual machines, and cases against a real API server.
+/// Scenarios on a real kernel, in virtual machines, cases against a real API server, and cases of both together.
 #[derive(Debug, Parser)]
 struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Runs the tests of a tier; the last line is `N passed, N failed`.
+    Run(Selection),
+    /// Prints the names of the tests of a tier.
+    List(Selection),
+    /// Tells the main job as it runs.
+    Story {
+        /// On this host, which has ublk and PostgreSQL, instead of in a virtual machine.
+        #[arg(long)]
+        host: bool,
+    },
+    /// A cluster to work with by hand.
+    #[command(name = "cluster")]
+    Cluster(by_hand::Options),
+}
+
+#[derive(Debug, clap::Args)]
+struct Selection {
+    #[arg(value_enum)]
+    tier: Tier,
     /// Only those whose name has this in it.
     #[arg(default_value = "")]
     filter: String,
-    /// Which of the two.
-    #[arg(long, value_enum, default_value = "kernel")]
-    tier: Tier,
-    /// Print the names and run nothing.
-    #[arg(long)]
-    list: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -25,34 +47,48 @@ enum Tier {
     Kernel,
     /// Cases against a real API server.
     Api,
+    /// Cases of a cluster whose nodes are machines.
+    Cluster,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = match (arguments.tier, arguments.list) {
-        (Tier::Kernel, true) => Ok(kernel_names(&arguments.filter)),
-        (Tier::Api, true) => api::names(&arguments.filter),
-        (Tier::Kernel, false) => return ended(kernel(&arguments.filter)),
-        (Tier::Api, false) => {
-            return ended(api::run(&arguments.filter).unwrap_or_else(|error| {
-                println!("{error:#}");
-                (0, 1)
-            }));
-        }
-    };
-    match result {
-        Ok(names) => {
+    let result = match Arguments::parse().what {
+        What::Run(Selection { tier, filter }) => return ended(run(tier, &filter)),
+        What::List(Selection { tier, filter }) => names(tier, &filter).map(|names| {
             names.iter().for_each(|name| println!("{name}"));
             ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
+        }),
+        What::Story { host: true } => story::on_this_host().map(|()| ExitCode::SUCCESS),
+        What::Story { host: false } => story::in_the_lab().map(|()| ExitCode::SUCCESS),
+        What::Cluster(options) => by_hand::run(&options),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(tier: Tier, filter: &str) -> Result<(u64, u64)> {
+    match tier {
+        Tier::Kernel => Ok(kernel(filter)),
+        Tier::Api => api::run(filter),
+        Tier::Cluster => cluster::run(filter),
     }
 }
 
-fn ended((passed, failed): (u64, u64)) -> ExitCode {
+fn names(tier: Tier, filter: &str) -> Result<Vec<String>> {
+    match tier {
+        Tier::Kernel => Ok(kernel_names(filter)),
+        Tier::Api => api::names(filter),
+        Tier::Cluster => Ok(cluster::names(filter)),
+    }
+}
+
+fn ended(result: Result<(u64, u64)>) -> ExitCode {
+    let (passed, failed) = result.unwrap_or_else(|error| {
+        println!("{error:#}");
+        (0, 1)
+    });
     println!("{passed} passed, {failed} failed");
     if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -248,6 +248,19 @@ pub fn fill(vm: &Vm, device: &str, bytes: u64) -> Result<()> {
     scribble(vm, device, 0, bytes / MIB)
 }
 
+/// Begins writes that verify what they read on the first so many bytes of a device, until `/tmp/enough` exists.
+///
+/// # Errors
+/// If they cannot begin.
+pub fn load(vm: &Vm, device: &str, bytes: u64) -> Result<Job> {
+    vm.spawn(&format!(
+        "until [ -e /tmp/enough ]; do
+             fio --name=verify --filename={device} --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --bs=4k \
+                 --size={bytes} --io_size=4m --verify=crc32c --verify_fatal=1 >/dev/null
+         done"
+    ))
+}
+
 /// A field of a device's `/sys/block/…/stat`, counted from 1: the fifth is its writes, the sixteenth its flushes.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 use umbra_lab::binaries;
@@ -19,6 +19,26 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 /// Runs it to the end and tells whether it exited with 0.
 pub(crate) fn run(arguments: &[&str]) -> Result<bool> {
     follow(&mut command(arguments), |_| ())
+}
+
+/// A cargo command that builds as for any machine, which is how everything is built but these tasks.
+pub(crate) fn build(verb: &str, arguments: &[&str]) -> Command {
+    let mut command = binaries::cargo(verb);
+    command.args(arguments);
+    command
+}
+
+/// A program of the workspace, built first.
+pub(crate) fn program(name: &str, arguments: &[&str]) -> Command {
+    let mut command = build("run", &["--quiet", "--bin", name, "--"]);
+    command.args(arguments);
+    command
+}
+
+/// Runs a program of the workspace in this one's place, as far as anybody can see.
+pub(crate) fn pass_on(name: &str, arguments: &[&str]) -> Result<ExitCode> {
+    let status = program(name, arguments).stdin(Stdio::inherit()).status().context("cannot start cargo")?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Runs a command to the end, passes its standard output on line by line and shows each line to `see`.

@@ -6,14 +6,14 @@ use anyhow::Result;
 
 use crate::cargo;
 
-const CRDGEN: &[&str] = &["run", "--quiet", "--package", "umbra-crds", "--bin", "crdgen", "--"];
+const CRDGEN: &str = "crdgen";
 
 /// Writes manifests and reference.
 pub(crate) fn run() -> Result<ExitCode> {
-    Ok(if cargo::run(CRDGEN)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    cargo::pass_on(CRDGEN, &[])
 }
 
 /// Whether they are what the kinds say.
 pub(crate) fn check() -> Result<bool> {
-    cargo::run(&[CRDGEN, &["--check"]].concat())
+    cargo::follow(&mut cargo::program(CRDGEN, &["--check"]), |_| ())
 }

@@ -1,5 +1,5 @@
 //! The project's tasks: `cargo xtask quickstart`, `cargo xtask test`, `cargo xtask lint`, `cargo xtask crds`,
-//! `cargo xtask lab`, `cargo xtask bench`.
+//! `cargo xtask prepare`, `cargo xtask images`, `cargo xtask lab`, `cargo xtask cluster`, `cargo xtask bench`.
 //!
 //! A task installs what it needs and the machine lacks, streams what its programs say, and where it counts anything
 //! its last line is `N passed, N failed`.
@@ -8,16 +8,20 @@ mod bench;
 mod cargo;
 #[cfg(test)]
 mod circles;
+mod cluster;
 mod crds;
+mod images;
 mod lab;
 #[cfg(test)]
 mod layering;
 mod lint;
 mod model;
+mod prepare;
 mod quickstart;
 mod tally;
 mod test;
 mod tools;
+mod words;
 
 use std::process::ExitCode;
 
@@ -43,10 +47,16 @@ enum Task {
     Lint,
     /// Writes manifests and reference from the kinds of the API.
     Crds,
+    /// Fetches and builds what tests and lints take from elsewhere, ahead of them.
+    Prepare,
+    /// Makes the container images that the chart asks for.
+    Images(images::Options),
     /// Boots a virtual machine and runs commands in it.
     Lab(lab::Options),
+    /// Starts a cluster to work with by hand, and works with it.
+    Cluster(words::Words),
     /// Measures against the device alone, dm-snapshot and dm-thin.
-    Bench(bench::Options),
+    Bench(words::Words),
 }
 
 fn main() -> ExitCode {
@@ -56,8 +66,11 @@ fn main() -> ExitCode {
         Task::Test(options) => counted(test::run(&options)),
         Task::Lint => counted(lint::run()),
         Task::Crds => crds::run(),
+        Task::Prepare => prepare::run(),
+        Task::Images(options) => images::run(&options),
         Task::Lab(options) => lab::run(&options),
-        Task::Bench(options) => bench::run(&options),
+        Task::Cluster(words) => cluster::run(&words),
+        Task::Bench(words) => bench::run(&words),
     };
     match result {
         Ok(code) => code,

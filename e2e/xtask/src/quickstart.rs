@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use umbra_e2e::story;
 
-use crate::tools;
+use crate::{cargo, tools};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -17,6 +16,5 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     tools::ensure_build_tools()?;
-    if options.host { story::on_this_host() } else { story::in_the_lab() }?;
-    Ok(ExitCode::SUCCESS)
+    cargo::pass_on("umbra-e2e", if options.host { &["story", "--host"] } else { &["story"] })
 }

@@ -16,7 +16,7 @@ pub(crate) struct Options {
     /// Seeds for the simulation tier.
     #[arg(long, default_value_t = 2000)]
     seeds: u64,
-    /// In the tiers of the API and the kernel, run only what has this in its name.
+    /// In the tiers of the API, the kernel and the cluster, run only what has this in its name.
     #[arg(long, default_value = "")]
     filter: String,
 }
@@ -29,10 +29,12 @@ enum Tier {
     Model,
     /// The simulators of the engine and of the node: seeds, a sweep of the node, and each rule switched off.
     Sim,
-    /// What a real API server makes of the kinds.
-    Api,
     /// Scenarios on a real kernel in virtual machines.
     Kernel,
+    /// What a real API server makes of the kinds, and csi-sanity of a node's plugin.
+    Api,
+    /// A cluster whose nodes are virtual machines with disks.
+    Cluster,
 }
 
 pub(crate) fn run(options: &Options) -> Result<Tally> {
@@ -49,6 +51,7 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
             Tier::Sim => ("sim", sim(options.seeds)),
             Tier::Api => ("api", end_to_end("api", &options.filter)),
             Tier::Kernel => ("kernel", kernel(&options.filter)),
+            Tier::Cluster => ("cluster", end_to_end("cluster", &options.filter)),
         };
         // A tier that broke off is a failure among the others, not the end of them.
         let tally = result.unwrap_or_else(|error| {
@@ -62,36 +65,35 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
     Ok(total)
 }
 
+const SIMULATOR: &str = "umbra-sim";
+
 fn unit() -> Result<Tally> {
+    tools::ensure_file_systems()?;
     let mut tally = Tally::default();
-    let mut command = cargo::command(&["test", "--workspace", "--no-fail-fast"]);
+    let mut command = cargo::build("test", &["--workspace", "--no-fail-fast"]);
     let success = cargo::follow(&mut command, |line| tally += tally::cargo_test(line).unwrap_or_default())?;
     Ok(tally.closed("tier unit", success))
 }
 
 /// A simulation counts as one check, the sweep of the node as one, each mutant as one.
 fn sim(seeds: u64) -> Result<Tally> {
-    let run = ["run", "--release", "--quiet", "--package", "umbra-sim", "--"];
     let seeds = seeds.to_string();
     let mut clean = false;
-    let mut command = cargo::command(&run);
-    command.args(["run", "--seeds", &seeds]);
+    let mut command = cargo::program(SIMULATOR, &["run", "--seeds", &seeds]);
     let success = cargo::follow(&mut command, |line| clean |= no_violation(line))?;
     if success && !clean {
         eprintln!("xtask: the simulator did not say how many violations it saw");
     }
     let mut tally = Tally::one(success && clean);
-    for node in [&["node", "run", "--seeds", "300"][..], &["node", "sweep", "--stride", "53"]] {
+    for node in [&["node", "run", "--seeds", "300"][..], &["node", "sweep", "--stride", "7"]] {
         let mut clean = false;
-        let mut command = cargo::command(&run);
-        command.args(node);
+        let mut command = cargo::program(SIMULATOR, node);
         let success = cargo::follow(&mut command, |line| clean |= no_violation(line))?;
         tally += Tally::one(success && clean);
     }
     for hunt in [&["mutants"][..], &["node", "mutants", "--seeds", "60"]] {
         let mut mutants = Tally::default();
-        let mut command = cargo::command(&run);
-        command.args(hunt);
+        let mut command = cargo::program(SIMULATOR, hunt);
         let success = cargo::follow(&mut command, |line| mutants += mutant(line).unwrap_or_default())?;
         tally += mutants.closed("the run of mutants", success);
     }
@@ -117,9 +119,8 @@ fn kernel(filter: &str) -> Result<Tally> {
     let mut tally = Tally::default();
     if filter.is_empty() {
         let mut lab = Tally::default();
-        let arguments =
-            ["test", "--package", "umbra-lab", "--test", "machine", "--", "--ignored", "--test-threads=1"];
-        let success = cargo::follow(&mut cargo::command(&arguments), |line| {
+        let arguments = ["--workspace", "--test", "machine", "--", "--ignored", "--test-threads=1"];
+        let success = cargo::follow(&mut cargo::build("test", &arguments), |line| {
             lab += tally::cargo_test(line).unwrap_or_default();
         })?;
         tally += lab.closed("the lab's own test", success);
@@ -131,8 +132,7 @@ fn kernel(filter: &str) -> Result<Tally> {
 /// The program of the end-to-end tests, which runs one tier and counts itself.
 fn end_to_end(tier: &str, filter: &str) -> Result<Tally> {
     let mut tally = Tally::default();
-    let mut command = cargo::command(&["run", "--release", "--quiet", "--package", "umbra-e2e", "--"]);
-    command.args(["--tier", tier, filter]);
+    let mut command = cargo::program("umbra-e2e", &["run", tier, filter]);
     let success = cargo::follow(&mut command, |line| tally = tally::closing(line).unwrap_or(tally))?;
     Ok(tally.closed(&format!("tier {tier}"), success))
 }

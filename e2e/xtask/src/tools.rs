@@ -11,7 +11,12 @@ const CARGO_DENY: &str = "0.20.2";
 
 /// What it takes to build the workspace.
 pub(crate) fn ensure_build_tools() -> Result<()> {
-    host::ensure_commands(&[("protoc", "protobuf-compiler"), ("cc", "gcc")])
+    host::ensure_commands(&[("cc", "gcc")])
+}
+
+/// Programs that tests of the host's own devices start.
+pub(crate) fn ensure_file_systems() -> Result<()> {
+    host::ensure_commands(&[("mkfs.ext4", "e2fsprogs"), ("mkfs.xfs", "xfsprogs")])
 }
 
 /// Room for what all tiers build, download and write from nothing, so that a full disk is said at the beginning.
@@ -19,7 +24,7 @@ pub(crate) fn ensure_space() -> Result<()> {
     const GIB: u64 = 1 << 30;
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| binaries::workspace().join("target"), PathBuf::from);
-    let empty = |folder: &PathBuf| !folder.join("release").exists();
+    let empty = |folder: &PathBuf| !binaries::built_in(folder).exists();
     space::ensure(&target, if empty(&target) { 12 * GIB } else { 4 * GIB })?;
     let lab = cache::root()?.join("lab");
     space::ensure(&lab, if lab.exists() { GIB } else { 6 * GIB })?;
@@ -42,20 +47,17 @@ pub(crate) fn ensure_components() -> Result<()> {
 
 /// The dependency checker, built once into the cache.
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
-    let folder = cache::root()?.join(format!("tools/cargo-deny-{CARGO_DENY}"));
-    let program = folder.join("bin/cargo-deny");
-    if !program.exists() {
-        let title = format!("building cargo-deny {CARGO_DENY}, some minutes, once");
-        progress::step(title, || {
+    let folder = cache::entry("cargo-deny", &[CARGO_DENY], |into| {
+        progress::step(format_args!("building cargo-deny {CARGO_DENY}, some minutes, once"), || {
             let crate_ = format!("cargo-deny@{CARGO_DENY}");
             let mut command = crate::cargo::command(&["install", "--locked", "--debug", &crate_, "--root"]);
-            command.arg(&folder);
+            command.arg(into);
             // It runs for seconds, so time to build counts, not speed; and its own target folder would outlive it.
             command.env("CARGO_PROFILE_DEV_DEBUG", "false").env_remove("CARGO_TARGET_DIR");
             let status = command.status().context("cannot start cargo")?;
             ensure!(status.success(), "cargo-deny does not build");
             Ok(())
-        })?;
-    }
-    Ok(program)
+        })
+    })?;
+    Ok(folder.join("bin/cargo-deny"))
 }

@@ -15,10 +15,10 @@ while [ -z "$root" ] && [ $tries -lt 200 ]; do
     tries=$((tries + 1))
     [ -n "$root" ] || sleep 0.05
 done
-mount -t ext4 -o noatime "$root" /root || { echo "lab: no root disk"; poweroff -f; }
-mkdir -p /root/lab
-cp -a /lab/agent /lab/start /bin/busybox /root/lab/
-rm -rf /root/usr/lib/modules
-cp -r /lab/modules /root/usr/lib/modules
-for each in proc sys dev; do mount --move /$each /root/$each; done
-exec switch_root /root /lab/start
+mount -t ext4 -o noatime "$root" /sysroot || { echo "lab: no root disk"; poweroff -f; }
+mkdir -p /sysroot/lab
+cp -a /lab/agent /lab/start /bin/busybox /sysroot/lab/
+rm -rf /sysroot/usr/lib/modules
+cp -r /lab/modules /sysroot/usr/lib/modules
+for each in proc sys dev; do mount --move /$each /sysroot/$each; done
+exec switch_root /sysroot /lab/start

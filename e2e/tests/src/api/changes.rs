@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::server::{NAMESPACE, Server};
 use super::{Case, examples};
+use crate::kubernetes::server::{NAMESPACE, Server};
 
 /// A change that is tried on a valid example.
 struct Change {

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use umbra_crds::Definition;
 
-use super::server::{NAMESPACE, Server};
 use super::{Case, examples, of_each_kind, status};
+use crate::kubernetes::server::{NAMESPACE, Server};
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = of_each_kind("columns", headings);

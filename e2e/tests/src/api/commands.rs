@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::plugin::{Said, begin, good, line, said, typed, umbra};
-use super::server::{NAMESPACE, Server};
 use super::{Case, examples, status};
+use crate::kubernetes::plugin::{Said, begin, good, line, said, typed, umbra};
+use crate::kubernetes::server::{NAMESPACE, Server};
 
 const CUT: &str = "7c1e4a52-30c9-4a6a-8f0d-5f0f3c1b9a77";
 const OTHER_CUT: &str = "02d9e7a1-30c9-4a6a-8f0d-5f0f3c1b9a77";
@@ -548,5 +548,15 @@ fn events(server: &Server) -> Result<()> {
     reasons.sort_unstable();
     ensure!(reasons == ["Adopted", "GateClosed"], "{told:?}");
     ensure!(told.iter().all(|event| event["count"] == 3), "{told:?}");
+    // Without a name it is everything of Umbra's, and of nobody else's.
+    let foreign = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"namespace": NAMESPACE},
+        "involvedObject": {"apiVersion": "v1", "kind": "Pod", "name": "told", "namespace": NAMESPACE},
+        "reason": "Pulled", "type": "Normal", "message": "an image", "firstTimestamp": TIME, "lastTimestamp": TIME,
+    });
+    let answer = server.apply_as("event-foreign", &foreign)?;
+    ensure!(answer.success, "{}", answer.stderr);
+    let all = object(server, &["events"])?.to_string();
+    ensure!(of.iter().all(|(_, _, reason)| all.contains(reason)) && !all.contains("Pulled"), "{all}");
     Ok(())
 }

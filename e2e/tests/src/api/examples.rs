@@ -14,7 +14,7 @@ use umbra_crds::{
 use umbra_lab::binaries;
 
 use super::Case;
-use super::server::{Server, refusal};
+use crate::kubernetes::server::{Server, refusal};
 
 /// What an invalid example begins with.
 const REFUSED: &str = "# Refused: ";

@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use umbra_crds::Definition;
 
-use super::server::Server;
 use super::{Case, of_each_kind};
+use crate::kubernetes::server::Server;
 
 pub(crate) fn cases() -> Vec<Case> {
     of_each_kind("explain", explained)

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use umbra_lab::{progress, static_binary};
 
 use super::Case;
-use super::programs::{Authority, Running};
-use super::server::Server;
+use crate::kubernetes::programs::{Authority, CERTIFICATE, Running};
+use crate::kubernetes::server::Server;
 
 const PROGRAM: &str = "umbra-node";
 const MACHINE: &str = "3d1219c7c4c5404aaa1f6d2a48adfda4";
@@ -68,14 +68,11 @@ impl World {
             "1",
         ]);
         command.args(["--advertise", advertised]).arg("--kubeconfig").arg(server.kubeconfig());
-        for (option, file) in [
-            ("--tls-certificate", "tls.crt"),
-            ("--tls-key", "tls.key"),
-            ("--tls-authorities", "ca.crt"),
+        for (option, file) in CERTIFICATE.into_iter().chain([
             ("--socket", "io.sock"),
             ("--local-socket", &format!("{machine}.sock")),
             ("--state-dir", "state"),
-        ] {
+        ]) {
             command.arg(option).arg(self.file(file));
         }
         command.arg("--machine-id-file").arg(machine_id);
@@ -238,7 +235,7 @@ fn impossible(server: &Server) -> Result<()> {
     let answer = patched(json!({"id": "/dev/sda", "sizeBytes": 1, "denied": "NoStableName"}))?;
     ensure!(answer.success, "{}", answer.stderr);
     let answer = patched(json!({"id": "/dev/sda", "sizeBytes": 1}))?;
-    super::server::refusal(&answer, "cannot be used")?;
+    crate::kubernetes::server::refusal(&answer, "cannot be used")?;
     let answer = patched(json!({"id": "sda", "sizeBytes": 1, "denied": "NoStableName"}))?;
-    super::server::refusal(&answer, "should match")
+    crate::kubernetes::server::refusal(&answer, "should match")
 }

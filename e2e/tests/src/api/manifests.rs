@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use umbra_crds::Definition;
 
-use super::server::{NAMESPACE, Server};
 use super::{Case, examples, of_each_kind};
+use crate::kubernetes::server::{NAMESPACE, Server};
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = of_each_kind("manifest", established);
@@ -74,7 +74,7 @@ fn unknown_field(server: &Server, definition: &Definition) -> Result<()> {
         let place = object.pointer_mut(path).and_then(Value::as_object_mut).context("no such place")?;
         place.insert("noSuchField".to_owned(), json!(1));
         let answer = server.apply_as("unknown-field", &object)?;
-        super::server::refusal(&answer, &format!("{refused}: field not declared in schema"))?;
+        crate::kubernetes::server::refusal(&answer, &format!("{refused}: field not declared in schema"))?;
     }
     Ok(())
 }

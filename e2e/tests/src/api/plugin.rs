@@ -1,22 +1,11 @@
 //! That `kubectl umbra` finds what is stored and shows it.
 
-use std::env;
-use std::io::Write;
-use std::process::{Child, Command, Stdio};
-
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use umbra_lab::{progress, static_binary};
 
-use super::server::{NAMESPACE, Server};
 use super::{Case, examples, status};
-
-const PLUGIN: &str = "kubectl-umbra";
-
-/// Builds the program, which takes a while the first time, and belongs to no case.
-pub(crate) fn build() -> Result<()> {
-    progress::step(format_args!("building {PLUGIN}"), || static_binary(PLUGIN)).map(drop)
-}
+use crate::kubernetes::plugin::{good, line, umbra};
+use crate::kubernetes::server::{NAMESPACE, Server};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -27,55 +16,6 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("plugin/status-of-one-master", one_master),
         Case::new("plugin/no-cluster", no_cluster),
     ]
-}
-
-/// What the plugin wrote, and how it ended.
-#[derive(Debug)]
-pub(super) struct Said {
-    pub(super) code: Option<i32>,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
-}
-
-/// Runs the program as it is shipped.
-pub(super) fn umbra(command: &mut Command, arguments: &[&str]) -> Result<Said> {
-    said(begin(command, arguments)?)
-}
-
-/// Begins to run the program. `kubectl` finds it by its name in `PATH`, and so does this.
-pub(super) fn begin(command: &mut Command, arguments: &[&str]) -> Result<Child> {
-    let program = static_binary(PLUGIN)?;
-    let folder = program.parent().context("a program without a folder")?.to_owned();
-    let inherited = env::var_os("PATH").unwrap_or_default();
-    let path = env::join_paths([folder].into_iter().chain(env::split_paths(&inherited)))?;
-    let command = command.arg("umbra").args(arguments).env("PATH", path);
-    Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
-}
-
-/// Runs the program on a terminal, on which this is typed.
-pub(super) fn typed(server: &Server, arguments: &[&str], text: &str) -> Result<Said> {
-    let program = static_binary(PLUGIN)?;
-    let host = server.plugin_host();
-    let environment = host.get_envs().filter_map(|(name, value)| Some((name, value?)));
-    let line = format!("{} {}", program.display(), arguments.join(" "));
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).envs(environment);
-    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    child.stdin.take().context("no way to type")?.write_all(text.as_bytes())?;
-    said(child)
-}
-
-/// What the program wrote, once it has ended.
-pub(super) fn said(child: Child) -> Result<Said> {
-    let output = child.wait_with_output()?;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) })
-}
-
-pub(super) fn good(server: &Server, arguments: &[&str]) -> Result<String> {
-    let said = umbra(&mut server.plugin_host(), arguments)?;
-    ensure!(said.code == Some(0), "kubectl umbra {}: {:?}\n{}", arguments.join(" "), said.code, said.stderr);
-    Ok(said.stdout)
 }
 
 fn version(server: &Server) -> Result<()> {
@@ -179,11 +119,4 @@ fn no_cluster(server: &Server) -> Result<()> {
     let said = umbra(&mut server.plugin_host(), &arguments)?;
     ensure!(said.code == Some(2) && said.stderr.contains("/no/such/file"), "{:?} {}", said.code, said.stderr);
     Ok(())
-}
-
-/// The line with this in it.
-pub(super) fn line<'a>(text: &'a str, part: &str) -> Result<&'a str> {
-    text.lines()
-        .find(|line| line.contains(part))
-        .with_context(|| format!("no line with {part:?} in:\n{text}"))
 }

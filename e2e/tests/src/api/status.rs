@@ -15,8 +15,8 @@ use umbra_crds::{
     SetGroupStatus, VolumeSetStatus,
 };
 
-use super::server::{NAMESPACE, Server};
 use super::{Case, examples, of_each_kind};
+use crate::kubernetes::server::{NAMESPACE, Server};
 
 const CUT: &str = "7c1e4a52-30c9-4a6a-8f0d-5f0f3c1b9a77";
 const TIME: &str = "2026-11-22T02:15:00Z";

@@ -11,7 +11,7 @@ const PROGRESS: Duration = Duration::from_secs(60);
 
 fn machine(name: &str) -> Result<Vm> {
     let vm = Vm::builder(name).boot()?;
-    vm.put(static_example("umbra-ublk", "memdisk")?, PROGRAM)?;
+    vm.put(static_example("memdisk")?, PROGRAM)?;
     Ok(vm)
 }
 
@@ -86,7 +86,7 @@ pub(super) fn a_partition_table_is_read_again() -> Result<()> {
 /// on kernels that cannot leave the table alone; the server does not, and another device can be made.
 pub(super) fn a_kill_while_a_device_starts() -> Result<()> {
     let mut vm = Vm::builder("start-kill").allow_hung_tasks().boot()?;
-    vm.put(static_example("umbra-ublk", "memdisk")?, PROGRAM)?;
+    vm.put(static_example("memdisk")?, PROGRAM)?;
     vm.keep_on_failure("/tmp/first.log");
     let server = vm.spawn(&format!("exec {PROGRAM} serve --read-ms 600000 >/tmp/first.log 2>&1"))?;
     // The node is there before the table is read.

@@ -9,9 +9,10 @@ use umbra_lab::{Disk, Vm};
 const MIB: u64 = 1 << 20;
 /// Writers, each with a block of its own on both masters.
 const WRITERS: usize = 4;
-/// Kills in the middle, and how many of them may meet no cut that is under way.
-const KILLS_MIN: u64 = 3;
-const KILLS_MAX: u64 = 30;
+/// Kills at any moment, while one cut follows the other.
+const KILLS: u64 = 3;
+/// While it is there, no decision on a cut gets on record.
+const HOLD: &str = "/var/lib/umbra/hold";
 /// Writes a number to a block of the first master, and only then to the same block of the second.
 const WRITER: &str = r#"
 n=0
@@ -46,6 +47,13 @@ impl Pair {
         Ok(first)
     }
 
+    /// Both sets are before a cut or behind it, and so are their images.
+    fn check_one_side(&self, when: &str) -> Result<()> {
+        let [(a, cut_a), (b, cut_b)] = self.sides()?;
+        ensure!(cut_a == cut_b && a == b, "{when}: epoch {a} of cut {cut_a}, epoch {b} of cut {cut_b}");
+        self.check_order(when).map(drop)
+    }
+
     /// Epoch and cut of both sets.
     fn sides(&self) -> Result<[(u64, String); 2]> {
         let of = |set: &str| -> Result<(u64, String)> {
@@ -60,8 +68,8 @@ impl Pair {
     }
 }
 
-/// Images of three cuts keep the order of the writes; kills in the middle, of which one at least leaves a cut to be
-/// decided, leave both sets on one side.
+/// Images of three cuts keep the order of the writes; kills, at any moment and with a cut to be decided, leave both sets on
+/// one side.
 pub(super) fn two_masters() -> Result<()> {
     let disks = ["a", "b"].map(|name| {
         [("master", 16), ("shadow", 16), ("bitmap", 64)]
@@ -99,27 +107,16 @@ pub(super) fn two_masters() -> Result<()> {
         before = counters;
     }
     same_cut_twice(&pair)?;
-    let (mut round, mut undecided) = (0, 0);
-    // Until one has met a cut between its record and its decision, which is most of the time that a cut takes.
-    while round < KILLS_MIN || undecided == 0 {
-        round += 1;
-        ensure!(round <= KILLS_MAX, "none of {KILLS_MAX} kills left a cut to be decided");
+    for round in 1..=KILLS {
         let cuts = "while umbra-io ctl update to-shadow a b; do :; done >/dev/null 2>&1";
         let cutting = pair.vm.spawn(cuts)?;
         std::thread::sleep(Duration::from_millis(500 + 37 * round));
         node.kill(&pair.vm)?;
         cutting.wait(Duration::from_secs(30))?;
         node.run(&pair.vm)?;
-        let [(a, cut_a), (b, cut_b)] = pair.sides()?;
-        ensure!(
-            cut_a == cut_b && a == b,
-            "after kill {round}: epoch {a} of cut {cut_a}, epoch {b} of cut {cut_b}"
-        );
-        pair.check_order(&format!("after kill {round}"))?;
-        let found = pair.vm.sh(&format!("grep -c 'was left undecided' {LOG} || true")).run()?;
-        undecided = found.text().trim().parse::<u64>().context("a number of lines")?;
+        pair.check_one_side(&format!("after kill {round}"))?;
     }
-    println!("{undecided} of {round} kills left a cut to be decided");
+    killed_before_the_decision(&pair, &mut node)?;
     pair.vm.sh("touch /tmp/stop").run()?;
     for writer in writers {
         writer.wait(Duration::from_secs(30))?.check()?;
@@ -130,6 +127,26 @@ pub(super) fn two_masters() -> Result<()> {
     let left = pair.vm.sh("ls /var/lib/umbra/cuts").run()?;
     ensure!(left.text().trim().is_empty(), "cuts are still on record: {}", left.text());
     pair.vm.finish()
+}
+
+/// Between the record of a cut and the decision on it, both sets are in doubt. The start decides.
+fn killed_before_the_decision(pair: &Pair, node: &mut Node) -> Result<()> {
+    let found = || {
+        let found = pair.vm.sh(&format!("grep -c 'was left undecided' {LOG} || true")).run()?;
+        found.text().trim().parse::<u64>().context("a number of lines")
+    };
+    let before = found()?;
+    pair.vm.sh(&format!("touch {HOLD}")).run()?;
+    let cutting = pair.vm.spawn("umbra-io ctl update to-shadow a b >/dev/null 2>&1")?;
+    // The newer record lies beside the one that it would replace.
+    pair.vm.sh("until [ $(ls -A /var/lib/umbra/cuts | wc -l) = 2 ]; do sleep 0.05; done").run()?;
+    node.kill(&pair.vm)?;
+    cutting.wait(Duration::from_secs(30))?;
+    pair.vm.sh(&format!("rm {HOLD}")).run()?;
+    node.run(&pair.vm)?;
+    pair.check_one_side("after the kill before the decision")?;
+    ensure!(found()? > before, "no cut was left to be decided");
+    Ok(())
 }
 
 /// A cut that is asked for twice is taken once; a set that is named twice is refused.

@@ -98,7 +98,7 @@ pub(super) fn foreign_device_with_our_number() -> Result<()> {
     ensure!(vm.sh("ls /dev/ublkb*").run()?.text() == "/dev/ublkb0", "the master has the first number");
     drop(node);
     vm.reset()?;
-    vm.put(static_example("umbra-ublk", "memdisk")?, "/usr/bin/memdisk")?;
+    vm.put(static_example("memdisk")?, "/usr/bin/memdisk")?;
     let foreign = vm.spawn("exec memdisk serve --dev-id 0")?;
     foreign.wait_for("serving /dev/ublkb0", PROGRESS)?;
     vm.sh("mkfs.ext4 -q /dev/ublkb0 && mount /dev/ublkb0 /mnt && echo theirs >/mnt/file && sync").run()?;

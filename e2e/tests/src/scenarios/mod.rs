@@ -46,6 +46,7 @@ pub const ALL: &[Scenario] = &[
         name: "the_raw_device_is_written_while_umbra_io_is_down",
         run: changes::raw_device_written_while_down,
     },
+    Scenario { name: "raw_xfs_is_written_while_umbra_io_is_down", run: changes::raw_xfs_written_while_down },
     Scenario { name: "a_panic_in_one_of_two_masters", run: changes::panic_in_one_of_two },
     Scenario { name: "the_log_disk_is_full", run: changes::log_disk_full },
     Scenario { name: "an_enable_is_killed_at_every_step", run: changes::enable_killed },

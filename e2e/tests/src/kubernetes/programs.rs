@@ -34,7 +34,8 @@ impl Drop for Running {
 
 impl Running {
     /// Starts it, with probes served wherever there is room, and waits until it says where.
-    pub(crate) fn start(program: &'static str, mut command: Command) -> Result<Self> {
+    pub(crate) fn start(program: &'static str, command: Command) -> Result<Self> {
+        let mut command = for_life(&command);
         command.stdin(Stdio::null()).stderr(Stdio::piped()).env_remove("RUST_LOG");
         let mut child = command.spawn().with_context(|| format!("cannot start {program}"))?;
         let lines = BufReader::new(child.stderr.take().context("no log")?).lines();
@@ -101,6 +102,17 @@ impl Running {
         Ok((status.parse()?, body.to_owned()))
     }
 }
+
+/// The same command; it ends with this process, however that ends.
+fn for_life(command: &Command) -> Command {
+    let mut outer = Command::new("setpriv");
+    outer.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    outer
+}
+
+/// The files that [`Authority::certify`] writes, with the options that take them.
+pub(crate) const CERTIFICATE: [(&str, &str); 3] =
+    [("--tls-certificate", "tls.crt"), ("--tls-key", "tls.key"), ("--tls-authorities", "ca.crt")];
 
 /// An authority for certificates of the cluster `lab`.
 pub(crate) struct Authority {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use umbra_lab::{ControlPlane, binaries};
+use umbra_lab::{ControlPlane, NodeAccess, binaries};
 
 /// The namespace of the examples.
 pub(crate) const NAMESPACE: &str = "prod";
@@ -19,21 +19,43 @@ pub(crate) struct Answer {
     pub(crate) stderr: String,
 }
 
-/// The control plane with the kinds installed.
+/// A control plane.
 pub(crate) struct Server {
     control_plane: ControlPlane,
+    has_controllers: bool,
 }
 
 impl Server {
     /// Starts it as an administrator would: with the manifests and `kubectl`.
     pub(crate) fn start() -> Result<Self> {
-        let server = Self { control_plane: ControlPlane::start("api")? };
+        let server = Self::bare()?;
         let crds = binaries::workspace().join("crds");
         server.expect(&["apply", "--server-side", "-k", &crds.display().to_string()])?;
         let established = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"];
         server.expect(&established)?;
+        Ok(server)
+    }
+
+    /// With the controllers and the scheduler that pods need, and without the kinds: they come with the chart.
+    pub(crate) fn with_pods() -> Result<Self> {
+        let mut server = Self::bare()?;
+        server.control_plane.start_controllers()?;
+        server.has_controllers = true;
+        // Without it nobody may make a pod.
+        let account = ["wait", "--for=create", "--timeout=60s", "serviceaccount/default", "-n", NAMESPACE];
+        server.expect(&account)?;
+        Ok(server)
+    }
+
+    fn bare() -> Result<Self> {
+        let server = Self { control_plane: ControlPlane::start("api")?, has_controllers: false };
         server.expect(&["create", "namespace", NAMESPACE])?;
         Ok(server)
+    }
+
+    /// Whether controllers look after what is written.
+    pub(crate) fn has_controllers(&self) -> bool {
+        self.has_controllers
     }
 
     pub(crate) fn finish(self) {
@@ -48,6 +70,21 @@ impl Server {
     /// Where programs find it, and as whom they come.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.control_plane.kubeconfig()
+    }
+
+    /// `kubectl` itself.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.control_plane.kubectl_for_plugins().get_program().into()
+    }
+
+    /// Where programs in a machine of the lab find it: the text of the kubeconfig, and the file that goes beside it.
+    pub(crate) fn for_machines(&self) -> Result<(String, PathBuf)> {
+        Ok((self.control_plane.kubeconfig_of_machines()?, self.control_plane.certificate()))
+    }
+
+    /// What the kubelet of a node needs.
+    pub(crate) fn node_access(&self, name: &str) -> Result<NodeAccess> {
+        self.control_plane.node_access(name)
     }
 
     /// Runs `kubectl`.
@@ -77,6 +114,13 @@ impl Server {
     /// Applies a file.
     pub(crate) fn apply(&self, file: &Path) -> Result<Answer> {
         self.kubectl(&["apply", "--server-side", "--filename", &file.display().to_string()])
+    }
+
+    /// Applies an object under this name, which must be accepted.
+    pub(crate) fn applied_as(&self, name: &str, object: &Value) -> Result<()> {
+        let answer = self.apply_as(name, object)?;
+        ensure!(answer.success, "{} {name}: {}", object["kind"], answer.stderr);
+        Ok(())
     }
 
     /// Applies an object under this name.

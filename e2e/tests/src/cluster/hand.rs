@@ -1,0 +1,241 @@
+//! A cluster to work with by hand: it stays, in a process of its own, until it is told to go.
+//!
+//! ```text
+//!   up ──starts──> serve ──writes──> access      kubectl and umbra read it
+//!                    ^
+//!   node, down ──────+  one line in, one line out, on a socket
+//! ```
+//!
+//! Who holds the lock of the folder is the cluster; a process that was killed leaves no lock, and nothing else that counts.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use umbra_lab::{cache, helm, host, progress};
+
+use super::machine::{Machine, devices};
+use crate::kubernetes::installation::Installation;
+use crate::kubernetes::plugin;
+use crate::kubernetes::server::Server;
+
+/// How long a command on the node may take.
+const COMMAND: Duration = Duration::from_secs(3600);
+/// A look at whether the cluster is up, or has gone.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Where the cluster of this user is found.
+#[derive(Debug, Clone)]
+pub struct Place {
+    folder: PathBuf,
+}
+
+/// What programs need to reach it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Access {
+    kubeconfig: PathBuf,
+    kubectl: PathBuf,
+    /// The folder with the plugin.
+    plugin: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Order {
+    /// Runs a shell script on the node.
+    Run(String),
+    /// Ends everything.
+    Down,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Place {
+    /// The place of this user, made where it is not there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open() -> Result<Self> {
+        let folder = cache::root()?.join("cluster");
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        // Who reaches what is in it is administrator of the cluster.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+        Ok(Self { folder })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Takes the place, unless a cluster has it.
+    fn take(&self) -> Result<Option<File>> {
+        let lock = File::create(self.file("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
+    }
+
+    fn access(&self) -> Result<Access> {
+        ensure!(self.take()?.is_none(), "no cluster is up: `cargo xtask cluster up` starts one");
+        let text =
+            fs::read_to_string(self.file("access")).context("the cluster is starting; wait for `up`")?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Starts a cluster with `serve`, a command that calls [`Place::serve`], and waits until it can be used. What it says
+    /// meanwhile is passed on. One that is up is left as it is.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn up(&self, mut serve: Command) -> Result<()> {
+        let Some(lock) = self.take()? else {
+            progress::say(format_args!("the cluster is up"));
+            return Ok(());
+        };
+        for left in ["access", "socket"] {
+            match fs::remove_file(self.file(left)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        drop(lock);
+        let log = self.file("log");
+        let file = File::create(&log)?;
+        serve.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        // Not in this terminal's group: it outlives the interrupt that ends a later command.
+        std::os::unix::process::CommandExt::process_group(&mut serve, 0);
+        let child = serve.spawn().context("cannot start the cluster")?;
+        self.follow(child, &log)
+    }
+
+    fn follow(&self, mut child: Child, log: &Path) -> Result<()> {
+        let mut shown = 0;
+        loop {
+            let ended = child.try_wait()?;
+            let text = fs::read_to_string(log)?;
+            eprint!("{}", text.get(shown..).unwrap_or_default());
+            shown = text.len();
+            if self.file("access").exists() {
+                return Ok(());
+            }
+            ensure!(ended.is_none(), "the cluster did not come up:\n{}", host::tail(&text, 20));
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Is the cluster: a control plane, a node with a kubelet, Umbra as the chart installs it, a database's volume and two
+    /// sets, until it is told to end.
+    ///
+    /// # Errors
+    /// Where anything of it does not start.
+    pub fn serve(&self) -> Result<()> {
+        let Some(_lock) = self.take()? else { bail!("a cluster is up already") };
+        plugin::build()?;
+        let server = Server::with_pods()?;
+        let machine = Machine::boot_for_pods(&server, "cluster")?;
+        let umbra = Installation::by_chart(&server)?;
+        machine.write("/dev/lab/master", "hello")?;
+        umbra.apply_volumes(&devices())?;
+        let socket = UnixListener::bind(self.file("socket"))?;
+        let access =
+            Access { kubeconfig: server.kubeconfig(), kubectl: server.program(), plugin: plugin::folder()? };
+        // Whole or not there: its presence says that the cluster can be used.
+        fs::write(self.file("access.new"), serde_json::to_string(&access)?)?;
+        fs::rename(self.file("access.new"), self.file("access"))?;
+        for stream in socket.incoming() {
+            match answer(&machine, stream?) {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(error) => progress::say(format_args!("{error:#}")),
+            }
+        }
+        fs::remove_file(self.file("access"))?;
+        machine.finish()?;
+        server.finish();
+        Ok(())
+    }
+
+    /// Runs a shell script on the node; returns its exit code.
+    ///
+    /// # Errors
+    /// Where no cluster is up.
+    pub fn node(&self, script: &str) -> Result<i32> {
+        let answer = self.order(&Order::Run(script.to_owned()))?;
+        print!("{}", answer.stdout);
+        eprint!("{}", answer.stderr);
+        Ok(answer.code)
+    }
+
+    /// Ends the cluster, and waits until it has gone.
+    ///
+    /// # Errors
+    /// Where no cluster is up.
+    pub fn down(&self) -> Result<()> {
+        self.order(&Order::Down)?;
+        while self.take()?.is_none() {
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// `kubectl` as the cluster's administrator, with the plugin at hand.
+    ///
+    /// # Errors
+    /// Where no cluster is up.
+    pub fn kubectl(&self) -> Result<Command> {
+        let access = self.access()?;
+        let mut command = Command::new(&access.kubectl);
+        command
+            .env("KUBECONFIG", &access.kubeconfig)
+            .env("KUBERC", "off")
+            .env("PATH", plugin::path(access.plugin)?);
+        Ok(command)
+    }
+
+    /// `helm` as the cluster's administrator.
+    ///
+    /// # Errors
+    /// Where no cluster is up.
+    pub fn helm(&self) -> Result<Command> {
+        let mut command = Command::new(helm::program()?);
+        command.env("KUBECONFIG", self.access()?.kubeconfig);
+        Ok(command)
+    }
+
+    fn order(&self, order: &Order) -> Result<Answer> {
+        self.access()?;
+        let mut stream = UnixStream::connect(self.file("socket")).context("the cluster does not answer")?;
+        writeln!(stream, "{}", serde_json::to_string(order)?)?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        serde_json::from_str(&line).context("the cluster ended before it answered")
+    }
+}
+
+/// Does what is asked; returns whether that is the end.
+fn answer(machine: &Machine, mut stream: UnixStream) -> Result<bool> {
+    let mut line = String::new();
+    BufReader::new(stream.try_clone()?).read_line(&mut line)?;
+    let (answer, ends) = match serde_json::from_str(&line)? {
+        Order::Down => (Answer { code: 0, stdout: String::new(), stderr: String::new() }, true),
+        Order::Run(script) => {
+            let output = machine.vm.sh(&script).timeout(COMMAND).output()?;
+            (Answer { code: output.status.code, stdout: output.stdout, stderr: output.stderr }, false)
+        }
+    };
+    writeln!(stream, "{}", serde_json::to_string(&answer)?)?;
+    Ok(ends)
+}
