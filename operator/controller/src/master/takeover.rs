@@ -323,8 +323,11 @@ fn swap(
         );
         return soon(Why::Preparing, message);
     }
-    // Who has let the claim go, and is gone, would have every other collected.
-    let is_let_go = claim.is_none() && stand.own.is_none_or(|own| bound_to(own).is_some());
+    // A claim that goes before Umbra's volume is there was not deleted here; its owner, once gone, would have every other collected.
+    let is_let_go = match stand.own {
+        None => claim.is_none_or(is_going),
+        Some(own) => claim.is_none() && bound_to(own).is_some(),
+    };
     if is_let_go && record.has_owners() {
         return match takeover::disowned(raw, record) {
             Ok(volume) => {

@@ -123,7 +123,7 @@ fn reclaim(objects: &Objects, mut volume: PersistentVolume) -> Option<String> {
     });
     let phase = match uid {
         None => "Available",
-        Some(uid) if claim.is_some_and(|claim| claim.uid() == Some(uid)) => "Bound",
+        Some(uid) if claim.is_some_and(|claim| claim.uid().as_ref() == Some(&uid)) => "Bound",
         Some(_) => "Released",
     };
     let status =

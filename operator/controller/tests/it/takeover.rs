@@ -8,6 +8,7 @@ use umbra_crds::{MasterVolume, VolumeSet};
 use umbra_operator::cluster::Key;
 
 use crate::bench::{Bench, Kill, NAMESPACE, device};
+use crate::sweep::at_any;
 
 /// The raw volume, and the claim that is taken over.
 const RAW: &str = "raw";
@@ -200,18 +201,14 @@ async fn a_kill_at_any_call_changes_nothing_of_the_end() {
     expect_returned(&whole, &before).await.unwrap();
     let calls = whole.calls();
     assert!(calls - first > 200, "the story has {} calls only", calls - first);
-    for call in first..calls {
-        for kill in [Kill::Before(call), Kill::After(call)] {
-            let bench = furnished().await;
-            bench.kill(kill);
-            taking(&bench).await;
-            expect_taken(&bench).await.unwrap_or_else(|picture| panic!("{kill:?} of {calls}: {picture}"));
-            returning(&bench).await;
-            expect_returned(&bench, &before)
-                .await
-                .unwrap_or_else(|picture| panic!("{kill:?} of {calls}: {picture}"));
-        }
-    }
+    at_any(first..calls, async |kill| {
+        let bench = furnished().await;
+        bench.kill(kill);
+        taking(&bench).await;
+        expect_taken(&bench).await?;
+        returning(&bench).await;
+        expect_returned(&bench, &before).await
+    });
 }
 
 /// Whoever changes their mind gets the raw volume back, wherever the takeover was.
