@@ -132,6 +132,16 @@ pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder).and_then(|opened| opened.sync_all())
 }
 
+/// A fault on demand: waits for as long as the record at `path`, which is there and is to be replaced, is to be kept. That is while a
+/// file `hold` lies in the state directory, a folder of which has the record.
+#[cfg(feature = "faults")]
+pub(crate) fn hold(path: &Path) {
+    let asked = path.parent().map(|folder| folder.with_file_name("hold"));
+    while path.exists() && asked.as_ref().is_some_and(|file| file.exists()) {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

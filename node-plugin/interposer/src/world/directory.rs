@@ -185,7 +185,7 @@ impl Files for Directory {
         self.run("write", file.to_string(), move |may_go_on| {
             let written = files::write_beside(&path, &bytes)?;
             #[cfg(feature = "faults")]
-            crate::faults::hold(&path);
+            files::hold(&path);
             if may_go_on() { written.replace().map(drop) } else { Err(given_up()) }
         })
         .await
