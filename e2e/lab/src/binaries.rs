@@ -27,6 +27,11 @@ pub fn cargo(verb: &str) -> Command {
     command.args([verb, "--release", "--target", TARGET]);
     // Flags of the caller come before those of the environment in cargo's eyes; here only ours may count.
     command.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "-C target-feature=+crt-static");
+    // What cargo has told this program about itself would be news to build scripts that ask for it, and much be built again.
+    let of_this = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_this)) {
+        command.env_remove(name);
+    }
     command.current_dir(workspace()).stdin(Stdio::null());
     command
 }

@@ -50,7 +50,8 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     let folder = cache::entry("cargo-deny", &[CARGO_DENY], |into| {
         progress::step(format_args!("building cargo-deny {CARGO_DENY}, some minutes, once"), || {
             let crate_ = format!("cargo-deny@{CARGO_DENY}");
-            let mut command = crate::cargo::command(&["install", "--locked", "--debug", &crate_, "--root"]);
+            let mut command =
+                crate::cargo::command(&["install", "--quiet", "--locked", "--debug", &crate_, "--root"]);
             command.arg(into);
             // It runs for seconds, so time to build counts, not speed; and its own target folder would outlive it.
             command.env("CARGO_PROFILE_DEV_DEBUG", "false").env_remove("CARGO_TARGET_DIR");
