@@ -39,6 +39,9 @@ struct Selection {
     /// Only those whose name has this in it.
     #[arg(default_value = "")]
     filter: String,
+    /// Also those that take too long for every run.
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -53,8 +56,8 @@ enum Tier {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().what {
-        What::Run(Selection { tier, filter }) => return ended(run(tier, &filter)),
-        What::List(Selection { tier, filter }) => names(tier, &filter).map(|names| {
+        What::Run(selection) => return ended(run(&selection)),
+        What::List(Selection { tier, filter, .. }) => names(tier, &filter).map(|names| {
             names.iter().for_each(|name| println!("{name}"));
             ExitCode::SUCCESS
         }),
@@ -68,11 +71,11 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(tier: Tier, filter: &str) -> Result<(u64, u64)> {
+fn run(Selection { tier, filter, all }: &Selection) -> Result<(u64, u64)> {
     match tier {
         Tier::Kernel => Ok(kernel(filter)),
         Tier::Api => api::run(filter),
-        Tier::Cluster => cluster::run(filter),
+        Tier::Cluster => cluster::run(filter, *all),
     }
 }
 

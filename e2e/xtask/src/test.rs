@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// In the tiers of the API, the kernel and the cluster, run only what has this in its name.
     #[arg(long, default_value = "")]
     filter: String,
+    /// In the tier of the cluster, run also what takes too long for every run.
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,9 +52,9 @@ pub(crate) fn run(options: &Options) -> Result<Tally> {
             Tier::Unit => ("unit", unit()),
             Tier::Model => ("model", model::run()),
             Tier::Sim => ("sim", sim(options.seeds)),
-            Tier::Api => ("api", end_to_end("api", &options.filter)),
+            Tier::Api => ("api", end_to_end("api", &options.filter, false)),
             Tier::Kernel => ("kernel", kernel(&options.filter)),
-            Tier::Cluster => ("cluster", end_to_end("cluster", &options.filter)),
+            Tier::Cluster => ("cluster", end_to_end("cluster", &options.filter, options.all)),
         };
         // A tier that broke off is a failure among the others, not the end of them.
         let tally = result.unwrap_or_else(|error| {
@@ -125,14 +128,15 @@ fn kernel(filter: &str) -> Result<Tally> {
         })?;
         tally += lab.closed("the lab's own test", success);
     }
-    tally += end_to_end("kernel", filter)?;
+    tally += end_to_end("kernel", filter, false)?;
     Ok(tally)
 }
 
 /// The program of the end-to-end tests, which runs one tier and counts itself.
-fn end_to_end(tier: &str, filter: &str) -> Result<Tally> {
+fn end_to_end(tier: &str, filter: &str, all: bool) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut command = cargo::program("umbra-e2e", &["run", tier, filter]);
+    command.args(all.then_some("--all"));
     let success = cargo::follow(&mut command, |line| tally = tally::closing(line).unwrap_or(tally))?;
     Ok(tally.closed(&format!("tier {tier}"), success))
 }

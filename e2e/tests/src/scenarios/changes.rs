@@ -57,7 +57,7 @@ pub(super) fn restore_under_holders() -> Result<()> {
         );
         Ok(())
     };
-    vm.sh(&format!("mkfs.ext4 -q {master} 16M && losetup /dev/loop0 {master} && mount /dev/loop0 /mnt"))
+    vm.sh(&format!("mkfs.ext4 -q {master} 16M && losetup /dev/loop0 {master} && mount -o ro /dev/loop0 /mnt"))
         .run()?;
     refuses(&OF_MASTER, "loop0")?;
     vm.sh("umount /mnt && losetup -d /dev/loop0").run()?;
