@@ -9,6 +9,13 @@ use crate::reference;
 
 const HEADER: &str = "# Written from the types in crds/src by `cargo xtask crds`: change those, not this.\n";
 const MANIFESTS: &str = "crds/manifests";
+/// Helm reads nothing outside of a chart, and not every way to get a checkout keeps links.
+const IN_CHART: &str = "charts/umbra/files/crds";
+/// What the chart has of CSI stands beside the driver.
+const CSI: [(&str, &str); 2] = [
+    ("csidriver", include_str!("../../node-plugin/csi/manifests/csidriver.yaml")),
+    ("storageclass", include_str!("../../node-plugin/csi/manifests/storageclass.yaml")),
+];
 
 /// A file as it should be.
 #[derive(Debug, Clone)]
@@ -28,7 +35,13 @@ pub fn files() -> Result<Vec<GeneratedFile>, serde_saphyr::ser::Error> {
     let mut files = Vec::new();
     for definition in &definitions {
         let text = format!("{HEADER}{}", serde_saphyr::to_string(definition.json())?);
-        files.push(GeneratedFile { path: manifest(definition), text });
+        for folder in [MANIFESTS, IN_CHART] {
+            files.push(GeneratedFile { path: manifest(folder, definition), text: text.clone() });
+        }
+    }
+    for (name, text) in CSI {
+        let path = format!("charts/umbra/files/csi/{name}.yaml");
+        files.push(GeneratedFile { path, text: text.to_owned() });
     }
     files.push(GeneratedFile {
         path: "crds/kustomization.yaml".to_owned(),
@@ -47,13 +60,15 @@ pub fn files() -> Result<Vec<GeneratedFile>, serde_saphyr::ser::Error> {
 /// Where the folder cannot be read.
 pub fn surplus() -> io::Result<Vec<PathBuf>> {
     let root = workspace();
-    let known: Vec<PathBuf> =
-        definitions().iter().map(|definition| root.join(manifest(definition))).collect();
     let mut surplus = Vec::new();
-    for entry in fs::read_dir(root.join(MANIFESTS))? {
-        let path = entry?.path();
-        if !known.contains(&path) {
-            surplus.push(path);
+    for folder in [MANIFESTS, IN_CHART].map(|folder| root.join(folder)).iter().filter(|path| path.is_dir()) {
+        let known: Vec<PathBuf> =
+            definitions().iter().map(|definition| folder.join(file_of(definition))).collect();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if !known.contains(&path) {
+                surplus.push(path);
+            }
         }
     }
     Ok(surplus)
@@ -66,8 +81,12 @@ pub fn workspace() -> PathBuf {
     here.parent().unwrap_or(here).to_path_buf()
 }
 
-fn manifest(definition: &Definition) -> String {
-    format!("{MANIFESTS}/{}.yaml", definition.plural())
+fn manifest(folder: &str, definition: &Definition) -> String {
+    format!("{folder}/{}", file_of(definition))
+}
+
+fn file_of(definition: &Definition) -> String {
+    format!("{}.yaml", definition.plural())
 }
 
 /// What `kubectl apply --server-side -k crds` reads.

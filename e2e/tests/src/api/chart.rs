@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
         cases.push(Case::new(format!("chart/{about}"), move |server| is_accepted(server, &values)).alone());
     }
     cases.push(Case::on_host("chart/a_wrong_value_is_refused", wrong_values_are_refused));
+    cases.push(Case::on_host("chart/the_kinds_and_the_driver_are_there", the_kinds_and_the_driver_are_there));
     cases.push(Case::on_host("chart/the_data_plane_changes_alone", the_data_plane_changes_alone));
     cases.push(Case::on_host("chart/roles_give_what_is_asked_for", roles_give_what_is_asked_for));
     cases.push(Case::on_host("chart/what_is_watched_is_there", what_is_watched_is_there));
@@ -42,6 +43,18 @@ fn is_accepted(server: &Server, values: &Path) -> Result<()> {
     let file = manifests.display().to_string();
     let dry = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--filename", &file];
     server.expect(&dry).map(drop)
+}
+
+/// What a template finds no file for is simply not there.
+fn the_kinds_and_the_driver_are_there() -> Result<()> {
+    let objects = chart::objects(&chart::values("default"), &[])?;
+    let of_kind = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).count();
+    let kinds = fs::read_dir(binaries::workspace().join("crds/manifests"))?.count();
+    let found = of_kind("CustomResourceDefinition");
+    ensure!(found == kinds && kinds > 0, "the chart installs {found} kinds of {kinds}");
+    ensure!(of_kind("CSIDriver") == 1, "the chart does not install the driver");
+    ensure!(of_kind("StorageClass") == 1, "the chart does not install the class");
+    Ok(())
 }
 
 /// The schema of the values knows what they may be.

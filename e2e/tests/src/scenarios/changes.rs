@@ -57,8 +57,10 @@ pub(super) fn restore_under_holders() -> Result<()> {
         );
         Ok(())
     };
-    vm.sh(&format!("mkfs.ext4 -q {master} 16M && losetup /dev/loop0 {master} && mount -o ro /dev/loop0 /mnt"))
-        .run()?;
+    vm.sh(&format!(
+        "mkfs.ext4 -q {master} 16M && losetup /dev/loop0 {master} && mount -o ro /dev/loop0 /mnt"
+    ))
+    .run()?;
     refuses(&OF_MASTER, "loop0")?;
     vm.sh("umount /mnt && losetup -d /dev/loop0").run()?;
     vm.sh(&format!("echo 'start=2048,size=16384' | sfdisk -q {master}; test -b {master}p1")).run()?;
