@@ -57,7 +57,8 @@ impl Drop for DescriptorMap {
     fn drop(&mut self) {
         // SAFETY: exactly the range that was mapped, once; nothing borrows from it, since `read` copies.
         let status = unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
-        assert_eq!(status, 0, "unmapping what was mapped cannot fail");
+        // Not in what ships: a panic here while another unwinds would end the process, and every master with it (E23).
+        debug_assert_eq!(status, 0, "unmapping what was mapped cannot fail");
     }
 }
 
