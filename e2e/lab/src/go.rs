@@ -4,6 +4,7 @@
 //! through Go's module proxy, and checks it as it checks any module.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::apt::{Apt, SUITE};
-use crate::{cache, host, progress};
+use crate::{binaries, cache, host, progress};
 
 /// Debian's packages with a Go that can fetch other releases.
 const PACKAGES: &[&str] = &["golang-1.24-go", "golang-1.24-src"];
@@ -91,6 +92,18 @@ impl Go {
         command.env("GOWORK", "off").env("CGO_ENABLED", "0").env_remove("GOROOT");
         Ok(command)
     }
+}
+
+/// The one program of the module in `e2e/lab/NAME`, which pins it and what it is made of, built the first time.
+pub(crate) fn program(name: &str, release: &str, package: &str) -> Result<PathBuf> {
+    let module = binaries::workspace().join("e2e/lab").join(name);
+    let read = |file: &str| fs::read_to_string(module.join(file)).with_context(|| format!("{name}/{file}"));
+    let folder = cache::entry(name, &[release, &read("go.mod")?, &read("go.sum")?], |into| {
+        progress::step(format_args!("building {name} {release}"), || {
+            Go::open()?.build(&module, package, "-s -w", &into.join(name))
+        })
+    })?;
+    Ok(folder.join(name))
 }
 
 /// The minor version of a Go program, without fetching another.

@@ -16,6 +16,7 @@ mod logging;
 mod metrics;
 mod preflight;
 mod publish;
+mod retry;
 mod run;
 
 use clap::{Parser, Subcommand};

@@ -2,7 +2,7 @@
 
 use super::issuing::{Answer, Cluster, Issuing, IssuingError};
 use super::report::{Report, Standing};
-use std::error::Error;
+use crate::retry;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use thiserror::Error;
@@ -144,7 +144,7 @@ impl<I: Issuing> Keeper<I> {
                 Err(gone @ IssuingError::Gone(_)) => return Err(gone.into()),
                 // The request is there all the same.
                 Err(error) => {
-                    tracing::debug!(name, error = chain(&error), "the answer could not be asked for")
+                    tracing::debug!(name, error = retry::chain(&error), "the answer could not be asked for")
                 }
             }
             if Instant::now() >= until {
@@ -173,7 +173,7 @@ pub(crate) async fn keep<I: Issuing>(mut keeper: Keeper<I>) {
         let looked = keeper.look().await;
         failures = if looked.is_ok() { 0 } else { failures.saturating_add(1) };
         match looked {
-            Err(error) => keeper.say(Some(chain(&error))),
+            Err(error) => keeper.say(Some(retry::chain(&error))),
             // Between two requests the reason stays that of the last.
             Ok(()) if keeper.refused > 0 => {}
             Ok(()) => keeper.say(None),
@@ -189,20 +189,7 @@ pub(crate) async fn keep<I: Issuing>(mut keeper: Keeper<I>) {
 
 /// How long to wait after so many failures in a row.
 fn pause_after(failures: u32, longest: Duration) -> Duration {
-    match failures.checked_sub(1) {
-        None => longest,
-        Some(before) => RETRY_FIRST.saturating_mul(2_u32.saturating_pow(before)).min(longest),
-    }
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
+    retry::pause(failures, RETRY_FIRST, longest).unwrap_or(longest)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::options::Options;
 use super::report::{Ended, Report};
 use super::status::{NodeUid, Observed, Platform, Step, next};
 use crate::inventory::{GatherError, Rules, gather};
-use crate::{certificates, facts, preflight};
+use crate::{certificates, facts, preflight, retry};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use std::path::Path;
@@ -163,7 +163,7 @@ pub(crate) async fn keep(mut publisher: Publisher, report: Report) {
     let mut failures = 0_u32;
     loop {
         let looked = publisher.look().await;
-        let (ended, trouble) = looked.unwrap_or_else(|error| (Ended::Failed, Some(chain(&error))));
+        let (ended, trouble) = looked.unwrap_or_else(|error| (Ended::Failed, Some(retry::chain(&error))));
         publisher.said.trouble(trouble.as_deref());
         report.ended(ended, trouble);
         failures = if ended == Ended::Failed { failures.saturating_add(1) } else { 0 };
@@ -173,20 +173,7 @@ pub(crate) async fn keep(mut publisher: Publisher, report: Report) {
 
 /// How long to wait after so many looks in a row that failed.
 fn pause_after(failures: u32, interval: Duration) -> Duration {
-    match failures.checked_sub(1) {
-        None => interval,
-        Some(before) => RETRY_FIRST.saturating_mul(2_u32.saturating_pow(before)).min(RETRY_MAX.max(interval)),
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
+    retry::pause(failures, RETRY_FIRST, RETRY_MAX.max(interval)).unwrap_or(interval)
 }
 
 /// The identity of the installed system, or why nobody can tell.

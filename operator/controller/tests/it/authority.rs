@@ -52,6 +52,14 @@ impl World {
         Self { bench, directory, settings }
     }
 
+    /// An administrator wants another authority.
+    fn ask_for_exchange(&self) {
+        let mut secret = self.secret();
+        let annotations = secret.metadata.annotations.get_or_insert_default();
+        annotations.insert("imaging.umbra.dev/rotate".into(), "now".into());
+        self.bench.objects.replace(&secret, false).expect("nobody else writes");
+    }
+
     fn node_folder(&self, node: &str) -> CredentialFolder {
         folder(&self.directory, node, &format!("spiffe://umbra/prod/node/{node}"))
     }
@@ -240,13 +248,7 @@ async fn an_exchange_leaves_nobody_behind() {
     let old = Authorities::read(&world.secret()).expect("read").signing().certificate().to_owned();
     let (before, life) = world.certified("a", "before", begin).await;
 
-    let mut secret = world.secret();
-    secret
-        .metadata
-        .annotations
-        .get_or_insert_default()
-        .insert("imaging.umbra.dev/rotate".into(), "now".into());
-    world.bench.objects.replace(&secret, false).expect("nobody else writes");
+    world.ask_for_exchange();
     world.tend(begin).await.expect("begun");
     assert_eq!(world.bundle().matches("BEGIN").count(), 2, "both are trusted");
     let signing = || Authorities::read(&world.secret()).expect("read").signing().certificate().to_owned();
@@ -285,13 +287,7 @@ async fn peers_know_each_other_by_what_was_issued_and_nobody_by_anothers() {
     world.tend(now).await.expect("made");
     let (a, _) = world.certified("a", "a", now).await;
     let (b, _) = world.certified("b", "b", now).await;
-    let mut secret = world.secret();
-    secret
-        .metadata
-        .annotations
-        .get_or_insert_default()
-        .insert("imaging.umbra.dev/rotate".into(), "now".into());
-    world.bench.objects.replace(&secret, false).expect("nobody else writes");
+    world.ask_for_exchange();
     world.tend(now).await.expect("begun");
     a.keep_authorities(&world.bundle()).expect("authorities");
 
