@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the tiers, from the fastest to the most real.
+//! `cargo xtask test`: the tiers; those come last that need most of what is built elsewhere.
 
 use std::time::Instant;
 

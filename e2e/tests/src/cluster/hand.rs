@@ -46,6 +46,16 @@ struct Access {
     plugin: PathBuf,
 }
 
+impl Access {
+    /// A program that reaches it, and keeps what it has seen there with it.
+    fn reached_by(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", &self.kubeconfig);
+        command.env("KUBECACHEDIR", self.kubeconfig.with_file_name("by-hand"));
+        command
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
     /// Runs a shell script on the node.
@@ -197,11 +207,8 @@ impl Place {
     /// Where no cluster is up.
     pub fn kubectl(&self) -> Result<Command> {
         let access = self.access()?;
-        let mut command = Command::new(&access.kubectl);
-        command
-            .env("KUBECONFIG", &access.kubeconfig)
-            .env("KUBERC", "off")
-            .env("PATH", plugin::path(access.plugin)?);
+        let mut command = access.reached_by(&access.kubectl);
+        command.env("KUBERC", "off").env("PATH", plugin::path(access.plugin)?);
         Ok(command)
     }
 
@@ -210,9 +217,7 @@ impl Place {
     /// # Errors
     /// Where no cluster is up.
     pub fn helm(&self) -> Result<Command> {
-        let mut command = Command::new(helm::program()?);
-        command.env("KUBECONFIG", self.access()?.kubeconfig);
-        Ok(command)
+        Ok(self.access()?.reached_by(&helm::program()?))
     }
 
     fn order(&self, order: &Order) -> Result<Answer> {

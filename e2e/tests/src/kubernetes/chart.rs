@@ -23,14 +23,19 @@ pub(crate) fn values(name: &str) -> PathBuf {
     folder().join(format!("ci/{name}-values.yaml"))
 }
 
+/// Helm, as the administrator of a cluster.
+fn on(server: &Server) -> Result<Command> {
+    let (mut command, kubeconfig) = (Command::new(helm::program()?), server.kubeconfig());
+    command.arg("--kubeconfig").arg(&kubeconfig);
+    // What it has seen there before the kinds came must not be taken for what is there now, by nobody.
+    command.env("KUBECACHEDIR", kubeconfig.with_file_name("helm"));
+    Ok(command)
+}
+
 /// Installs the chart, or upgrades it, with the values of the lab and these, and waits until everything of it is ready.
 pub(crate) fn install(server: &Server, set: &[&str]) -> Result<()> {
-    let mut command = Command::new(helm::program()?);
-    command
-        .arg("--kubeconfig")
-        .arg(server.kubeconfig())
-        .args(["upgrade", "--install", RELEASE])
-        .arg(folder());
+    let mut command = on(server)?;
+    command.args(["upgrade", "--install", RELEASE]).arg(folder());
     command.args(["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "5m"]);
     command.arg("--values").arg(values("lab")).args(set.iter().flat_map(|value| ["--set", value]));
     let output = command.stdin(Stdio::null()).output().context("cannot start helm")?;
@@ -45,9 +50,12 @@ pub(crate) fn install(server: &Server, set: &[&str]) -> Result<()> {
 
 /// Takes it out of the cluster; what helm says where it does not.
 pub(crate) fn uninstall(server: &Server) -> Result<Result<(), String>> {
-    let mut command = Command::new(helm::program()?);
-    command.arg("--kubeconfig").arg(server.kubeconfig()).args(["uninstall", RELEASE, "--namespace", SYSTEM]);
-    let output = command.args(["--wait", "--timeout", "3m"]).stdin(Stdio::null()).output();
+    let mut command = on(server)?;
+    let output = command
+        .args(["uninstall", RELEASE, "--namespace", SYSTEM])
+        .args(["--wait", "--timeout", "3m"])
+        .stdin(Stdio::null())
+        .output();
     let output = output.context("cannot start helm")?;
     let said = || String::from_utf8_lossy(&output.stderr).into_owned();
     Ok(if output.status.success() { Ok(()) } else { Err(said()) })
