@@ -5,7 +5,7 @@
 //! and mappings on top, mounts of every namespace, swap, readers and mapped pages, and fails for
 //! what could not be looked at. It holds from the moment of the look on only if the claim was taken before it.
 
-use crate::facts::{Blind, DeviceFacts, Used};
+use crate::facts::{Blind, DeviceFacts, Holder, Used};
 use crate::gather::{Look, Machine};
 use std::fmt;
 use std::path::Path;
@@ -33,6 +33,19 @@ pub enum NotFree {
         /// What could not be looked at.
         blind: Vec<Blind>,
     },
+}
+
+impl NotFree {
+    /// Whether a moment later it may be free without anybody doing anything: udev, LVM and their like open every device
+    /// that they are told of, and read what it is. Who has mounted or mapped it stays.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Used { used, .. } => {
+                used.iter().all(|used| matches!(used.by, Holder::Opened { writes: false, .. }))
+            }
+            Self::Unproven { .. } => false,
+        }
+    }
 }
 
 /// Nobody has the device open. The facts must be of a look [with openers](crate::gather::Look::with_openers).
@@ -76,5 +89,27 @@ impl<T: fmt::Display> fmt::Display for List<'_, T> {
             write!(f, "{}{item}", if index == 0 { "" } else { "; " })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sysfs::DeviceNumber;
+
+    fn passes(holders: &[Holder]) -> bool {
+        let disk = DeviceFacts::disk("ublkb0", DeviceNumber { major: 259, minor: 0 }, 1 << 20);
+        let used = holders.iter().cloned().fold(disk, DeviceFacts::used_by);
+        prove_free(&used).is_err_and(|reason| reason.may_pass())
+    }
+
+    #[test]
+    fn only_who_reads_may_close_it_without_being_asked() {
+        let opened = |writes| Holder::Opened { pid: 41, command: "(udev-worker)".into(), writes };
+        let mounted = Holder::Mounted { at: "/srv".into(), by: None };
+        let mapped = Holder::Mapped { pid: 41, command: "postgres".into(), writes: false };
+        assert!(passes(&[opened(false)]) && passes(&[opened(false), opened(false)]));
+        assert!(!passes(&[opened(true)]) && !passes(&[mapped]) && !passes(&[Holder::Swap]));
+        assert!(!passes(&[opened(false), mounted]), "one that stays is enough");
     }
 }

@@ -15,6 +15,8 @@ pub enum Rule {
     TagCompared,
     /// The proof that nobody has a presented device open holds until its content has changed.
     HoldOverFlip,
+    /// Who only reads a presented device is given a moment to close it.
+    ReadersAwaited,
     /// A volume that was exchanged for another one ends no image.
     SwappedWaits,
     /// The place of a request's answer is taken before its effect.
@@ -39,11 +41,12 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::IdentityCompared,
         Self::RollBack,
         Self::TagCompared,
         Self::HoldOverFlip,
+        Self::ReadersAwaited,
         Self::SwappedWaits,
         Self::RequestReserved,
         Self::DecisionRecorded,

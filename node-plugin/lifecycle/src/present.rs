@@ -9,8 +9,10 @@ use crate::registry::{Seen, Serving};
 use crate::state::{MasterRecord, SetRecord};
 use crate::tag::tag;
 use crate::words::{device_path, set_name};
-use crate::world::{DriverDevice, DriverError, DriverSpec, DriverState, Reactor, World};
+use crate::world::{DriverDevice, DriverError, DriverSpec, DriverState, NotHeld, Reactor, World};
 use std::path::Path;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 use umbra_engine::Side;
 use umbra_platform::PlatformError;
 use umbra_store::Capabilities;
@@ -251,22 +253,34 @@ pub(crate) fn set_of(set: &SetRecord) -> (Uuid, String) {
     (set.id, format!("set {}", set_name(set)))
 }
 
+/// For how long a presented device that is only read is tried again: udev looks at devices when they appear, when a
+/// partition table was read again, and when a rule has changed, and would refuse one cut after another.
+const READERS_PATIENCE: Duration = Duration::from_secs(3);
+/// Time between two attempts.
+const RETRY: Duration = Duration::from_millis(50);
+
 /// Claims presented devices whose content is about to change, or that are about to go.
 ///
 /// # Errors
 /// [`PlatformError::HasOpeners`], with what the device presents.
 pub(crate) async fn hold<W: World>(host: &Host<W>, shown: &[Shown]) -> Result<Vec<W::Hold>, PlatformError> {
     let mut holds = Vec::new();
+    let patience = if is_off(Rule::ReadersAwaited) { Duration::ZERO } else { READERS_PATIENCE };
+    let until = Instant::now() + patience;
     for Shown { id, number, what } in shown {
-        match host.world.hold_presented(*number).await {
-            Ok(hold) => holds.push(hold),
-            Err(PlatformError::HasOpeners { device, openers, .. }) => {
-                let path = device_path(&host.world.names().join(id.to_string()));
-                let presents = format!("{what}, {path}").into();
-                return Err(PlatformError::HasOpeners { device, presents, openers });
+        let hold = loop {
+            match host.world.hold_presented(*number).await {
+                Ok(hold) => break hold,
+                Err(NotHeld::Open { may_pass: true, .. }) if Instant::now() < until => sleep(RETRY).await,
+                Err(NotHeld::Open { device, openers, .. }) => {
+                    let path = by_id(host.world.names(), *id);
+                    let presents = format!("{what}, {path}").into();
+                    return Err(PlatformError::HasOpeners { device, presents, openers: openers.into() });
+                }
+                Err(NotHeld::Failed(error)) => return Err(error),
             }
-            Err(error) => return Err(error),
-        }
+        };
+        holds.push(hold);
     }
     Ok(holds)
 }

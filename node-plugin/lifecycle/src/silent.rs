@@ -5,7 +5,7 @@ use crate::registry::{Entry, Phase, Serving};
 use crate::state::State;
 use crate::state::tests::{Memory, master_record};
 use crate::world::{
-    Claim, ClaimError, Depth, DriverDevice, DriverError, DriverSpec, LookError, Reactor, ReactorEnd,
+    Claim, ClaimError, Depth, DriverDevice, DriverError, DriverSpec, LookError, NotHeld, Reactor, ReactorEnd,
     ReactorGone, ReactorSetup, ReadySet, Sight, Snapshot, World,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -229,7 +229,7 @@ impl World for Silent {
         pending().await
     }
 
-    async fn hold_presented(&self, _: u32) -> Result<Nothing, PlatformError> {
+    async fn hold_presented(&self, _: u32) -> Result<Nothing, NotHeld> {
         pending().await
     }
 

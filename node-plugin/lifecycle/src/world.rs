@@ -26,6 +26,7 @@ use umbra_engine::{
 };
 use umbra_identity::{DeviceFacts, DeviceNumber};
 use umbra_platform::PlatformError;
+use umbra_platform::value::DevicePath;
 use umbra_store::{BlockStore, Capabilities, DeviceSlot, IoCounts, SetConfig, SetDevices};
 use uuid::Uuid;
 
@@ -128,8 +129,8 @@ pub trait World: fmt::Debug + Sized + Send + Sync + 'static {
     /// mappings. Its page caches are written back and empty when this returns.
     ///
     /// # Errors
-    /// [`PlatformError::HasOpeners`], or what kept it from being proved.
-    fn hold_presented(&self, number: u32) -> impl Future<Output = Result<Self::Hold, PlatformError>> + Send;
+    /// [`NotHeld`]: who has it open, or what kept it from being proved.
+    fn hold_presented(&self, number: u32) -> impl Future<Output = Result<Self::Hold, NotHeld>> + Send;
 
     /// Has the kernel read the partition table of a presented device again, whose content has changed.
     fn reread_partitions(&self, number: u32) -> impl Future<Output = ()> + Send;
@@ -237,6 +238,22 @@ pub enum LookError {
         /// How.
         detail: String,
     },
+}
+
+/// Why a presented device could not be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotHeld {
+    /// It is open.
+    Open {
+        /// The device.
+        device: DevicePath,
+        /// Who has it open, in words.
+        openers: String,
+        /// Those only read it, as udev and scanners do with every device that they are told of.
+        may_pass: bool,
+    },
+    /// It could not be made sure of.
+    Failed(PlatformError),
 }
 
 /// Why a device could not be claimed.

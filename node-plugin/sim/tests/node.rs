@@ -52,6 +52,7 @@ fn unnamed(steps: &[Step]) -> Plan {
         late_ms: 0,
         foreign: false,
         mounts: 0,
+        looks: 0,
         script: [attach(0), attach(1)].into_iter().chain(steps.iter().cloned()).collect(),
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn bad_input() -> Result<()> {
     )
     .run()?;
 
-    let holder = vm.spawn("for d in /dev/umbra/by-id/*; do exec 9<$d; sleep 30 9<$d & done; wait")?;
+    let holder = vm.spawn("for d in /dev/umbra/by-id/*; do exec 9<$d; sleep 60 9<$d & done; wait")?;
     std::thread::sleep(std::time::Duration::from_secs(1));
     expect("update to-shadow s", "HAS_OPENERS")?;
     expect("detach m", "HAS_OPENERS")?;

@@ -90,7 +90,9 @@ pub(super) fn in_place() -> Result<()> {
     stage.check_opener(&stage.master)?;
     stage.check_opener(&stage.shadow)?;
     ctl(vm, &format!("limits s --rate {SLOW}"))?;
-    ctl(vm, "update to-master s --yes")?;
+    // As udev does with devices that it is told of.
+    let looked_at = format!("for device in {} {}; do sleep 2 9<$device & done", stage.master, stage.shadow);
+    vm.sh(&format!("{looked_at}; umbra-io ctl update to-master s --yes")).run()?;
     stage.check("right after the flip", &stage.first)?;
     stage.expect("update to-shadow t", "COPYING")?;
     stage.expect("detach m", "COPYING")?;

@@ -217,8 +217,3 @@ fn settle(store: &mut UringStore, slot: DeviceSlot) {
         }
     }
 }
-
-/// Proves that nobody has a presented device open, or says who may.
-pub(super) fn prove_unused(path: &Path) -> Result<(), String> {
-    umbra_identity::proof::prove_path_free(path, std::process::id()).map_err(|users| users.to_string())
-}

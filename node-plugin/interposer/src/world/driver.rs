@@ -5,8 +5,9 @@ use super::reactor::front::MAX_IO_BYTES;
 use std::time::Duration;
 use umbra_engine::Side;
 use umbra_identity::DeviceNumber;
+use umbra_identity::proof::prove_path_free;
 use umbra_lifecycle::device_path;
-use umbra_lifecycle::world::{DriverDevice, DriverError, DriverSpec, DriverState};
+use umbra_lifecycle::world::{DriverDevice, DriverError, DriverSpec, DriverState, NotHeld};
 use umbra_platform::PlatformError;
 use umbra_platform::value::DevicePath;
 use umbra_ublk::{
@@ -173,30 +174,33 @@ pub(super) async fn reread_partitions(number: u32) {
     }
 }
 
-pub(super) async fn hold(number: u32) -> Result<std::fs::File, PlatformError> {
+pub(super) async fn hold(number: u32) -> Result<std::fs::File, NotHeld> {
     let outcome = blocking(move || hold_now(DeviceId::new(number))).await;
-    outcome.map_err(|error| PlatformError::Stopping { cause: error.as_str().into() })?
-}
-
-fn has_openers(device: DevicePath, openers: &str) -> PlatformError {
-    PlatformError::HasOpeners { device, presents: "".into(), openers: openers.into() }
+    outcome.map_err(|error| NotHeld::Failed(PlatformError::Stopping { cause: error.as_str().into() }))?
 }
 
 /// Refuses if anything has the presented device open. The claim that is returned keeps others out, as long as it is
 /// held, and shows that it was not mounted.
-fn hold_now(id: DeviceId) -> Result<std::fs::File, PlatformError> {
+fn hold_now(id: DeviceId) -> Result<std::fs::File, NotHeld> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = block_path(id);
     let device: DevicePath = device_path(&path);
     let exclusive = i32::try_from(rustix::fs::OFlags::EXCL.bits()).expect("a small flag");
     let opened = std::fs::OpenOptions::new().read(true).custom_flags(exclusive).open(&path);
     // The claim first: what is found free then stays so, but for mere openers. A refused claim does not say whose it is.
-    super::devices::prove_unused(&path).map_err(|openers| has_openers(device.clone(), &openers))?;
-    let held = opened.map_err(|error| has_openers(device.clone(), &error.to_string()))?;
-    umbra_uring::drop_page_cache(&held).map_err(|error| PlatformError::Io {
-        device,
-        operation: "flush of the page cache".into(),
-        detail: error.to_string().into(),
+    prove_path_free(&path, std::process::id()).map_err(|users| NotHeld::Open {
+        device: device.clone(),
+        openers: users.to_string(),
+        may_pass: users.may_pass(),
+    })?;
+    let held = opened.map_err(|error| NotHeld::Open {
+        device: device.clone(),
+        openers: error.to_string(),
+        may_pass: false,
+    })?;
+    umbra_uring::drop_page_cache(&held).map_err(|error| {
+        let (operation, detail) = ("flush of the page cache".into(), error.to_string().into());
+        NotHeld::Failed(PlatformError::Io { device, operation, detail })
     })?;
     Ok(held)
 }

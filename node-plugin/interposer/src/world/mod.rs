@@ -31,9 +31,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use umbra_identity::DeviceFacts;
 use umbra_lifecycle::world::{
-    ClaimError, Depth, DriverDevice, DriverError, DriverSpec, LookError, ReactorSetup, Sight, World,
+    ClaimError, Depth, DriverDevice, DriverError, DriverSpec, LookError, NotHeld, ReactorSetup, Sight, World,
 };
-use umbra_platform::PlatformError;
 use umbra_store::DeviceSlot;
 use umbra_ublk::Control;
 use umbra_uring::{Device, UringStore};
@@ -126,7 +125,7 @@ impl World for Linux {
         driver::delete(&self.control, number).await
     }
 
-    async fn hold_presented(&self, number: u32) -> Result<std::fs::File, PlatformError> {
+    async fn hold_presented(&self, number: u32) -> Result<std::fs::File, NotHeld> {
         driver::hold(number).await
     }
 

@@ -3,7 +3,7 @@
 use super::life::Life;
 use super::model::{Doubt, Here};
 use super::plan::{Ask, DiskAt, SetAt};
-use super::world::Node;
+use super::world::{LOOKER, Node};
 use crate::oracle::Verdict;
 use std::time::Duration;
 use umbra_lifecycle::Service;
@@ -522,6 +522,11 @@ impl Life {
         let before = &asked.before;
         if self.is_double(asked, error) {
             return Err(format!("{:?} was refused because of what it had made itself: {error}", asked.ask));
+        }
+        if let PlatformError::HasOpeners { device, openers, .. } = error
+            && openers.as_str() == LOOKER
+        {
+            return Err(format!("{:?} was refused because somebody looked at {device}", asked.ask));
         }
         if let PlatformError::NotFound { name, .. } = error {
             let configured = match &asked.ask {

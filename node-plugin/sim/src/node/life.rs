@@ -125,7 +125,7 @@ impl Life {
     /// A machine with disks, and nothing attached.
     pub fn new(plan: Plan, traced: bool) -> Self {
         let mut machine = Machine::new(plan.seed, plan.timing, traced);
-        machine.mounts = plan.mounts;
+        (machine.mounts, machine.looks) = (plan.mounts, plan.looks);
         let mut made = 0;
         let mut disk = |machine: &mut Machine, size, cache, fill| {
             made += 1;

@@ -83,6 +83,8 @@ pub(super) struct Machine {
     pub(super) mounted: BTreeMap<u32, u64>,
     /// How often somebody mounts a device for a moment, per thousand steps.
     pub(super) mounts: u32,
+    /// How often somebody reads a device at the moment of a claim, as udev does, per thousand claims.
+    pub(super) looks: u32,
     /// Disks with an operation in flight of a process that died: nobody gets them before it has landed.
     pub(super) lingering: BTreeSet<DiskId>,
     /// Disks that Umbra was told to use, and what it was told of.
@@ -126,6 +128,7 @@ impl Machine {
             holds: Held::default(),
             mounted: BTreeMap::new(),
             mounts: 0,
+            looks: 0,
             lingering: BTreeSet::new(),
             told: BTreeSet::new(),
             violations: Vec::new(),
@@ -257,6 +260,16 @@ impl Machine {
 
     pub(super) fn is_mounted(&self, number: u32) -> bool {
         self.mounted.contains_key(&number)
+    }
+
+    /// Somebody has it open at this moment, and closes it by himself.
+    pub(super) fn is_looked_at(&mut self, number: u32) -> bool {
+        let rate = self.looks;
+        let looked_at = rate > 0 && self.rng.chance(rate);
+        if looked_at {
+            self.note(|| format!("somebody looks at ublkb{number}"));
+        }
+        looked_at
     }
 
     pub(super) fn is_foreign(&self, number: u32) -> bool {

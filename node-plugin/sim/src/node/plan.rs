@@ -155,6 +155,8 @@ pub struct Plan {
     pub foreign: bool,
     /// How often somebody mounts a presented device, per thousand steps.
     pub mounts: u32,
+    /// How often somebody reads a presented device when it is claimed, per thousand claims.
+    pub looks: u32,
     /// What happens.
     pub script: Vec<Step>,
 }
@@ -205,6 +207,7 @@ impl Plan {
             late_ms: if rng.chance(300) { 2500 } else { 0 },
             foreign: rng.chance(300),
             mounts: if rng.chance(250) { 30 } else { 0 },
+            looks: if seed.is_multiple_of(3) { 500 } else { 0 },
             script: Vec::new(),
         };
         plan.script = plan.write_script(&mut rng);

@@ -165,10 +165,11 @@ pub fn lives() -> Vec<Plan> {
         late_ms: 0,
         foreign: false,
         mounts: 0,
+        looks: 0,
         script,
     };
     let mut plans = vec![
-        Plan { strong: true, renames: true, foreign: true, ..plain(everything()) },
+        Plan { strong: true, renames: true, foreign: true, looks: 500, ..plain(everything()) },
         plain(everything()),
         Plan { strong: true, foreign: true, late_ms: 2500, ..plain(everything()) },
         plain(no_room()),

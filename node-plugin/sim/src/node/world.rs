@@ -17,12 +17,15 @@ use std::rc::Rc;
 use std::time::Duration;
 use umbra_identity::{DeviceFacts, DeviceKey, Holder};
 use umbra_lifecycle::world::{
-    Claim, ClaimError, Depth, DriverDevice, DriverError, DriverSpec, DriverState, LookError, ReactorSetup,
-    Sight, World,
+    Claim, ClaimError, Depth, DriverDevice, DriverError, DriverSpec, DriverState, LookError, NotHeld,
+    ReactorSetup, Sight, World,
 };
 use umbra_platform::PlatformError;
 use umbra_store::{Capabilities, DeviceSlot, SimStore};
 use uuid::Uuid;
+
+/// Who opens a device for a moment, in words.
+pub(super) const LOOKER: &str = "somebody who looks at every device";
 
 /// A look that takes longer is given up.
 const LOOK_PATIENCE_MS: u64 = 10_000;
@@ -402,28 +405,30 @@ impl World for Node {
         .await
     }
 
-    async fn hold_presented(&self, number: u32) -> Result<SimHold, PlatformError> {
+    async fn hold_presented(&self, number: u32) -> Result<SimHold, NotHeld> {
         let device = umbra_lifecycle::device_path(&PathBuf::from(format!("/dev/ublkb{number}")));
-        let in_use = || PlatformError::HasOpeners {
+        let open = |openers: &str, may_pass| NotHeld::Open {
             device: device.clone(),
-            presents: "".into(),
-            openers: "mount".into(),
+            openers: openers.to_owned(),
+            may_pass,
         };
         let held = self.step("hold", number, move |machine| {
             let holds = Rc::clone(&machine.holds);
             if machine.is_mounted(number) || holds.borrow().contains_key(&number) {
-                return None;
+                return Err(open("mount", false));
             }
-            Some(SimHold { _guard: SendWrapper::new(machine.guard(&holds, number)) })
+            if machine.is_looked_at(number) {
+                return Err(open(LOOKER, true));
+            }
+            Ok(SimHold { _guard: SendWrapper::new(machine.guard(&holds, number)) })
         });
-        match held.await {
-            Ok(held) => held.ok_or_else(in_use),
-            Err(Stopped) => Err(PlatformError::Io {
+        held.await.unwrap_or_else(|Stopped| {
+            Err(NotHeld::Failed(PlatformError::Io {
                 device: device.clone(),
                 operation: "flush of the page cache".into(),
                 detail: "it failed on demand".into(),
-            }),
-        }
+            }))
+        })
     }
 
     async fn reread_partitions(&self, number: u32) {
