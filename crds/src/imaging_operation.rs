@@ -81,8 +81,10 @@ use crate::values::{CutId, Duration, ObjectName};
         .message("a restore overwrites the master: guard.expectCutID must name the cut to restore, as in the set's status.image.cutID"),
     validation = Rule::new("!has(self.safety) || self.command in ['CopyToMaster', 'UpdateMaster']")
         .message("safety is a cut before a restore: it goes with CopyToMaster and UpdateMaster only"),
-    validation = Rule::new("!has(self.safety) || self.target.kind != 'VolumeSet' || self.safety.volumeSetRef.name != self.target.name")
-        .message("the safety cut would replace the image that is to be restored: name another set of the same master"),
+    validation = Rule::new("!has(self.safety) || (has(self.safety.volumeSetRef) ? self.target.kind == 'VolumeSet' && !has(self.safety.setGroupRef) : self.target.kind == 'SetGroup' && has(self.safety.setGroupRef))")
+        .message("the safety cut of a set is taken by a set (safety.volumeSetRef), that of a group by a group (safety.setGroupRef)"),
+    validation = Rule::new("!has(self.safety) || (has(self.safety.volumeSetRef) ? self.safety.volumeSetRef.name : has(self.safety.setGroupRef) ? self.safety.setGroupRef.name : '') != self.target.name")
+        .message("the safety cut would replace the image that is to be restored: name another set of the same master, or another group"),
     validation = Rule::new("!has(self.quiesce) || self.command in ['CopyToShadow', 'UpdateShadow']")
         .message("quiesce goes with a new image only: CopyToShadow and UpdateShadow"),
     validation = Rule::new("duration(self.activeDeadline) >= duration('1s') && duration(self.activeDeadline) <= duration('168h')")
@@ -188,7 +190,33 @@ pub struct Guard {
 #[serde(rename_all = "camelCase")]
 pub struct Safety {
     /// The set that takes the cut: another set of the same master. The image it holds is replaced.
-    pub volume_set_ref: LocalReference,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_set_ref: Option<LocalReference>,
+    /// For a group, the group that takes the cut: one other set of each of the masters. The images they hold are replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_group_ref: Option<LocalReference>,
+}
+
+impl Safety {
+    /// The cut is taken by this set or group.
+    pub fn taken_by(target: Target) -> Self {
+        let reference = Some(LocalReference { name: target.name });
+        match target.kind {
+            TargetKind::SetGroup => Self { volume_set_ref: None, set_group_ref: reference },
+            TargetKind::VolumeSet | TargetKind::ShadowExport => {
+                Self { volume_set_ref: reference, set_group_ref: None }
+            }
+        }
+    }
+
+    /// What takes the cut; none in an object that the API server has not checked.
+    pub fn target(&self) -> Option<Target> {
+        let of = |kind, reference: &Option<LocalReference>| {
+            reference.as_ref().map(|reference| Target { kind, name: reference.name.clone() })
+        };
+        of(TargetKind::VolumeSet, &self.volume_set_ref)
+            .or_else(|| of(TargetKind::SetGroup, &self.set_group_ref))
+    }
 }
 
 choice! {
@@ -279,6 +307,10 @@ pub struct SafetyStatus {
     /// Identifier of the cut. A restore that expects it undoes this one.
     #[serde(rename = "cutID")]
     pub cut_id: CutId,
+    /// The sets that took it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub members: Vec<ObjectName>,
 }
 
 /// How a hook ended.

@@ -28,6 +28,7 @@ const USERS: &[(&str, &str)] = &[
     (SCHEDULER, "lab"),
     ("system:node:a", "system:nodes"),
 ];
+const API_SERVER: &str = "kube-apiserver";
 const ADMINISTRATOR: &str = "admin";
 const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 const SCHEDULER: &str = "system:kube-scheduler";
@@ -108,6 +109,15 @@ impl ControlPlane {
         // They end before what they talk to.
         self.processes.insert(0, controller);
         Ok(())
+    }
+
+    /// The memory of the API server, in bytes.
+    ///
+    /// # Errors
+    /// Where it runs no more.
+    pub fn api_server_bytes(&self) -> Result<u64> {
+        let server = self.processes.iter().find(|process| process.name == API_SERVER);
+        process::resident_bytes(server.context("there is no API server")?.child.id())
     }
 
     /// `kubectl`, as the administrator of this control plane.
@@ -216,7 +226,7 @@ impl ControlPlane {
         write_client_certificate(&folder)?;
         for _ in 0..PORT_TRIES {
             self.port = free_port()?;
-            let mut server = Process::start("kube-apiserver", self.api_server(), &self.run)?;
+            let mut server = Process::start(API_SERVER, self.api_server(), &self.run)?;
             write_private(&self.kubeconfig(), &self.kubeconfig_here(ADMINISTRATOR)?)?;
             let deadline = Instant::now() + READY_WITHIN;
             let ready = loop {
@@ -245,7 +255,7 @@ impl ControlPlane {
 
     fn api_server(&self) -> Command {
         let folder = self.run.folder();
-        let mut command = process::for_life(&[self.programs.join("kube-apiserver")]);
+        let mut command = process::for_life(&[self.programs.join(API_SERVER)]);
         command.arg("--etcd-servers").arg(format!("unix://{}", folder.join("etcd.sock").display()));
         command.args(["--bind-address", "127.0.0.1", "--secure-port", &self.port.to_string()]);
         // It wants an address to tell pods, also on a host without a network; nodes of the lab lead pods to it themselves.

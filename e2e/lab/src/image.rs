@@ -8,6 +8,9 @@
 //!
 //! The same files make the same archive, bit for bit.
 
+mod postgres;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +23,8 @@ use tar::{Builder, EntryType, Header};
 use crate::binaries::static_binary;
 use crate::toolbox::Toolbox;
 use crate::{host, progress};
+
+pub use postgres::{POSTGRES, USER as POSTGRES_USER, archive as of_postgres};
 
 /// Umbra's programs that run in pods.
 const PROGRAMS: [&str; 3] = ["umbra-io", "umbra-node", "umbra-operator"];
@@ -36,10 +41,12 @@ pub const TOOLS: &str = "lab.invalid/tools:1";
 /// The commands that [`TOOLS`] has.
 const COMMANDS: &[&str] = &[
     "cat",
+    "cp",
     "dd",
     "echo",
     "grep",
     "head",
+    "ln",
     "ls",
     "mount",
     "rm",
@@ -48,6 +55,7 @@ const COMMANDS: &[&str] = &[
     "sleep",
     "sync",
     "tail",
+    "timeout",
     "wc",
 ];
 
@@ -56,6 +64,7 @@ const COMMANDS: &[&str] = &[
 pub struct Image {
     name: String,
     entrypoint: Vec<String>,
+    path: String,
     layer: Archive,
 }
 
@@ -63,7 +72,8 @@ impl Image {
     /// An image without files, under its full name with a tag.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), entrypoint: Vec::new(), layer: Archive::default() }
+        let path = "/usr/bin:/bin".to_owned();
+        Self { name: name.to_owned(), entrypoint: Vec::new(), path, layer: Archive::default() }
     }
 
     /// Sets what is started, with its arguments.
@@ -73,12 +83,28 @@ impl Image {
         self
     }
 
-    /// Adds a folder; the one above it must be there already.
+    /// Sets where programs are looked for, as in `PATH`.
+    #[must_use]
+    pub fn path(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.path);
+        self
+    }
+
+    /// Adds `/tmp`, where everybody may write.
     ///
     /// # Errors
     /// Where its name does not fit into an archive, here and below.
-    pub fn folder(mut self, path: &str) -> Result<Self> {
-        self.layer.folder(path)?;
+    pub fn scratch(mut self) -> Result<Self> {
+        self.layer.folder("tmp/", 0o1777)?;
+        Ok(self)
+    }
+
+    /// Adds a file that nobody starts.
+    ///
+    /// # Errors
+    /// As [`scratch`](Self::scratch).
+    pub fn text(mut self, path: &str, content: &[u8]) -> Result<Self> {
+        self.layer.file(path, 0o644, content)?;
         Ok(self)
     }
 
@@ -95,7 +121,7 @@ impl Image {
     /// Adds a symbolic link.
     ///
     /// # Errors
-    /// As [`folder`](Self::folder).
+    /// As [`scratch`](Self::scratch).
     pub fn link(mut self, path: &str, target: &str) -> Result<Self> {
         self.layer.link(path, target)?;
         Ok(self)
@@ -113,7 +139,7 @@ impl Image {
         let layer = self.layer.finish()?;
         let config = json!({
             "architecture": "amd64", "os": "linux",
-            "config": {"Entrypoint": self.entrypoint, "Env": ["PATH=/usr/bin:/bin"]},
+            "config": {"Entrypoint": self.entrypoint, "Env": [format!("PATH={}", self.path)]},
             "rootfs": {"type": "layers", "diff_ids": [sha256(&layer)]},
         });
         let config = config.to_string().into_bytes();
@@ -131,8 +157,6 @@ impl Image {
         let index = json!({"schemaVersion": 2, "manifests": [described]});
         let mut archive = Archive::default();
         archive.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        archive.folder("blobs")?;
-        archive.folder("blobs/sha256")?;
         for blob in [&layer, &config, &manifest] {
             archive.file(&format!("blobs/{}", sha256(blob).replace(':', "/")), 0o644, blob)?;
         }
@@ -158,7 +182,7 @@ fn sha256(bytes: &[u8]) -> String {
 /// Where the tools cannot be had or the files not be written.
 pub fn of_the_lab(into: &Path) -> Result<Vec<PathBuf>> {
     let busybox = Toolbox::open()?.busybox();
-    let with_busybox = |name| Image::new(name).folder("bin")?.program(&busybox, "bin/busybox");
+    let with_busybox = |name| Image::new(name).program(&busybox, "bin/busybox");
     let pause = with_busybox(PAUSE)?.entrypoint(&["/bin/busybox", "sleep", "inf"]);
     let tools = COMMANDS
         .iter()
@@ -181,8 +205,7 @@ pub fn of_umbra(into: &Path) -> Result<Vec<PathBuf>> {
         let bare = into.join(program);
         host::run(Command::new("strip").args(["--strip-debug", "-o"]).arg(&bare).arg(binary))?;
         let path = format!("usr/bin/{program}");
-        let image =
-            Image::new(&format!("{REGISTRY}/{program}:{VERSION}")).folder("usr")?.folder("usr/bin")?;
+        let image = Image::new(&format!("{REGISTRY}/{program}:{VERSION}"));
         let image = image.program(&bare, &path)?.entrypoint(&[&format!("/{path}")]);
         fs::remove_file(bare)?;
         let archive = into.join(format!("{program}.tar"));
@@ -193,38 +216,54 @@ pub fn of_umbra(into: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// A tar archive under construction, owned by root throughout and without times.
-struct Archive(Builder<Vec<u8>>);
+struct Archive {
+    tar: Builder<Vec<u8>>,
+    folders: BTreeSet<String>,
+}
 
 impl Default for Archive {
     fn default() -> Self {
-        Self(Builder::new(Vec::new()))
+        Self { tar: Builder::new(Vec::new()), folders: BTreeSet::new() }
     }
 }
 
 impl std::fmt::Debug for Archive {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        to.debug_tuple("Archive").field(&self.0.get_ref().len()).finish()
+        to.debug_tuple("Archive").field(&self.tar.get_ref().len()).finish()
     }
 }
 
 impl Archive {
-    fn folder(&mut self, path: &str) -> Result<()> {
-        let mut header = header(EntryType::Directory, 0o755, 0);
-        self.0.append_data(&mut header, format!("{path}/"), &[][..]).with_context(|| path.to_owned())
+    /// Adds the folders above a path that are not there yet.
+    fn folders_of(&mut self, path: &str) -> Result<()> {
+        for (end, _) in path.match_indices('/') {
+            let folder = path[..=end].to_owned();
+            if self.folders.insert(folder.clone()) {
+                self.folder(&folder, 0o755)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn folder(&mut self, path: &str, mode: u32) -> Result<()> {
+        let mut header = header(EntryType::Directory, mode, 0);
+        self.tar.append_data(&mut header, path, &[][..]).with_context(|| path.to_owned())
     }
 
     fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+        self.folders_of(path)?;
         let mut header = header(EntryType::Regular, mode, content.len() as u64);
-        self.0.append_data(&mut header, path, content).with_context(|| path.to_owned())
+        self.tar.append_data(&mut header, path, content).with_context(|| path.to_owned())
     }
 
     fn link(&mut self, path: &str, target: &str) -> Result<()> {
+        self.folders_of(path)?;
         let mut header = header(EntryType::Symlink, 0o777, 0);
-        self.0.append_link(&mut header, path, target).with_context(|| path.to_owned())
+        self.tar.append_link(&mut header, path, target).with_context(|| path.to_owned())
     }
 
     fn finish(self) -> Result<Vec<u8>> {
-        Ok(self.0.into_inner()?)
+        Ok(self.tar.into_inner()?)
     }
 }
 
@@ -250,7 +289,7 @@ mod tests {
         let program = folder.path().join("program");
         fs::write(&program, "#!/bin/sh\n").unwrap();
         let archive = folder.path().join("image.tar");
-        let image = || Image::new("a.test/b:3").folder("bin")?.program(&program, "bin/p")?.link("bin/q", "p");
+        let image = || Image::new("a.test/b:3").program(&program, "bin/p")?.link("bin/q", "p");
         let image = || image().unwrap().entrypoint(&["/bin/p", "x"]);
         image().write(&archive).unwrap();
         assert_eq!(

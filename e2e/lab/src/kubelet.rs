@@ -46,7 +46,7 @@ impl Kubelet {
     /// Where this host has no port left.
     pub fn plan(machine: VmBuilder) -> Result<(Self, VmBuilder)> {
         let (machine, port) = machine.publish_any_port()?;
-        let machine = machine.root(Root::Pods).memory_mib(2048);
+        let machine = machine.root(Root::Pods).at_least_memory_mib(2048);
         let machine =
             machine.disk(Disk::blank("kubelet", 256 * MIB)).disk(Disk::blank("containerd", 1024 * MIB));
         Ok((Self { port }, machine))

@@ -91,6 +91,7 @@ pub use disk::{Cache, Disk};
 pub use guest::{Job, Output, Step};
 pub use kubelet::Kubelet;
 pub use network::HOST;
+pub use process::resident_bytes;
 pub use rootfs::Root;
 pub use rustix::process::Signal;
 pub use vm::{Vm, VmBuilder};

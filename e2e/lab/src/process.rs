@@ -1,5 +1,6 @@
-//! Processes that end with this one, however it ends.
+//! Processes that end with this one, however it ends, and the memory of processes.
 
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -7,7 +8,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 /// A command that gets the kill signal when its parent is gone; arguments can be added.
 pub(crate) fn for_life(argv: &[PathBuf]) -> Command {
@@ -36,4 +37,16 @@ pub(crate) fn spawn(command: Command) -> Result<Child> {
     let orders = SPAWNER.lock().unwrap_or_else(PoisonError::into_inner);
     orders.send((command, answer)).map_err(|_| anyhow!("the thread that starts processes is gone"))?;
     Ok(child.recv()??)
+}
+
+/// The memory of a process that is not shared out or swapped, in bytes: `VmRSS` of proc(5).
+///
+/// # Errors
+/// Where there is no such process any more.
+pub fn resident_bytes(id: u32) -> Result<u64> {
+    let path = format!("/proc/{id}/status");
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kib.with_context(|| format!("{path} says nothing of memory"))? << 10)
 }

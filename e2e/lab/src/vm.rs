@@ -72,6 +72,12 @@ impl VmBuilder {
         self
     }
 
+    /// Raises the memory to so many MiB.
+    pub(crate) fn at_least_memory_mib(mut self, mib: u32) -> Self {
+        self.memory_mib = self.memory_mib.max(mib);
+        self
+    }
+
     /// Sets the number of processors, 2 unless set.
     #[must_use]
     pub fn cpus(mut self, cpus: u32) -> Self {

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use umbra_e2e::cluster::Place;
+use umbra_e2e::cluster::{self, Place, Stock};
 use umbra_lab::progress;
 
 #[derive(Debug, Args)]
@@ -21,7 +21,11 @@ enum What {
     Up,
     /// Is the cluster that `up` starts.
     #[command(hide = true)]
-    Serve,
+    Serve {
+        /// With disks for a database, and without Umbra.
+        #[arg(long)]
+        disks: bool,
+    },
     /// Runs `kubectl` as its administrator.
     #[command(disable_help_flag = true)]
     Kubectl(Rest),
@@ -48,9 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let place = Place::open()?;
     match &options.what {
         What::Up => {
-            let mut serve = Command::new(env::current_exe().context("where this program is")?);
-            serve.args(["cluster", "serve"]);
-            place.up(serve)?;
+            place.up(serve(Stock::Volumes)?)?;
             progress::say(format_args!("cargo xtask cluster umbra status -n prod     # what there is"));
             progress::say(format_args!("cargo xtask cluster umbra cut one -n prod --wait"));
             progress::say(format_args!(
@@ -62,13 +64,30 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             progress::say(format_args!("cargo xtask cluster down"));
             Ok(ExitCode::SUCCESS)
         }
-        What::Serve => place.serve().map(|()| ExitCode::SUCCESS),
+        What::Serve { disks } => {
+            place.serve(if *disks { Stock::Disks } else { Stock::Volumes }).map(|()| ExitCode::SUCCESS)
+        }
         What::Kubectl(rest) => ended(place.kubectl()?.args(&rest.arguments)),
         What::Umbra(rest) => ended(place.kubectl()?.arg("umbra").args(&rest.arguments)),
         What::Helm(rest) => ended(place.helm()?.args(&rest.arguments)),
         What::Node(rest) => place.node(&rest.arguments.join(" ")).map(code),
-        What::Down => place.down().map(|()| ExitCode::SUCCESS),
+        What::Down => place.down(true).map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// Tells the main job in a cluster of its own.
+pub(crate) fn story(keep: bool) -> Result<ExitCode> {
+    cluster::tell(&Place::open()?, serve(Stock::Disks)?, keep).map(|()| ExitCode::SUCCESS)
+}
+
+/// This program as a cluster.
+fn serve(stock: Stock) -> Result<Command> {
+    let mut serve = Command::new(env::current_exe().context("where this program is")?);
+    serve.args(["cluster", "serve"]);
+    if stock == Stock::Disks {
+        serve.arg("--disks");
+    }
+    Ok(serve)
 }
 
 fn ended(command: &mut Command) -> Result<ExitCode> {

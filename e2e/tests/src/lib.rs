@@ -5,5 +5,6 @@ pub mod api;
 pub mod cluster;
 mod kubernetes;
 pub mod node;
+pub mod scale;
 pub mod scenarios;
 pub mod story;

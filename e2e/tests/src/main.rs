@@ -2,11 +2,13 @@
 
 mod by_hand;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
-use umbra_e2e::{api, cluster, scenarios, story};
+use std::time::{Duration, Instant};
+use umbra_e2e::{api, cluster, scale, scenarios, story};
 
 /// Scenarios on a real kernel, in virtual machines, cases against a real API server, and cases of both together.
 #[derive(Debug, Parser)]
@@ -21,12 +23,20 @@ enum What {
     Run(Selection),
     /// Prints the names of the tests of a tier.
     List(Selection),
-    /// Tells the main job as it runs.
+    /// Tells the main job as it runs, in a cluster.
     Story {
-        /// On this host, which has ublk and PostgreSQL, instead of in a virtual machine.
+        /// Without a cluster: on one virtual machine, with `umbra-io` alone.
         #[arg(long)]
+        node: bool,
+        /// As with `--node`, on this host, which has ublk and PostgreSQL.
+        #[arg(long, conflicts_with = "node")]
         host: bool,
+        /// The cluster stays.
+        #[arg(long, conflicts_with_all = ["node", "host"])]
+        keep: bool,
     },
+    /// Measures the operator in a large cluster.
+    Operator(Scale),
     /// A cluster to work with by hand.
     #[command(name = "cluster")]
     Cluster(by_hand::Options),
@@ -42,6 +52,25 @@ struct Selection {
     /// Also those that take too long for every run.
     #[arg(long)]
     all: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Scale {
+    /// Also write everything measured into this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// VolumeSets, four on each master.
+    #[arg(long, default_value_t = 1000)]
+    sets: usize,
+    /// Nodes, which are facades with a platform in memory.
+    #[arg(long, default_value_t = 50)]
+    nodes: usize,
+    /// Cuts, of as many sets.
+    #[arg(long, default_value_t = 200)]
+    cuts: usize,
+    /// How long it is watched at rest, in seconds.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    rest: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -61,8 +90,10 @@ fn main() -> ExitCode {
             names.iter().for_each(|name| println!("{name}"));
             ExitCode::SUCCESS
         }),
-        What::Story { host: true } => story::on_this_host().map(|()| ExitCode::SUCCESS),
-        What::Story { host: false } => story::in_the_lab().map(|()| ExitCode::SUCCESS),
+        What::Story { host: true, .. } => story::on_this_host().map(|()| ExitCode::SUCCESS),
+        What::Story { node: true, .. } => story::in_the_lab().map(|()| ExitCode::SUCCESS),
+        What::Story { keep, .. } => by_hand::story(keep),
+        What::Operator(scale) => measure(&scale).map(|()| ExitCode::SUCCESS),
         What::Cluster(options) => by_hand::run(&options),
     };
     result.unwrap_or_else(|error| {
@@ -77,6 +108,17 @@ fn run(Selection { tier, filter, all }: &Selection) -> Result<(u64, u64)> {
         Tier::Api => api::run(filter),
         Tier::Cluster => cluster::run(filter, *all),
     }
+}
+
+fn measure(options: &Scale) -> Result<()> {
+    let rest = Duration::from_secs(options.rest);
+    let extent = scale::Extent { sets: options.sets, nodes: options.nodes, cuts: options.cuts, rest };
+    let report = scale::run(extent)?;
+    print!("{}", report.text());
+    if let Some(path) = &options.json {
+        fs::write(path, serde_json::to_vec_pretty(&report)?).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
 }
 
 fn names(tier: Tier, filter: &str) -> Result<Vec<String>> {

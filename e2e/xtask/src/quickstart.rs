@@ -9,12 +9,21 @@ use crate::{cargo, tools};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// On this host, which has ublk and PostgreSQL, instead of in a virtual machine.
+    /// Without a cluster: on one virtual machine, with `umbra-io` alone.
     #[arg(long)]
+    node: bool,
+    /// As with `--node`, on this host, which has ublk and PostgreSQL.
+    #[arg(long, conflicts_with = "node")]
     host: bool,
+    /// The cluster stays; `cargo xtask cluster` works with it, and ends it.
+    #[arg(long, conflicts_with_all = ["node", "host"])]
+    keep: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     tools::ensure_build_tools()?;
-    cargo::pass_on("umbra-e2e", if options.host { &["story", "--host"] } else { &["story"] })
+    let given = [("--node", options.node), ("--host", options.host), ("--keep", options.keep)];
+    let options = given.into_iter().filter_map(|(option, given)| given.then_some(option));
+    let arguments: Vec<&str> = std::iter::once("story").chain(options).collect();
+    cargo::pass_on("umbra-e2e", &arguments)
 }

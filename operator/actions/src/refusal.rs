@@ -138,14 +138,28 @@ pub enum Refusal {
         /// The sets.
         sets: Vec<ObjectName>,
     },
-    /// A safety cut goes into one set, and a group has many masters.
+    /// A set was named for the safety cut of a group, or a group for that of a set.
     #[error(
-        "a safety cut goes into one set, which cannot keep the masters of a group: cut another group of them first, then restore with --no-safety"
+        "the safety cut of a set is taken by a set, and that of a group by a group, group:NAME: {name} is not of that kind"
     )]
-    NoSafetyForGroups,
-    /// The set that was named cannot take the safety cut.
+    SafetyOfOtherKind {
+        /// What was named.
+        name: ObjectName,
+    },
+    /// No group can take the safety cut.
     #[error(
-        "{set} cannot take the safety cut: {why}; name another set with --safety, or do without with --no-safety"
+        "no group can take the safety cut of the masters of {group}{}: create one of another set of each of them and name it with --safety group:NAME, or do without with --no-safety",
+        groups(unfit)
+    )]
+    SafetyGroupNone {
+        /// The group that is restored.
+        group: ObjectName,
+        /// The others, and why not.
+        unfit: Vec<(ObjectName, Unfit)>,
+    },
+    /// The set or group that was named cannot take the safety cut.
+    #[error(
+        "{set} cannot take the safety cut: {why}; name another with --safety, or do without with --no-safety"
     )]
     SafetyUnfit {
         /// The set.
@@ -153,7 +167,7 @@ pub enum Refusal {
         /// Why not.
         why: Unfit,
     },
-    /// Several sets could take the safety cut.
+    /// Several sets, or groups, could take the safety cut.
     #[error(
         "the safety cut could go into any of {}: name one with --safety, or do without with --no-safety",
         list(sets)
@@ -260,13 +274,13 @@ impl Refusal {
     }
 }
 
-/// Why a set cannot take a safety cut.
+/// Why a set or a group cannot take a safety cut.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unfit {
     /// It does not exist.
     #[error("there is no such set")]
     Missing,
-    /// It is the set that the restore takes.
+    /// It is what the restore takes.
     #[error("it holds the image that is to be restored")]
     IsRestored,
     /// It belongs to another master.
@@ -293,10 +307,20 @@ pub enum Unfit {
     /// It is being deleted.
     #[error("it is being deleted")]
     Deleted,
+    /// It is a group without exactly one set of each master.
+    #[error("it does not have one set of each of the masters, and no others")]
+    OtherMasters,
+    /// It is a group with a set that cannot.
+    #[error("its set {0}: {1}")]
+    Member(ObjectName, Box<Self>),
 }
 
 fn list(sets: &[ObjectName]) -> String {
     sets.iter().map(ObjectName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn groups(unfit: &[(ObjectName, Unfit)]) -> String {
+    if unfit.is_empty() { " (there is no other group)".to_owned() } else { reasons(unfit) }
 }
 
 fn reasons(unfit: &[(ObjectName, Unfit)]) -> String {

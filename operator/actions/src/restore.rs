@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use umbra_crds::conditions::{ConditionType, find};
 use umbra_crds::{
     Command, Consistency, CopyDirection, CutId, Guard, Image, ImagingOperation, ImagingOperationSpec,
-    LocalReference, ObjectName, Safety, SetGroup, Target, TargetKind, VolumeSet, WaitFor,
+    ObjectName, Safety, SetGroup, Target, VolumeSet, WaitFor,
 };
 
 use crate::members::{self, Members};
@@ -70,9 +70,9 @@ pub struct RestorePlan {
     pub cut_id: Option<CutId>,
     /// What each master becomes.
     pub images: Vec<PlannedImage>,
-    /// The set that takes the safety cut.
-    pub safety: Option<ObjectName>,
-    /// The cut of that set whose image is given up for it.
+    /// The set or group that takes the safety cut.
+    pub safety: Option<Target>,
+    /// The cut of that whose images are given up for it.
     pub safety_gives_up: Option<CutId>,
     /// The command that undoes it; none where it cannot be undone.
     pub undo: Option<String>,
@@ -98,7 +98,7 @@ impl RestorePlan {
                 allow_written_shadow: self.request.allow_written,
                 allow_untrusted_image: self.request.allow_untrusted,
             }),
-            safety: self.safety.clone().map(|name| Safety { volume_set_ref: LocalReference { name } }),
+            safety: self.safety.clone().map(Safety::taken_by),
             wait_for: self.request.wait_for,
             ..operation::plain(self.target.clone(), command)
         })
@@ -129,27 +129,26 @@ pub fn restore(objects: &Objects, request: &RestoreRequest, name: &ObjectName, n
     plan.images = members.sets().iter().filter_map(|set| planned(set, objects, now)).collect();
     plan.refusals = members::hindrances(members.sets(), objects);
     members.sets().iter().for_each(|set| unfit(set, request, &mut plan.refusals));
-    let chosen = match &members {
-        Members::Set(set) => {
-            plan.cut_id = image(set).map(|image| image.cut_id);
-            safety::choose(&objects.sets, set, &request.safety)
-        }
-        Members::Group(group, sets) => {
-            plan.cut_id = of_group(group, sets, &mut plan.refusals);
-            if request.safety == SafetyWish::Without { Ok(None) } else { Err(Refusal::NoSafetyForGroups) }
-        }
+    plan.cut_id = match &members {
+        Members::Set(set) => image(set).map(|image| image.cut_id),
+        Members::Group(group, sets) => of_group(group, sets, &mut plan.refusals),
     };
     if let (Some(wanted), Some(held)) = (&request.cut, plan.cut_id) {
         plan.refusals.extend(other_cut(wanted, held, &request.target.name));
     }
-    match chosen {
+    match safety::choose(objects, &members, &request.safety) {
         Ok(safety) => plan.safety = safety,
         Err(refusal) => plan.refusals.push(refusal),
     }
     if let Some(safety) = &plan.safety {
         let namespace = members.sets().first().and_then(|set| set.metadata.namespace.clone());
-        let keeper = objects.sets.iter().find(|set| members::name(set) == *safety);
-        plan.safety_gives_up = keeper.and_then(image).map(|image| image.cut_id);
+        plan.safety_gives_up = match Members::of(safety, objects) {
+            Ok(Members::Set(keeper)) => image(keeper).map(|image| image.cut_id),
+            Ok(Members::Group(keeper, _)) => {
+                keeper.status.as_ref().and_then(|status| status.last_cut.as_ref()).map(|cut| cut.id)
+            }
+            Err(_) => None,
+        };
         plan.undo = Some(format!("kubectl umbra undo {name} -n {}", namespace.unwrap_or_default()));
     }
     plan
@@ -165,12 +164,10 @@ pub fn undo(done: &ImagingOperation, wished: RestoreRequest) -> Result<RestoreRe
         return Err(Refusal::NoRestore { operation });
     }
     let kept = done.status.as_ref().and_then(|status| status.safety.as_ref());
-    match (&done.spec.safety, kept) {
-        (Some(safety), Some(kept)) => Ok(RestoreRequest {
-            target: Target { kind: TargetKind::VolumeSet, name: safety.volume_set_ref.name.clone() },
-            cut: Some(kept.cut_id.to_string()),
-            ..wished
-        }),
+    match (done.spec.safety.as_ref().and_then(Safety::target), kept) {
+        (Some(target), Some(kept)) => {
+            Ok(RestoreRequest { target, cut: Some(kept.cut_id.to_string()), ..wished })
+        }
         _ => Err(Refusal::NoSafetyCut { operation }),
     }
 }

@@ -1,45 +1,68 @@
-//! The set that keeps what a master is before it is restored, so that the restore can be undone.
+//! The set that keeps what a master is before it is restored, so that the restore can be undone; for a group, the group of one
+//! other set of each of its masters.
 
 use umbra_crds::conditions::{ConditionType, find};
-use umbra_crds::{ObjectName, VolumeSet};
+use umbra_crds::{ObjectName, SetGroup, Target, TargetKind, VolumeSet};
 
-use crate::members;
+use crate::members::{self, Members};
+use crate::picture::Objects;
 use crate::refusal::{Refusal, Unfit};
 
 /// What is wanted of the safety cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SafetyWish {
-    /// Find the set for it.
+    /// Find the set or group for it.
     Propose,
-    /// It goes into this set.
-    Into(ObjectName),
+    /// It goes into this one.
+    Into(Target),
     /// There shall be none.
     Without,
 }
 
-/// The set that takes the safety cut before a restore from `restored`; none where none is wanted.
+/// What takes the safety cut before a restore of these; none where none is wanted.
 pub(crate) fn choose(
-    sets: &[VolumeSet],
-    restored: &VolumeSet,
+    objects: &Objects,
+    restored: &Members<'_>,
     wish: &SafetyWish,
-) -> Result<Option<ObjectName>, Refusal> {
-    match wish {
-        SafetyWish::Without => Ok(None),
-        SafetyWish::Into(set) => {
-            let found = sets.iter().find(|other| members::name(other) == *set);
-            let why = found.map_or(Some(Unfit::Missing), |found| unfit(found, restored));
+) -> Result<Option<Target>, Refusal> {
+    let kind = match restored {
+        Members::Set(_) => TargetKind::VolumeSet,
+        Members::Group(..) => TargetKind::SetGroup,
+    };
+    let name = match (wish, restored) {
+        (SafetyWish::Without, _) => return Ok(None),
+        (SafetyWish::Into(target), _) if target.kind != kind => {
+            return Err(Refusal::SafetyOfOtherKind { name: target.name.clone() });
+        }
+        (SafetyWish::Into(target), _) => {
+            let why = match restored {
+                Members::Set(restored) => {
+                    let found = objects.sets.iter().find(|other| members::name(other) == target.name);
+                    found.map_or(Some(Unfit::Missing), |found| unfit(found, restored))
+                }
+                Members::Group(group, sets) => {
+                    let found = objects.groups.iter().find(|other| name_of(other) == target.name);
+                    found.map_or(Some(Unfit::Missing), |found| unfit_group(objects, found, group, sets))
+                }
+            };
             match why {
-                Some(why) => Err(Refusal::SafetyUnfit { set: set.clone(), why }),
-                None => Ok(Some(set.clone())),
+                Some(why) => return Err(Refusal::SafetyUnfit { set: target.name.clone(), why }),
+                None => target.name.clone(),
             }
         }
-        SafetyWish::Propose => propose(sets, restored),
-    }
+        (SafetyWish::Propose, Members::Set(restored)) => propose(&objects.sets, restored)?,
+        (SafetyWish::Propose, Members::Group(group, sets)) => propose_group(objects, group, sets)?,
+    };
+    Ok(Some(Target { kind, name }))
+}
+
+fn name_of(group: &SetGroup) -> ObjectName {
+    ObjectName::new(group.metadata.name.clone().unwrap_or_default())
 }
 
 /// The one other set of the master that can take it. Where there are several, whose image is given up is not for a program to
 /// say.
-fn propose(sets: &[VolumeSet], restored: &VolumeSet) -> Result<Option<ObjectName>, Refusal> {
+fn propose(sets: &[VolumeSet], restored: &VolumeSet) -> Result<ObjectName, Refusal> {
     let (mut fit, mut not) = (Vec::new(), Vec::new());
     let siblings = sets.iter().filter(|set| set.spec.master_ref == restored.spec.master_ref);
     for sibling in siblings.filter(|sibling| members::name(sibling) != members::name(restored)) {
@@ -48,12 +71,58 @@ fn propose(sets: &[VolumeSet], restored: &VolumeSet) -> Result<Option<ObjectName
             Some(why) => not.push((members::name(sibling), why)),
         }
     }
-    fit.sort();
-    match fit.len() {
-        1 => Ok(fit.pop()),
-        0 => Err(Refusal::SafetyNone { master: restored.spec.master_ref.name.clone(), unfit: not }),
-        _ => Err(Refusal::SafetyAmbiguous { sets: fit }),
+    only(fit, || Refusal::SafetyNone { master: restored.spec.master_ref.name.clone(), unfit: not })
+}
+
+/// The one other group that can take it.
+fn propose_group(objects: &Objects, restored: &SetGroup, sets: &[&VolumeSet]) -> Result<ObjectName, Refusal> {
+    let (mut fit, mut not) = (Vec::new(), Vec::new());
+    for other in objects.groups.iter().filter(|other| name_of(other) != name_of(restored)) {
+        match unfit_group(objects, other, restored, sets) {
+            None => fit.push(name_of(other)),
+            Some(why) => not.push((name_of(other), why)),
+        }
     }
+    only(fit, || Refusal::SafetyGroupNone { group: name_of(restored), unfit: not })
+}
+
+fn only(mut fit: Vec<ObjectName>, none: impl FnOnce() -> Refusal) -> Result<ObjectName, Refusal> {
+    fit.sort();
+    match fit.pop() {
+        None => Err(none()),
+        Some(one) if fit.is_empty() => Ok(one),
+        Some(last) => {
+            fit.push(last);
+            Err(Refusal::SafetyAmbiguous { sets: fit })
+        }
+    }
+}
+
+/// Why a group cannot take the cut.
+fn unfit_group(
+    objects: &Objects,
+    group: &SetGroup,
+    restored: &SetGroup,
+    sets: &[&VolumeSet],
+) -> Option<Unfit> {
+    if name_of(group) == name_of(restored) {
+        return Some(Unfit::IsRestored);
+    }
+    let target = Target { kind: TargetKind::SetGroup, name: name_of(group) };
+    let Ok(keepers) = Members::of(&target, objects) else {
+        return Some(Unfit::NotReady("Unseen".to_owned()));
+    };
+    let mut unlucky = None;
+    for set in sets {
+        let same = |keeper: &&&VolumeSet| keeper.spec.master_ref == set.spec.master_ref;
+        let mut of_master = keepers.sets().iter().filter(same);
+        let (Some(keeper), None) = (of_master.next(), of_master.next()) else {
+            return Some(Unfit::OtherMasters);
+        };
+        let why = unfit(keeper, set).map(|why| Unfit::Member(members::name(keeper), Box::new(why)));
+        unlucky = unlucky.or(why);
+    }
+    if keepers.sets().len() == sets.len() { unlucky } else { Some(Unfit::OtherMasters) }
 }
 
 /// Why a set cannot take the cut.
@@ -95,6 +164,11 @@ mod tests {
 
     use super::*;
     use crate::examples::set;
+    use crate::written::target;
+
+    fn into(name: &str) -> SafetyWish {
+        SafetyWish::Into(target(name).unwrap())
+    }
 
     fn protected(mut set: VolumeSet) -> VolumeSet {
         set.spec.shadow.protected = true;
@@ -129,7 +203,7 @@ mod tests {
         ];
         assert_eq!(why, expected);
         let free = [&sets[..], &[set("free", "m", json!({}))]].concat();
-        assert_eq!(propose(&free, &sets[0]), Ok(Some(ObjectName::new("free"))));
+        assert_eq!(propose(&free, &sets[0]), Ok(ObjectName::new("free")));
     }
 
     #[test]
@@ -137,16 +211,18 @@ mod tests {
         let sets = [set("s", "m", json!({})), set("b", "m", json!({})), set("a", "m", json!({}))];
         let both = vec![ObjectName::new("a"), ObjectName::new("b")];
         assert_eq!(propose(&sets, &sets[0]), Err(Refusal::SafetyAmbiguous { sets: both }));
-        let named = SafetyWish::Into(ObjectName::new("b"));
-        assert_eq!(choose(&sets, &sets[0], &named), Ok(Some(ObjectName::new("b"))));
-        assert_eq!(choose(&sets, &sets[0], &SafetyWish::Without), Ok(None));
+        let objects = Objects { sets: sets.to_vec(), ..Objects::default() };
+        let chosen = |wish| choose(&objects, &Members::Set(&sets[0]), &wish);
+        assert_eq!(chosen(into("b")), Ok(target("b").ok()));
+        assert_eq!(chosen(SafetyWish::Without), Ok(None));
     }
 
     #[test]
     fn a_set_that_was_named_is_looked_at_all_the_same() {
         let sets =
             [set("s", "m", json!({})), set("t", "n", json!({})), protected(set("kept", "m", json!({})))];
-        let why = |name: &str| match choose(&sets, &sets[0], &SafetyWish::Into(ObjectName::new(name))) {
+        let objects = Objects { sets: sets.to_vec(), ..Objects::default() };
+        let why = |name: &str| match choose(&objects, &Members::Set(&sets[0]), &into(name)) {
             Err(Refusal::SafetyUnfit { why, .. }) => why,
             other => panic!("{name}: {other:?}"),
         };

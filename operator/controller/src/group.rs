@@ -5,8 +5,8 @@ use kube::ResourceExt;
 use thiserror::Error;
 use umbra_crds::conditions::{self, ConditionType, ConsistentReason, GroupReady};
 use umbra_crds::{
-    CutDecision, CutId, GroupMember, Image, ImagingOperation, LastCut, ObjectName, SetGroup, TargetKind,
-    VolumeSet,
+    CutDecision, CutId, GroupMember, Image, ImagingOperation, LastCut, ObjectName, Safety, SetGroup, Target,
+    TargetKind, VolumeSet,
 };
 use umbra_facade::ClientError;
 use umbra_platform::call::TARGETS_MAX;
@@ -176,17 +176,20 @@ impl Reconciled for SetGroup {
     }
 }
 
-/// What an operation has cut of this group, if it has.
+/// What an operation has cut of this group, if it has: by its command, or for safety before a restore of another.
 fn group_cut(operation: &ImagingOperation, group: &str) -> Option<GroupCut> {
-    let target = &operation.spec.target;
     let status = operation.status.as_ref()?;
-    let cut = status.cut.as_ref().filter(|cut| cut.decision == CutDecision::Commit)?;
-    let is_ours = target.kind == TargetKind::SetGroup && target.name.as_str() == group;
-    is_ours.then_some(GroupCut {
-        id: cut.id,
-        operation: operation.name_any(),
-        begun: status.start_time.clone()?,
-    })
+    let is_ours = |target: &Target| target.kind == TargetKind::SetGroup && target.name.as_str() == group;
+    let cut = status.cut.as_ref().filter(|cut| cut.decision == CutDecision::Commit);
+    let safety = operation.spec.safety.as_ref().and_then(Safety::target);
+    let id = if is_ours(&operation.spec.target) {
+        cut?.id
+    } else if safety.as_ref().is_some_and(is_ours) {
+        status.safety.as_ref()?.cut_id
+    } else {
+        return None;
+    };
+    Some(GroupCut { id, operation: operation.name_any(), begun: status.start_time.clone()? })
 }
 
 fn image_of(set: &VolumeSet) -> Option<&Image> {

@@ -8,6 +8,7 @@ use kube::runtime::events::{Event, Recorder, Reporter};
 use kube::{Client, Error};
 
 use crate::cluster::{Cluster, ClusterError, Key, Kind};
+use crate::metrics::Tally;
 
 /// Objects of one answer; where there are more, the rest is asked for.
 const PAGE: u32 = 500;
@@ -19,6 +20,7 @@ const MANAGER: &str = "umbra-operator";
 pub struct Kubernetes {
     client: Client,
     recorder: Recorder,
+    calls: Tally,
 }
 
 impl std::fmt::Debug for Kubernetes {
@@ -28,10 +30,11 @@ impl std::fmt::Debug for Kubernetes {
 }
 
 impl Kubernetes {
-    /// The cluster that this client reaches; `instance` tells this process from others like it.
-    pub fn new(client: Client, instance: &str) -> Self {
+    /// The cluster that this client reaches; `instance` tells this process from others like it. `calls` counts what is asked
+    /// of it, by method.
+    pub fn new(client: Client, instance: &str, calls: Tally) -> Self {
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance.to_owned()) };
-        Self { recorder: Recorder::new(client.clone(), reporter), client }
+        Self { recorder: Recorder::new(client.clone(), reporter), client, calls }
     }
 
     async fn send<T: serde::de::DeserializeOwned>(
@@ -41,7 +44,10 @@ impl Kubernetes {
     ) -> Result<T, ClusterError> {
         let request =
             request.map_err(|error| ClusterError::Refused { object: what(), problem: error.to_string() })?;
-        self.client.request(request).await.map_err(|error| failure(what(), &error))
+        let method = request.method().clone();
+        let answer = self.client.request(request).await;
+        self.calls.count(method.as_str(), answer.is_ok());
+        answer.map_err(|error| failure(what(), &error))
     }
 
     async fn replace_part<K: Kind>(&self, part: &str, object: &K) -> Result<K, ClusterError> {
@@ -145,7 +151,9 @@ impl Cluster for Kubernetes {
     }
 
     async fn announce(&self, about: ObjectReference, event: Event) {
-        if let Err(error) = self.recorder.publish(&event, &about).await {
+        let published = self.recorder.publish(&event, &about).await;
+        self.calls.count("EVENT", published.is_ok());
+        if let Err(error) = published {
             tracing::warn!(kind = about.kind, object = about.name, %error, "an event is lost");
         }
     }

@@ -26,6 +26,7 @@ pub mod group;
 pub mod kubernetes;
 pub mod lead;
 pub mod master;
+pub mod metrics;
 pub mod nodes;
 pub mod operation;
 pub mod publish;

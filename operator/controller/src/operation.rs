@@ -19,7 +19,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use umbra_crds::conditions::ConditionType;
 use umbra_crds::{
-    Command, ImagingOperation, MasterVolume, ObjectName, SetGroup, TargetKind, User, VolumeSet,
+    Command, ImagingOperation, MasterVolume, ObjectName, Safety, SetGroup, Target, TargetKind, User,
+    VolumeSet,
 };
 use umbra_facade::ClientError;
 use umbra_platform::call::{Abort, CopySets, Outcome, Reset};
@@ -41,8 +42,8 @@ pub struct View {
     pub now: Time,
     /// The sets that it acts on, in order of their names; the problem where they cannot be told.
     pub members: Result<Vec<Member>, String>,
-    /// The set that takes the safety cut; the problem where it is not there.
-    pub safety: Option<Result<Member, String>>,
+    /// The sets that take the safety cut, in order of their names; the problem where they cannot be told.
+    pub safety: Option<Result<Vec<Member>, String>>,
     /// What became of the operation's requests on the node, where the node is known.
     pub asked: Option<Asked>,
 }
@@ -78,6 +79,21 @@ impl Member {
         let key = Key::of(&self.set);
         let is_it = |set: &SetStatus| known.is_none_or(|id| set.id.0 == id.uuid());
         self.node.as_ref()?.set(|set| is_named(&set.name, &key) && is_it(set))
+    }
+
+    async fn look_at_all(
+        world: &impl World,
+        sets: Result<Vec<VolumeSet>, String>,
+    ) -> Result<Result<Vec<Self>, String>, ClusterError> {
+        let sets = match sets {
+            Ok(sets) => sets,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let mut members = Vec::new();
+        for set in sets {
+            members.push(Self::look(world, set).await?);
+        }
+        Ok(Ok(members))
     }
 
     async fn look(world: &impl World, set: VolumeSet) -> Result<Self, ClusterError> {
@@ -126,25 +142,14 @@ impl Reconciled for ImagingOperation {
     }
 
     async fn observe(self, world: &impl World, now: Time) -> Result<View, ClusterError> {
-        let namespace = self.namespace().unwrap_or_default();
-        let mut members = match targets(world, &self).await? {
-            Ok(sets) => {
-                let mut members = Vec::new();
-                for set in sets {
-                    members.push(Member::look(world, set).await?);
-                }
-                Ok(members)
-            }
-            Err(problem) => Err(problem),
-        };
-        let safety = match &self.spec.safety {
+        let mut members = Member::look_at_all(world, targets(world, &self).await?).await?;
+        let safety = match self.spec.safety.as_ref().and_then(Safety::target) {
             None => None,
-            Some(safety) => {
-                let name = safety.volume_set_ref.name.as_str();
-                Some(match world.get(&Key::namespaced(&namespace, name)).await? {
-                    Some(set) => Ok(Member::look(world, set).await?),
-                    None => Err(format!("there is no VolumeSet {name} for the safety cut")),
-                })
+            Some(target) => {
+                let namespace = self.namespace().unwrap_or_default();
+                let sets = sets_of(world, &namespace, &target).await?;
+                let sets = sets.map_err(|problem| format!("{problem} for the safety cut"));
+                Some(Member::look_at_all(world, sets).await?)
             }
         };
         let mut asked = None;
@@ -223,8 +228,16 @@ async fn targets(
         }
         return Ok(Ok(sets));
     }
-    let target = &operation.spec.target;
-    let key = Key::namespaced(&namespace, target.name.as_str());
+    sets_of(world, &namespace, &operation.spec.target).await
+}
+
+/// A set, or the sets of a group, in order of their names.
+async fn sets_of(
+    world: &impl World,
+    namespace: &str,
+    target: &Target,
+) -> Result<Result<Vec<VolumeSet>, String>, ClusterError> {
+    let key = Key::namespaced(namespace, target.name.as_str());
     match target.kind {
         TargetKind::VolumeSet => Ok(match world.get::<VolumeSet>(&key).await? {
             Some(set) => Ok(vec![set]),
@@ -234,7 +247,7 @@ async fn targets(
             let Some(group) = world.get::<SetGroup>(&key).await? else {
                 return Ok(Err(format!("there is no SetGroup {}", target.name)));
             };
-            let sets = world.list::<VolumeSet>(Some(&namespace)).await?;
+            let sets = world.list::<VolumeSet>(Some(namespace)).await?;
             Ok(group::members(&group, sets).map_err(|problem| problem.to_string()))
         }
         TargetKind::ShadowExport => Ok(Err("exports are not served by this version".to_owned())),

@@ -11,6 +11,7 @@ use umbra_crds::{MasterVolume, VolumeSet};
 
 use crate::cluster::{Cluster, ClusterError, Key, Kind};
 use crate::kubernetes::Kubernetes;
+use crate::metrics::Tally;
 use crate::run;
 
 /// More names than this are counted only.
@@ -29,7 +30,9 @@ pub fn main(options: &Options) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let look = async {
         let client = run::client(options.kubeconfig.as_deref()).await.map_err(|error| error.to_string())?;
-        left(&Kubernetes::new(client, "removal-check")).await.map_err(|error| error.to_string())
+        left(&Kubernetes::new(client, "removal-check", Tally::default()))
+            .await
+            .map_err(|error| error.to_string())
     };
     let left = runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(look));
     match left {

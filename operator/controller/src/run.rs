@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
-use umbra_crds::{DeviceGrant, ImagingOperation, MasterVolume, SetGroup, TargetKind, VolumeSet};
+use umbra_crds::{DeviceGrant, ImagingOperation, MasterVolume, Safety, SetGroup, TargetKind, VolumeSet};
 use umbra_facade::folder::FolderError;
 use umbra_facade::identity::{Identity, Role, Segment};
 use umbra_facade::request::SIGNER;
@@ -42,6 +42,7 @@ use crate::cluster::{Cluster, ClusterError, Key, Kind};
 use crate::facades::Facades;
 use crate::kubernetes::Kubernetes;
 use crate::lead::{Candidate, LOOK_EVERY, raise_fence};
+use crate::metrics::Tally;
 use crate::nodes::{Change, NodeAddress, Nodes};
 use crate::reconcile::{Again, Reconciled, reconcile};
 
@@ -98,6 +99,7 @@ fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError 
 struct Real {
     cluster: Kubernetes,
     nodes: Facades,
+    looks: Tally,
 }
 
 impl Cluster for Real {
@@ -203,12 +205,14 @@ async fn serve(run: &Run) -> Result<(), StartError> {
     let (files, authority) = credentials(run)?;
     let (fence_to, fence) = watch::channel(None);
     let nodes = Facades::new(run.cluster.clone(), files, CallDeadlines::default(), fence.clone());
-    let real = Arc::new(Real { cluster: Kubernetes::new(client.clone(), &name), nodes });
+    let (calls, looks) = (Tally::default(), Tally::default());
+    let cluster = Kubernetes::new(client.clone(), &name, calls.clone());
+    let real = Arc::new(Real { cluster, nodes, looks: looks.clone() });
     if let Some(address) = run.http {
         let listener = TcpListener::bind(address).await.map_err(system(format!("listen on {address}")))?;
         let address = listener.local_addr().map_err(system("listen"))?;
         tracing::info!(%address, "probes and metrics are served");
-        tokio::spawn(umbra_probes::serve(listener, Look { fence: fence.clone() }));
+        tokio::spawn(umbra_probes::serve(listener, Look { fence: fence.clone(), calls, looks }));
     }
     tracing::info!(name, cluster = %run.cluster, "starts");
     tokio::select! {
@@ -336,7 +340,8 @@ fn controllers(real: &Arc<Real>, client: &Client, authority: Option<&Settings>) 
     let operations = || Api::<ImagingOperation>::all(client.clone());
     let with_operations = Controller::new(sets(), of_kind()).watches(operations(), of_kind(), sets_of);
     tasks.spawn(attend(with_operations, Arc::clone(real)));
-    tasks.spawn(attend(Controller::new(Api::<SetGroup>::all(client.clone()), of_kind()), Arc::clone(real)));
+    let groups = Controller::new(Api::<SetGroup>::all(client.clone()), of_kind());
+    tasks.spawn(attend(groups.watches(operations(), of_kind(), groups_of), Arc::clone(real)));
     let with_sets = Controller::new(operations(), of_kind()).watches(sets(), of_kind(), operation_of);
     tasks.spawn(attend(with_sets, Arc::clone(real)));
     tasks
@@ -347,12 +352,21 @@ fn controllers(real: &Arc<Real>, client: &Client, authority: Option<&Settings>) 
 /// The sets that an operation acts on: they change with it.
 fn sets_of(operation: ImagingOperation) -> Vec<ObjectRef<VolumeSet>> {
     let namespace = operation.metadata.namespace.unwrap_or_default();
-    let cut = operation.status.and_then(|status| status.cut);
-    let members = cut.into_iter().flat_map(|cut| cut.members).map(|member| member.name);
-    let safety = operation.spec.safety.map(|safety| safety.volume_set_ref.name);
+    let status = operation.status.unwrap_or_default();
+    let members = status.cut.into_iter().flat_map(|cut| cut.members).map(|member| member.name);
+    let keepers = status.safety.into_iter().flat_map(|safety| safety.members);
+    let kept = operation.spec.safety.and_then(|safety| safety.volume_set_ref).map(|set| set.name);
     let target = Some(operation.spec.target).filter(|target| target.kind == TargetKind::VolumeSet);
-    let names = members.chain(safety).chain(target.map(|target| target.name));
+    let names = members.chain(keepers).chain(kept).chain(target.map(|target| target.name));
     names.map(|name| ObjectRef::new(name.as_str()).within(&namespace)).collect()
+}
+
+/// The groups that an operation cuts.
+fn groups_of(operation: ImagingOperation) -> Vec<ObjectRef<SetGroup>> {
+    let namespace = operation.metadata.namespace.unwrap_or_default();
+    let targets = [Some(operation.spec.target), operation.spec.safety.as_ref().and_then(Safety::target)];
+    let groups = targets.into_iter().flatten().filter(|target| target.kind == TargetKind::SetGroup);
+    groups.map(|group| ObjectRef::new(group.name.as_str()).within(&namespace)).collect()
 }
 
 /// The operation that has a set to itself: it waits for what the set shows.
@@ -367,8 +381,9 @@ where
     K: Reconciled + Debug,
 {
     let look = |object: Arc<K>, real: Arc<Real>| async move {
-        let again = reconcile::<K>(&*real, &Key::of(&*object), wall).await?;
-        Ok(match again {
+        let looked = reconcile::<K>(&*real, &Key::of(&*object), wall).await;
+        real.looks.count(&K::kind(&()), looked.is_ok());
+        Ok(match looked? {
             Again::Never => Action::await_change(),
             Again::After(time) => Action::requeue(time),
         })
@@ -419,6 +434,8 @@ async fn sign(client: Client, real: Arc<Real>, authority: Settings) {
 /// What probes and scrapes look at.
 struct Look {
     fence: watch::Receiver<Option<Fence>>,
+    calls: Tally,
+    looks: Tally,
 }
 
 impl umbra_probes::Told for Look {
@@ -430,13 +447,18 @@ impl umbra_probes::Told for Look {
     async fn metrics(&self) -> Result<String, String> {
         let fence = self.fence.borrow().map_or(0, Fence::get);
         let leads = u8::from(fence > 0);
+        let calls = ("umbra_operator_api_calls_total", "Calls to the API server, by method.", "method");
+        let looks = ("umbra_operator_reconciliations_total", "How often an object was looked after.", "kind");
+        let calls = self.calls.series(calls.0, calls.1, calls.2);
+        let looks = self.looks.series(looks.0, looks.1, looks.2);
         Ok(format!(
             "# HELP umbra_operator_leads Whether this process acts.\n\
              # TYPE umbra_operator_leads gauge\n\
              umbra_operator_leads {leads}\n\
              # HELP umbra_operator_fence The fence of this leader, 0 while it does not lead.\n\
              # TYPE umbra_operator_fence gauge\n\
-             umbra_operator_fence {fence}\n"
+             umbra_operator_fence {fence}\n\
+             {calls}{looks}"
         ))
     }
 }

@@ -56,12 +56,21 @@ impl Access {
     }
 }
 
+/// What is in a cluster when it is handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stock {
+    /// Umbra, as the chart installs it, a database's volume and two sets of it.
+    Volumes,
+    /// Disks, an image of PostgreSQL, and Umbra nowhere but on the shelf.
+    Disks,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
     /// Runs a shell script on the node.
     Run(String),
-    /// Ends everything.
-    Down,
+    /// Ends everything; if nothing was wrong, its logs as well.
+    Down { good: bool },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,6 +105,14 @@ impl Place {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
+    }
+
+    /// Whether a cluster has it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn is_up(&self) -> Result<bool> {
+        Ok(self.take()?.is_none())
     }
 
     fn access(&self) -> Result<Access> {
@@ -146,35 +163,45 @@ impl Place {
         }
     }
 
-    /// Is the cluster: a control plane, a node with a kubelet, Umbra as the chart installs it, a database's volume and two
-    /// sets, until it is told to end.
+    /// Is the cluster, until it is told to end: a control plane, and a node with a kubelet.
     ///
     /// # Errors
     /// Where anything of it does not start.
-    pub fn serve(&self) -> Result<()> {
+    pub fn serve(&self, stock: Stock) -> Result<()> {
         let Some(_lock) = self.take()? else { bail!("a cluster is up already") };
         plugin::build()?;
         let server = Server::with_pods()?;
-        let machine = Machine::boot_for_pods(&server, "cluster")?;
-        let umbra = Installation::by_chart(&server)?;
-        machine.write("/dev/lab/master", "hello")?;
-        umbra.apply_volumes(&devices())?;
+        let machine = match stock {
+            Stock::Volumes => {
+                let machine = Machine::boot_for_pods(&server, "cluster")?;
+                machine.write("/dev/lab/master", "hello")?;
+                Installation::by_chart(&server)?.apply_volumes(&devices())?;
+                machine
+            }
+            Stock::Disks => Machine::boot_for_a_database(&server, "quickstart")?,
+        };
         let socket = UnixListener::bind(self.file("socket"))?;
         let access =
             Access { kubeconfig: server.kubeconfig(), kubectl: server.program(), plugin: plugin::folder()? };
         // Whole or not there: its presence says that the cluster can be used.
         fs::write(self.file("access.new"), serde_json::to_string(&access)?)?;
         fs::rename(self.file("access.new"), self.file("access"))?;
+        let mut good = false;
         for stream in socket.incoming() {
             match answer(&machine, stream?) {
-                Ok(true) => break,
-                Ok(false) => {}
+                Ok(Some(was_good)) => {
+                    good = was_good;
+                    break;
+                }
+                Ok(None) => {}
                 Err(error) => progress::say(format_args!("{error:#}")),
             }
         }
         fs::remove_file(self.file("access"))?;
-        machine.finish()?;
-        server.finish();
+        if good {
+            machine.finish()?;
+            server.finish();
+        }
         Ok(())
     }
 
@@ -189,12 +216,12 @@ impl Place {
         Ok(answer.code)
     }
 
-    /// Ends the cluster, and waits until it has gone.
+    /// Ends the cluster, and waits until it has gone. Its logs stay unless all was good.
     ///
     /// # Errors
     /// Where no cluster is up.
-    pub fn down(&self) -> Result<()> {
-        self.order(&Order::Down)?;
+    pub fn down(&self, good: bool) -> Result<()> {
+        self.order(&Order::Down { good })?;
         while self.take()?.is_none() {
             thread::sleep(LOOK);
         }
@@ -230,15 +257,17 @@ impl Place {
     }
 }
 
-/// Does what is asked; returns whether that is the end.
-fn answer(machine: &Machine, mut stream: UnixStream) -> Result<bool> {
+/// Does what is asked; where that is the end, returns whether all was good.
+fn answer(machine: &Machine, mut stream: UnixStream) -> Result<Option<bool>> {
     let mut line = String::new();
     BufReader::new(stream.try_clone()?).read_line(&mut line)?;
     let (answer, ends) = match serde_json::from_str(&line)? {
-        Order::Down => (Answer { code: 0, stdout: String::new(), stderr: String::new() }, true),
+        Order::Down { good } => {
+            (Answer { code: 0, stdout: String::new(), stderr: String::new() }, Some(good))
+        }
         Order::Run(script) => {
             let output = machine.vm.sh(&script).timeout(COMMAND).output()?;
-            (Answer { code: output.status.code, stdout: output.stdout, stderr: output.stderr }, false)
+            (Answer { code: output.status.code, stdout: output.stdout, stderr: output.stderr }, None)
         }
     };
     writeln!(stream, "{}", serde_json::to_string(&answer)?)?;

@@ -16,6 +16,9 @@ use crate::node::Node;
 const MIB: u64 = 1 << 20;
 /// Size of the master and of the shadows.
 pub(crate) const BYTES: u64 = 64 * MIB;
+/// Sizes of a database's data and of its log.
+const DATA: u64 = 192 * MIB;
+const LOG: u64 = 96 * MIB;
 /// Where the facade listens.
 const FACADE: u16 = 9751;
 /// Name of the node.
@@ -56,9 +59,30 @@ impl Machine {
 
     /// Boots it with a kubelet and Umbra's images, with a file system on the master-to-be, and waits until pods can run.
     pub(crate) fn boot_for_pods(server: &Server, name: &str) -> Result<Self> {
+        let machine = Self::boot_kubelet(server, builder(name)?, Vec::new())?;
+        machine.vm.sh("mkfs.ext4 -q /dev/lab/master").run()?;
+        Ok(machine)
+    }
+
+    /// Boots it with a kubelet, Umbra's images and that of PostgreSQL, with empty disks for its data and its log, and for two
+    /// images of each.
+    pub(crate) fn boot_for_a_database(server: &Server, name: &str) -> Result<Self> {
+        let disks = [("data", DATA), ("log", LOG)].into_iter().flat_map(|(role, bytes)| {
+            let images = (1..=2).flat_map(move |number| {
+                let bitmap = Disk::blank(&format!("{role}-bitmap{number}"), 64 * MIB);
+                [Disk::blank(&format!("{role}-shadow{number}"), bytes), bitmap]
+            });
+            std::iter::once(Disk::blank(role, bytes)).chain(images)
+        });
+        let builder = disks.fold(bare(name)?, VmBuilder::disk).memory_mib(3072);
+        Self::boot_kubelet(server, builder, vec![image::of_postgres()?])
+    }
+
+    fn boot_kubelet(server: &Server, builder: VmBuilder, mut archives: Vec<PathBuf>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let archives = [image::of_the_lab(folder.path())?, image::of_umbra(folder.path())?].concat();
-        let (kubelet, builder) = Kubelet::plan(builder(name)?)?;
+        archives.extend(image::of_the_lab(folder.path())?);
+        archives.extend(image::of_umbra(folder.path())?);
+        let (kubelet, builder) = Kubelet::plan(builder)?;
         let node =
             serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": {"labels": {"pool": "yes"}}});
         server.applied_as(NAME, &node)?;
@@ -67,7 +91,7 @@ impl Machine {
         server.expect(&patch)?;
         let pods = Umbra::Pods(Pods { kubelet, _folder: folder, archives });
         let mut machine = Self { umbra: pods, vm: builder.boot()? };
-        machine.vm.sh("mkfs.ext4 -q /dev/lab/master && mkfs.ext4 -q /dev/lab/state").run()?;
+        machine.vm.sh("mkfs.ext4 -q /dev/lab/state").run()?;
         machine.start_host()?;
         machine.start_kubelet(server)?;
         Ok(machine)
@@ -185,13 +209,15 @@ impl Machine {
     }
 }
 
-/// A machine with disks for a database's volume and two sets of it.
+/// A machine with a disk for what the node keeps.
+fn bare(name: &str) -> Result<VmBuilder> {
+    let builder = Vm::builder(name).memory_mib(1536).publish_port(FACADE)?;
+    Ok(builder.disk(Disk::blank("state", 64 * MIB)))
+}
+
+/// One with disks for a database's volume and two sets of it.
 fn builder(name: &str) -> Result<VmBuilder> {
-    let mut builder = Vm::builder(name)
-        .memory_mib(1536)
-        .publish_port(FACADE)?
-        .disk(Disk::blank("state", 64 * MIB))
-        .disk(Disk::blank("master", BYTES));
+    let mut builder = bare(name)?.disk(Disk::blank("master", BYTES));
     for number in 1..=2 {
         builder = builder
             .disk(Disk::blank(&format!("shadow{number}"), BYTES))

@@ -8,6 +8,7 @@ mod hand;
 mod machine;
 mod pod;
 mod pods;
+mod quickstart;
 mod story;
 mod takeover;
 mod troubles;
@@ -19,7 +20,8 @@ use anyhow::{Context, Result};
 use crate::kubernetes::installation;
 use crate::kubernetes::server::Server;
 
-pub use hand::Place;
+pub use hand::{Place, Stock};
+pub use quickstart::tell;
 
 struct Case {
     name: &'static str,

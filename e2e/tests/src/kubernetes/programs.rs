@@ -77,6 +77,11 @@ impl Running {
         }
     }
 
+    /// Its memory, in bytes.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        umbra_lab::resident_bytes(self.child.id())
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no process id")?;

@@ -1,6 +1,6 @@
 //! The control plane with the kinds installed, and what cases do with it.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -114,6 +114,35 @@ impl Server {
     /// Applies a file.
     pub(crate) fn apply(&self, file: &Path) -> Result<Answer> {
         self.kubectl(&["apply", "--server-side", "--filename", &file.display().to_string()])
+    }
+
+    /// Runs `kubectl` with this on its standard input.
+    pub(crate) fn fed(&self, arguments: &[&str], input: &Value) -> Result<Answer> {
+        answer(self.control_plane.kubectl().args(arguments), Some(&input.to_string()))
+    }
+
+    /// As [`fed`](Self::fed), telling each line as it is written; it must succeed.
+    pub(crate) fn fed_by_line(
+        &self,
+        arguments: &[&str],
+        input: &Value,
+        mut line: impl FnMut(&str),
+    ) -> Result<()> {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(input.to_string().as_bytes())?;
+        file.rewind()?;
+        let mut command = self.control_plane.kubectl();
+        let mut child = command.args(arguments).stdin(file).stdout(Stdio::piped()).spawn()?;
+        for written in BufReader::new(child.stdout.take().context("no standard output")?).lines() {
+            line(&written?);
+        }
+        ensure!(child.wait()?.success(), "kubectl {} failed", arguments.join(" "));
+        Ok(())
+    }
+
+    /// The memory of the API server, in bytes.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        self.control_plane.api_server_bytes()
     }
 
     /// Applies an object under this name, which must be accepted.

@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::examples::{CUT, OTHER_CUT, group, image, master, set};
+use crate::refusal::Unfit;
 use crate::written::target;
 
 fn now() -> Time {
@@ -41,7 +42,7 @@ fn a_plan_says_what_becomes_of_the_master_and_how_to_go_back() {
     let image = &plan.images[0];
     assert_eq!((image.master.as_str(), image.age_seconds, image.written), ("m", 7800, false));
     assert_eq!(image.users, ["pod/pg-0"]);
-    assert_eq!(plan.safety, Some(ObjectName::new("t")));
+    assert_eq!(plan.safety, Some(target("t").unwrap()));
     assert_eq!(plan.safety_gives_up, Some(OTHER_CUT.parse().unwrap()));
     assert_eq!(plan.undo.as_deref(), Some("kubectl umbra undo restore-1 -n prod"));
     let spec = plan.spec().unwrap();
@@ -49,7 +50,7 @@ fn a_plan_says_what_becomes_of_the_master_and_how_to_go_back() {
     let guard = spec.guard.unwrap();
     assert_eq!(guard.expect_cut_id, Some(CUT.parse().unwrap()));
     assert!(!guard.allow_written_shadow && !guard.allow_untrusted_image);
-    assert_eq!(spec.safety.unwrap().volume_set_ref.name.as_str(), "t");
+    assert_eq!(spec.safety.unwrap().target(), Some(target("t").unwrap()));
 }
 
 #[test]
@@ -134,7 +135,8 @@ fn a_group_is_restored_to_the_one_instant_of_its_last_cut() {
     let good = objects(vec![member("a", "m", CUT), member("b", "n", CUT)]);
     let spec = plan(&good, &request).spec().unwrap();
     assert_eq!(spec.guard.unwrap().expect_cut_id, Some(CUT.parse().unwrap()));
-    assert_eq!(plan(&good, &wish("group:g")).refusals, [Refusal::NoSafetyForGroups]);
+    let none = Refusal::SafetyGroupNone { group: ObjectName::new("g"), unfit: Vec::new() };
+    assert_eq!(plan(&good, &wish("group:g")).refusals, [none]);
 
     let alone = objects(vec![member("a", "m", CUT), member("b", "n", OTHER_CUT)]);
     let sets = vec![ObjectName::new("b")];
@@ -146,6 +148,41 @@ fn a_group_is_restored_to_the_one_instant_of_its_last_cut() {
         plan(&shared, &request).refusals,
         [Refusal::SharedMaster { master: ObjectName::new("m"), sets }]
     );
+}
+
+#[test]
+fn a_group_is_kept_by_a_group_of_one_other_set_of_each_master() {
+    let member = |name: &str, master: &str| set(name, master, image(CUT, json!({"groupCutID": CUT})));
+    let objects = |keepers: &[&str]| Objects {
+        sets: vec![member("a", "m"), member("b", "n"), member("c", "m"), member("d", "n"), member("e", "o")],
+        groups: vec![group("g", &["a", "b"]), group("h", keepers)],
+        ..Objects::default()
+    };
+    let kept = plan(&objects(&["c", "d"]), &wish("group:g"));
+    assert_eq!((kept.safety.clone(), kept.safety_gives_up), (target("group:h").ok(), CUT.parse().ok()));
+    let spec = kept.spec().unwrap();
+    assert_eq!(spec.safety.unwrap().target(), target("group:h").ok());
+    assert!(kept.undo.is_some());
+
+    let refused = |keepers: &[&str]| plan(&objects(keepers), &wish("group:g")).refusals;
+    let why = |keepers: &[&str]| match &refused(keepers)[..] {
+        [Refusal::SafetyGroupNone { unfit, .. }] => unfit[0].1.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(why(&["c"]), Unfit::OtherMasters);
+    assert_eq!(why(&["c", "e"]), Unfit::OtherMasters);
+    assert_eq!(why(&["c", "d", "e"]), Unfit::OtherMasters);
+    assert_eq!(why(&["a", "d"]), Unfit::Member(ObjectName::new("a"), Box::new(Unfit::IsRestored)));
+
+    let named = |of: &str, keeper: &str| {
+        let safety = SafetyWish::Into(target(keeper).unwrap());
+        plan(&objects(&["c", "d"]), &RestoreRequest { safety, ..wish(of) }).refusals
+    };
+    assert_eq!(named("group:g", "group:h"), []);
+    assert!(matches!(named("group:g", "c")[..], [Refusal::SafetyOfOtherKind { .. }]));
+    assert!(matches!(named("a", "group:h")[..], [Refusal::SafetyOfOtherKind { .. }]));
+    let own = named("group:g", "group:g");
+    assert!(matches!(own[..], [Refusal::SafetyUnfit { why: Unfit::IsRestored, .. }]), "{own:?}");
 }
 
 #[test]
@@ -167,7 +204,7 @@ fn an_undo_restores_the_safety_cut_of_a_restore() {
     assert_eq!(request.target.name.as_str(), "t");
     let plan = plan(&with(json!({})), &request);
     assert_eq!(plan.spec().unwrap().guard.unwrap().expect_cut_id, Some(OTHER_CUT.parse().unwrap()));
-    assert_eq!(plan.safety, Some(ObjectName::new("s")), "the undo can be undone, too");
+    assert_eq!(plan.safety, Some(target("s").unwrap()), "the undo can be undone, too");
 
     let none = |done: &ImagingOperation| undo(done, wish("ignored")).unwrap_err();
     assert!(matches!(none(&operation("UpdateMaster", Value::Null, json!({}))), Refusal::NoSafetyCut { .. }));

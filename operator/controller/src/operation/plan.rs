@@ -116,12 +116,16 @@ impl View {
         self.operation.name_any()
     }
 
-    /// Members and the set of the safety cut, in the order in which they are locked: two operations that want the same sets
+    /// The sets that take the safety cut.
+    fn safeties(&self) -> &[Member] {
+        self.safety.as_ref().and_then(|safety| safety.as_deref().ok()).unwrap_or_default()
+    }
+
+    /// Members and the sets of the safety cut, in the order in which they are locked: two operations that want the same sets
     /// never each have one that the other waits for.
     fn all(&self) -> impl Iterator<Item = &Member> {
         let members = self.members.as_deref().unwrap_or_default();
-        let safety = self.safety.as_ref().and_then(|safety| safety.as_ref().ok());
-        let mut all: Vec<&Member> = members.iter().chain(safety).collect();
+        let mut all: Vec<&Member> = members.iter().chain(self.safeties()).collect();
         all.sort_by_key(|member| member.set.name_any());
         all.into_iter()
     }
@@ -224,6 +228,11 @@ fn proceed(view: &View, status: &mut ImagingOperationStatus, refused: Option<&Cl
             OperationFailed::NotSupported,
             "this version brings nothing to rest for a cut: leave quiesce out".into(),
         );
+    }
+    // What it was to be undone by is not given up for what this version does not know.
+    let keeps = spec.safety.as_ref().is_some_and(|safety| safety.target().is_none());
+    if keeps {
+        return Fails(OperationFailed::NotSupported, "nothing is named that takes the safety cut".into());
     }
     let members = match (&view.members, &view.safety) {
         (Err(problem), _) | (_, Some(Err(problem))) => {
@@ -414,12 +423,13 @@ fn safety_cut(
     asked: &Asked,
     refused: Option<&ClientError>,
 ) -> Option<Verdict> {
-    let safety = view.safety.as_ref()?.as_ref().ok()?;
-    if status.safety.is_some() {
+    let safeties = view.safeties();
+    if safeties.is_empty() || status.safety.is_some() {
         return None;
     }
     if let Outcome::Done(Answer::Copied(copied)) = &asked.safety {
-        status.safety = Some(SafetyStatus { cut_id: CutId::new(copied.cut.0) });
+        let members = safeties.iter().map(|safety| ObjectName::new(safety.set.name_any())).collect();
+        status.safety = Some(SafetyStatus { cut_id: CutId::new(copied.cut.0), members });
         return None;
     }
     if asked.safety == Outcome::Running {
@@ -428,12 +438,13 @@ fn safety_cut(
     if let Some(error) = refused {
         return Some(refusal(view, error));
     }
-    let Some(there) = safety.there() else {
-        let message = format!("set {} for the safety cut is not on its node", safety.set.name_any());
-        return Some(Waits(OperationProgress::WaitingForTarget, message));
-    };
-    let effect = Effect::Copy(asked.node.clone(), safety_call(view, there));
-    Some(Acts(OperationProgress::Cutting, "the node is asked for the safety cut".into(), effect))
+    Some(match safety_call(view) {
+        Ok(call) => {
+            let effect = Effect::Copy(asked.node.clone(), call);
+            Acts(OperationProgress::Cutting, "the node is asked for the safety cut".into(), effect)
+        }
+        Err(problem) => Waits(OperationProgress::WaitingForTarget, problem),
+    })
 }
 
 /// A restore whose safety cut is made does not wait for people: what is written meanwhile would be in no cut.
@@ -461,14 +472,22 @@ fn cut_made(planned: &Cut, answer: &Answer) -> Option<CutId> {
     (is_asked_for || goes_on).then(|| CutId::new(copied.cut.0))
 }
 
-fn safety_call(view: &View, there: &SetStatus) -> CopySets {
-    CopySets {
+/// The safety cut, at one instant of all that are restored.
+fn safety_call(view: &View) -> Result<CopySets, String> {
+    let target = |safety: &Member| {
+        let there = safety.there();
+        let there = there
+            .ok_or_else(|| format!("set {} for the safety cut is not on its node", safety.set.name_any()))?;
+        Ok(SetTarget::from(SetRef::Id(there.id)))
+    };
+    let targets: Result<Vec<SetTarget>, String> = view.safeties().iter().map(target).collect();
+    Ok(CopySets {
         request: safety_request(&view.key()),
-        sets: SetTargets::from(SetTarget::from(SetRef::Id(there.id))),
+        sets: SetTargets::new(targets?).map_err(|error| error.to_string())?,
         direction: Direction::ToShadow,
         kind: CopyKind::Update,
         cut: Some(PlatformCut(view.cut_id("safety"))),
-    }
+    })
 }
 
 /// The cut as it is on record: the same whoever asks for it, however often.
@@ -498,8 +517,7 @@ fn call(view: &View, members: &[Member], status: &ImagingOperationStatus) -> Res
 /// What keeps the command from being done, before anything of it is.
 fn guards(view: &View, members: &[Member]) -> Option<Verdict> {
     let of_members = members.iter().find_map(|member| guards_of(view, member));
-    let safety = view.safety.as_ref().and_then(|safety| safety.as_ref().ok());
-    of_members.or_else(|| safety.and_then(|safety| safety_guards(view, members, safety)))
+    of_members.or_else(|| safety_guards(view, members))
 }
 
 /// What keeps the command from being done to one set.
@@ -576,21 +594,33 @@ fn state_guard(view: &View, name: &str, state: &SetState) -> Option<Verdict> {
 }
 
 /// What keeps the safety cut from being made.
-fn safety_guards(view: &View, members: &[Member], safety: &Member) -> Option<Verdict> {
-    let name = safety.set.name_any();
-    if safety.set.spec.shadow.protected {
+fn safety_guards(view: &View, members: &[Member]) -> Option<Verdict> {
+    let safeties = view.safeties();
+    if let Some(safety) = safeties.iter().find(|safety| safety.set.spec.shadow.protected) {
         return Some(protected(safety));
     }
-    let is_sibling = |member: &Member| {
+    let is_sibling = |member: &Member, safety: &Member| {
         let (one, other) = (member.there(), safety.there());
         one.map(|set| set.master) == other.map(|set| set.master)
             && one.map(|set| set.id) != other.map(|set| set.id)
     };
-    if safety.there().is_some() && !members.iter().all(is_sibling) {
-        let message = format!("set {name} is no other set of the same master: it cannot take the safety cut");
-        return Some(Fails(OperationFailed::NotSupported, message));
+    for safety in safeties.iter().filter(|safety| safety.there().is_some()) {
+        if !members.iter().any(|member| is_sibling(member, safety)) {
+            let name = safety.set.name_any();
+            let message =
+                format!("set {name} is no other set of the same master: it cannot take the safety cut");
+            return Some(Fails(OperationFailed::NotSupported, message));
+        }
     }
-    in_use(view, &name, &[], &safety.shadow_users)
+    for member in members.iter().filter(|_| safeties.iter().all(|safety| safety.there().is_some())) {
+        let keepers = safeties.iter().filter(|safety| is_sibling(member, safety)).count();
+        if !safeties.is_empty() && keepers != 1 {
+            let name = member.set.name_any();
+            let message = format!("{keepers} sets would keep the master of set {name}: it must be one");
+            return Some(Fails(OperationFailed::NotSupported, message));
+        }
+    }
+    safeties.iter().find_map(|safety| in_use(view, &safety.set.name_any(), &[], &safety.shadow_users))
 }
 
 /// Pods that use what the command changes under them.
@@ -710,8 +740,8 @@ fn behind(view: &View, members: &[Member], status: &ImagingOperationStatus, cut:
         // A set that has been cut again will never show this cut.
         holds.is_none_or(|last| last.id.0 != cut.uuid()) || shown.is_some_and(|image| image.cut_id == cut)
     };
-    let safety = view.safety.as_ref().and_then(|safety| safety.as_ref().ok()).zip(status.safety.as_ref());
-    let safety = safety.filter(|(member, safety)| !shows(member, safety.cut_id)).map(|(member, _)| member);
+    let made = status.safety.as_ref().map(|safety| safety.cut_id);
+    let safety = made.and_then(|made| view.safeties().iter().find(|safety| !shows(safety, made)));
     let behind = members.iter().find(|member| !shows(member, cut)).or(safety);
     behind.map(|member| member.set.name_any())
 }

@@ -8,12 +8,24 @@ use umbra_crds::{
     Consistency, CopyDirection, CopyState, CopyStatus, Image, RoleState, RoleStatus, VolumeSetStatus,
 };
 use umbra_crds::{CutId, SetId};
-use umbra_platform::status::{Direction, MasterStatus, Mode, Progress, Role, SetState, SetStatus};
+use umbra_platform::status::{
+    ChunkCounts, Direction, MasterStatus, Mode, Progress, Role, SetState, SetStatus,
+};
 
 /// Whole percent of a part; 0 of nothing.
 pub(crate) fn percent(part: u64, whole: u64) -> i32 {
     let percent = u128::from(part) * 100 / u128::from(whole.max(1));
     i32::try_from(percent.min(100)).unwrap_or(100)
+}
+
+/// How much of the master has changed since the cut; whatever has changed is one percent at least.
+fn changed_percent(mode: Mode, chunks: &ChunkCounts) -> i32 {
+    let changed = match mode {
+        Mode::Independent => chunks.differs,
+        // Before a chunk of the master changed, it was put aside, or lost.
+        Mode::Dependent => chunks.held.saturating_add(chunks.lost),
+    };
+    percent(changed, chunks.total).max(i32::from(changed > 0))
 }
 
 fn count(number: u64) -> i64 {
@@ -62,7 +74,7 @@ fn image(set: &SetStatus, master: Option<&MasterStatus>, before: Option<&Image>)
         written: set.flags.shadow_written,
         recovered: false,
         lost_chunks: count(set.chunks.lost),
-        changed_percent: percent(set.chunks.differs, set.chunks.total),
+        changed_percent: changed_percent(set.mode, &set.chunks),
     })
 }
 

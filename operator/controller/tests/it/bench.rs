@@ -66,7 +66,7 @@ impl Bench {
         let mut nodes = BTreeMap::new();
         for node in ["a", "b"] {
             let fake = Fake::new();
-            for at in 0..8 {
+            for at in 0..12 {
                 let size = ByteCount(if at % 3 == 0 { 1 << 20 } else { 64 << 20 });
                 fake.add_device(&device(at), FakeDevice::disk(size, &format!("{node}{at}")));
             }

@@ -5,6 +5,7 @@ mod bench;
 mod cluster;
 mod controllers;
 mod grants;
+mod groups;
 mod guards;
 mod lead;
 mod life;

@@ -1,7 +1,6 @@
 //! The operator is killed at every call of a story, before and after it, and the next one brings it to the same end.
 
 use std::num::NonZero;
-use std::ops::Range;
 use std::thread;
 
 use tokio::runtime::Builder;
@@ -10,7 +9,10 @@ use crate::bench::{Bench, Kill};
 use crate::life::{expect_end, story};
 
 /// Tells the story once for each way to be killed, on every processor. `told` says what is wrong with its end.
-pub(crate) fn at_any(calls: Range<u64>, told: impl AsyncFn(Kill) -> Result<(), String> + Sync) {
+pub(crate) fn at_any(
+    calls: impl Iterator<Item = u64>,
+    told: impl AsyncFn(Kill) -> Result<(), String> + Sync,
+) {
     let kills: Vec<Kill> = calls.flat_map(|call| [Kill::Before(call), Kill::After(call)]).collect();
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let tell = |kills: &[Kill]| {

@@ -40,10 +40,10 @@ struct Common {
     /// Copy every chunk back, and not only what differs.
     #[arg(long)]
     full: bool,
-    /// The set that keeps what the master is now, so that the restore can be undone. Its own image is given up. Left out, it
-    /// is the only other set of the master that can.
-    #[arg(long, value_name = "SET", value_parser = written::object_name)]
-    safety: Option<ObjectName>,
+    /// The set that keeps what the master is now, so that the restore can be undone; for a group, a group. Its own image is
+    /// given up. Left out, it is the only other that can.
+    #[arg(long, value_name = "SET|group:GROUP", value_parser = written::target)]
+    safety: Option<Target>,
     /// Keep nothing of what the master is now: the restore cannot be undone.
     #[arg(long, conflicts_with = "safety")]
     no_safety: bool,
@@ -67,7 +67,7 @@ struct Common {
 impl Common {
     fn request(&self, target: Target, cut: Option<String>) -> RestoreRequest {
         let safety = match &self.safety {
-            Some(set) => SafetyWish::Into(set.clone()),
+            Some(keeper) => SafetyWish::Into(keeper.clone()),
             None if self.no_safety => SafetyWish::Without,
             None => SafetyWish::Propose,
         };
@@ -139,8 +139,10 @@ fn shown(plan: &RestorePlan) -> String {
         return text;
     }
     let safety = match (&plan.safety, &plan.safety_gives_up) {
-        (Some(set), Some(cut)) => format!("{set} keeps what the master is now, and gives up its cut {cut}"),
-        (Some(set), None) => format!("{set} keeps what the master is now"),
+        (Some(keeper), gives_up) => {
+            let gives_up = gives_up.map(|cut| format!(", and gives up its cut {cut}")).unwrap_or_default();
+            format!("{} keeps what the master is now{gives_up}", operation::written(keeper))
+        }
         (None, _) => "none: what the master is now is lost".to_owned(),
     };
     writeln!(text, "Safety   {safety}").ok();
