@@ -8,6 +8,7 @@ use crate::refusal::Refusal;
 use crate::wire::csi;
 use csi::volume_capability::{AccessType, MountVolume};
 use std::collections::HashMap;
+use umbra_platform::id::SetId;
 
 /// Attribute of a PersistentVolume of a set: `ReadWrite` lets pods write the image.
 pub const SHADOW_ACCESS: &str = "imaging.umbra.dev/shadow-access";
@@ -46,6 +47,17 @@ pub struct Stage {
     pub mode: AccessMode,
     /// Of a shadow: pods may write it.
     pub is_writable_shadow: bool,
+}
+
+impl Stage {
+    /// The set whose image is mounted for nobody but readers: a file system that was in use at the cut recovers its journal
+    /// then, and writes for that.
+    pub(crate) fn recovers(&self) -> Option<SetId> {
+        match (self.volume, &self.access) {
+            (VolumeHandle::Shadow(set), Access::FileSystem { .. }) if !self.is_writable_shadow => Some(set),
+            _ => None,
+        }
+    }
 }
 
 /// NodePublishVolume.

@@ -19,13 +19,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use umbra_platform::Client;
+use umbra_platform::call::RecoverShadow;
 use umbra_platform::ending::Stopping;
+use umbra_platform::id::{SetId, SetRef};
+use umbra_platform::time::Millis;
 use umbra_platform::wire::fault;
 
 /// The driver's name.
 pub const DRIVER: &str = "imaging.umbra.dev";
 /// The label by which a PersistentVolume is bound to its node.
 pub const TOPOLOGY: &str = "topology.imaging.umbra.dev/node";
+
+/// How long a file system may take to recover its journal.
+const RECOVERY: Millis = Millis::from_secs(120);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -47,6 +53,16 @@ impl<W: World> Plugin<W> {
     /// The plugin of the node with this name.
     pub fn new(node: String, platform: Client, volumes: Volumes<W>) -> Self {
         Self { node, platform, volumes }
+    }
+
+    /// Whether what a file system writes into an image for so long counts as its recovery. Where it does not, it counts as
+    /// written, and the mount goes on all the same.
+    async fn recover(&self, set: SetId, lasts: Millis) -> bool {
+        let told = self.platform.recover_shadow(RecoverShadow { set: SetRef::Id(set), lasts }).await;
+        if let Err(error) = &told {
+            tracing::warn!(%set, %error, "a recovery of the image's file system counts as written");
+        }
+        told.is_ok()
     }
 
     /// The volume, if umbra-io serves it now.
@@ -155,7 +171,18 @@ impl<W: World> Node for CsiService<W> {
     ) -> Answer<csi::NodeStageVolumeResponse> {
         let ask: Stage = checked(request)?;
         let served = self.plugin.served(ask.volume).await;
-        self.change("NodeStageVolume", ask.volume, move |volumes| volumes.stage(&ask, &served?)).await?;
+        let recovering = match ask.recovers() {
+            Some(set) => self.plugin.recover(set, RECOVERY).await,
+            None => false,
+        };
+        let plugin = self.plugin.clone();
+        let (volume, recovered) = (ask.volume, ask.recovers().filter(|_| recovering));
+        let staged =
+            self.change("NodeStageVolume", volume, move |volumes| volumes.stage(&ask, &served?)).await;
+        if let Some(set) = recovered {
+            plugin.recover(set, Millis(0)).await;
+        }
+        staged?;
         Ok(Response::new(csi::NodeStageVolumeResponse {}))
     }
 

@@ -122,6 +122,14 @@ pub enum Command {
         /// The set.
         set: SetIndex,
     },
+    /// A file system recovers its journal through the shadow: for so long what is written through it counts as recovered,
+    /// and not as written since the cut. 0 ends that before its time.
+    Recovering {
+        /// The set.
+        set: SetIndex,
+        /// In milliseconds from now: who asks for it may be gone before it says that it is over.
+        lasts_ms: u64,
+    },
     /// Change the copier's limits.
     SetCopyLimits {
         /// The set.

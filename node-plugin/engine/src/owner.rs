@@ -24,7 +24,7 @@ use crate::action::{
     Action, CopyId, Device, Durability, Event, Now, OpId, SETS_MAX, SetIndex, SetKey, SetParameters,
 };
 use crate::buffers::Buffers;
-use crate::command::{Command, CommandId, CutMember, Refusal};
+use crate::command::{Command, CommandId, CutMember, Done, Refusal};
 use crate::copy::Copies;
 use crate::flush::{Flusher, Tickets};
 use crate::gate::Gate;
@@ -367,6 +367,7 @@ impl Owner {
             | Command::Abort { set }
             | Command::Resume { set }
             | Command::SetCopyLimits { set, .. }
+            | Command::Recovering { set, .. }
             | Command::Disable { set, .. } => (!known(*set)).then_some(Refusal::NoSuchSet),
             Command::Prepare { members, .. } => {
                 (!members.iter().all(|member| known(member.set))).then_some(Refusal::NoSuchSet)
@@ -383,6 +384,12 @@ impl Owner {
             Command::Flip { cut } => self.flip_gate(id, cut, out),
             Command::Decide { cut, commit } => self.decide_gate(id, cut, commit, out),
             Command::SetCopyLimits { set, limits } => self.set_copy_limits(id, set, limits, out),
+            Command::Recovering { set, lasts_ms } => {
+                let until = Now(self.now.0.saturating_add(lasts_ms));
+                let set = self.set_mut(set);
+                set.recovering = Some((set.header.epoch, until));
+                out.actions.push(Action::Answer { command: id, result: Ok(Done::Ok) });
+            }
             Command::Cut { .. } | Command::Prepare { .. } | Command::Disable { .. } | Command::Detach => {
                 self.commands.push_back((id, command));
             }

@@ -237,7 +237,7 @@ pub struct SetHeader {
     pub confirmed_upto: Sequence,
     /// The shadow was written through since the cut.
     pub shadow_written: bool,
-    /// The last start had to replay the journal.
+    /// A file system has recovered its journal through the shadow since the cut, which is not counted as written.
     pub recovered: bool,
     /// Closed in order: pages are complete and nothing is to be replayed.
     pub clean: bool,

@@ -80,6 +80,8 @@ pub(crate) struct VolumeSet {
     pub(crate) ending: Ending,
     /// The newest image whose end is to be recorded elsewhere.
     pub(crate) given_up_epoch: Epoch,
+    /// What is written through the shadow of this epoch until then is a file system's recovery.
+    pub(crate) recovering: Option<(Epoch, Now)>,
     /// Waits for the state that is being committed.
     pub(crate) state_command: Option<CommandId>,
     /// Records wait for a place in the ring since then, and no checkpoint can free one (E8).
@@ -124,6 +126,7 @@ impl VolumeSet {
             copier: Copier::new(),
             ending: if matches!(header.state, SetState::Offline(_)) { Ending::Recorded } else { Ending::No },
             given_up_epoch: header.epoch,
+            recovering: None,
             state_command: None,
             stalled_since: None,
             sealed_at: Now(0),

@@ -33,6 +33,8 @@ pub(crate) enum Commit {
     State(SetState),
     /// The shadow was written through.
     ShadowWritten,
+    /// It was, by a file system that recovered its journal.
+    ShadowRecovered,
     /// Nothing changes but what is said to be durable.
     Confirm,
 }
@@ -57,6 +59,7 @@ impl Commit {
             Self::State(state) if state.is_restoring() && !set.header.state.is_restoring() => set.header,
             Self::State(state) => SetHeader { state, ..set.header },
             Self::ShadowWritten => SetHeader { shadow_written: true, ..set.header },
+            Self::ShadowRecovered => SetHeader { recovered: true, ..set.header },
         };
         SetHeader { confirmed_upto: set.journal.confirmed(), ..header }
     }
@@ -182,6 +185,7 @@ impl Owner {
             | Commit::Checkpoint { .. }
             | Commit::State(_)
             | Commit::ShadowWritten
+            | Commit::ShadowRecovered
             | Commit::Confirm => None,
         };
         self.counters.superblocks += 1;
@@ -228,7 +232,7 @@ impl Owner {
                     out.actions.push(Action::Answer { command, result: Ok(Done::Ok) });
                 }
             }
-            Commit::ShadowWritten | Commit::Confirm => {}
+            Commit::ShadowWritten | Commit::ShadowRecovered | Commit::Confirm => {}
         }
     }
 

@@ -125,10 +125,16 @@ impl Owner {
         if !set.is_serving() || set.maps.is_offline() || lost {
             return Err(RequestError::Io);
         }
+        let recovers =
+            set.recovering.is_some_and(|(epoch, until)| epoch == set.header.epoch && self.now < until);
+        let (commit, said) = if recovers {
+            (Commit::ShadowRecovered, set.header.recovered)
+        } else {
+            (Commit::ShadowWritten, set.header.shadow_written)
+        };
         // A bitmap volume that has failed takes no superblock, also where a restore goes on from memory.
-        let unsaid = !set.header.shadow_written && !set.superblock.is_queued(Commit::ShadowWritten);
-        if unsaid && set.ending == Ending::No {
-            self.set_mut(index).superblock.commit(Commit::ShadowWritten);
+        if !said && !set.superblock.is_queued(commit) && set.ending == Ending::No {
+            self.set_mut(index).superblock.commit(commit);
         }
         let mut outstanding = 0;
         let mut at = run.first;

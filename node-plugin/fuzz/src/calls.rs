@@ -7,8 +7,8 @@ use umbra_facade::node::{About, Finding, FindingReason, Inventory, SeenFence};
 use umbra_facade::{Fence, wire::pb as facade};
 use umbra_platform::call::{
     Abort, AcceptMaster, AcceptedImages, AttachMaster, Cadence, CopyKind, CopySets, DetachMaster, Direction,
-    DisableSet, EnableSet, MapQuery, Reset, Scope, SetCopyLimits, SetTarget, SetTargets, Wait, Watch,
-    WipeSignatures,
+    DisableSet, EnableSet, MapQuery, RecoverShadow, Reset, Scope, SetCopyLimits, SetTarget, SetTargets, Wait,
+    Watch, WipeSignatures,
 };
 use umbra_platform::id::{CutId, Epoch, MasterId, MasterRef, RequestId, SetId, SetName, SetRef};
 use umbra_platform::status::{
@@ -119,7 +119,7 @@ pub(crate) fn run(data: &[u8]) -> bool {
     let disable = DisableSet { request: REQUEST, target: target() };
     let abort = Abort { request: REQUEST, target: target() };
     let reset = Reset { request: REQUEST, target: target() };
-    match choices.byte() % 23 {
+    match choices.byte() % 24 {
         0 => take::<_, pb::AttachMasterRequest, _>(&attach(), choices),
         1 => take::<_, pb::DetachMasterRequest, _>(&detach, choices),
         2 => take::<_, pb::AcceptMasterRequest, _>(&accept(), choices),
@@ -148,6 +148,10 @@ pub(crate) fn run(data: &[u8]) -> bool {
         19 => take::<_, facade::AbortRequest, _>(&fenced(abort), choices),
         20 => take::<_, facade::SetCopyParametersRequest, _>(&fenced(limits()), choices),
         21 => take::<_, facade::ResetRequest, _>(&fenced(reset), choices),
+        22 => take::<_, pb::RecoverShadowRequest, _>(
+            &RecoverShadow { set: SetRef::Id(SET), lasts: Millis(5) },
+            choices,
+        ),
         _ => take::<_, facade::ListResponse, _>(&inventory(), choices),
     }
 }

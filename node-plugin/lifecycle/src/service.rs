@@ -20,7 +20,8 @@ use tokio_stream::wrappers::IntervalStream;
 use umbra_engine::{Command, Id128, SetIndex};
 use umbra_platform::call::{
     Abort, AcceptMaster, AttachMaster, AttachedMaster, Cadence, Copied, CopySets, DetachMaster, DisableSet,
-    EnableSet, EnabledSet, MapQuery, Outcome, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
+    EnableSet, EnabledSet, MapQuery, Outcome, RECOVERY_MAX, RecoverShadow, Reset, ResetDone, Scope,
+    SetCopyLimits, Wait, Watch,
 };
 use umbra_platform::id::{MasterRef, RequestId, SetRef};
 use umbra_platform::map::ChunkMap;
@@ -320,6 +321,17 @@ impl<W: World> Platform for Service<W> {
         };
         let late = PlatformError::Deadline { operation: "the copy".into(), after: call.timeout };
         tokio::time::timeout(call.timeout.duration(), wait).await.unwrap_or(Err(late))
+    }
+
+    async fn recover_shadow(&self, call: RecoverShadow) -> Result<()> {
+        if call.lasts > RECOVERY_MAX {
+            let problem = format!("at most {RECOVERY_MAX}").into();
+            return Err(PlatformError::BadArgument { argument: "lasts".into(), problem });
+        }
+        self.known().await?;
+        let found = self.host.registry.set(&call.set)?;
+        let set = SetIndex(found.set.index);
+        self.command(&found, Command::Recovering { set, lasts_ms: call.lasts.0 }).await
     }
 
     async fn set_copy_limits(&self, call: SetCopyLimits) -> Result<()> {

@@ -17,7 +17,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use umbra_engine::{Command, Done, Id128, Refusal, RunCounts, SetIndex, Side};
 use umbra_identity::DeviceFacts;
-use umbra_platform::PlatformError;
 use umbra_store::{Capabilities, DeviceSlot, MemStore};
 use uuid::Uuid;
 

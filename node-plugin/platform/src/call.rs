@@ -308,6 +308,19 @@ pub struct Wait {
     pub timeout: Millis,
 }
 
+/// A file system recovers its journal through a shadow, when an image that was cut under it is mounted to be read: what is
+/// written through the shadow meanwhile counts as recovered, and not as written since the cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoverShadow {
+    /// The set.
+    pub set: SetRef,
+    /// For how long; 0: no longer. At most [`RECOVERY_MAX`].
+    pub lasts: Millis,
+}
+
+/// The longest time that a file system is given to recover.
+pub const RECOVERY_MAX: Millis = Millis::from_secs(600);
+
 /// Changes a set's copy limits; they hold at once and are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetCopyLimits {

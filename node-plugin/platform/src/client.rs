@@ -2,7 +2,7 @@
 
 use crate::call::{
     Abort, AcceptMaster, AttachMaster, AttachedMaster, Copied, CopySets, DetachMaster, DisableSet, EnableSet,
-    EnabledSet, MapQuery, Outcome, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
+    EnabledSet, MapQuery, Outcome, RecoverShadow, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
 };
 use crate::error::PlatformError;
 use crate::id::RequestId;
@@ -234,6 +234,15 @@ impl Client {
         request.run(self, call, async |mut rpc, wire| rpc.wait(wire).await).await
     }
 
+    /// [`crate::Platform::recover_shadow`].
+    ///
+    /// # Errors
+    /// [`ClientError`], as every call.
+    pub async fn recover_shadow(&self, call: RecoverShadow) -> Result<(), ClientError> {
+        let request = Ask::new("RecoverShadow", self.deadlines.change);
+        request.run(self, call, async |mut rpc, wire| rpc.recover_shadow(wire).await).await
+    }
+
     /// [`crate::Platform::set_copy_limits`].
     ///
     /// # Errors
@@ -416,6 +425,7 @@ empty_answer!(
     DetachMasterResponse,
     DisableSetResponse,
     AbortResponse,
+    RecoverShadowResponse,
     SetCopyLimitsResponse
 );
 

@@ -2,7 +2,7 @@
 
 use crate::call::{
     Abort, AcceptMaster, AttachMaster, AttachedMaster, Copied, CopySets, DetachMaster, DisableSet, EnableSet,
-    EnabledSet, MapQuery, Outcome, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
+    EnabledSet, MapQuery, Outcome, RecoverShadow, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
 };
 use crate::error::PlatformError;
 use crate::id::RequestId;
@@ -58,6 +58,9 @@ pub trait Platform: Send + Sync + 'static {
 
     /// Waits until no copy of the set runs, and says how it ended: the state is never `Copying` or `Restoring`.
     fn wait(&self, call: Wait) -> impl Future<Output = Result<SetStatus>> + Send;
+
+    /// Lets a file system recover its journal through a shadow.
+    fn recover_shadow(&self, call: RecoverShadow) -> impl Future<Output = Result<()>> + Send;
 
     /// Changes copy limits.
     fn set_copy_limits(&self, call: SetCopyLimits) -> impl Future<Output = Result<()>> + Send;

@@ -2,7 +2,7 @@
 
 use crate::call::{
     Abort, AcceptMaster, AttachMaster, AttachedMaster, Copied, CopySets, DetachMaster, DisableSet, EnableSet,
-    EnabledSet, MapQuery, Outcome, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
+    EnabledSet, MapQuery, Outcome, RecoverShadow, Reset, ResetDone, Scope, SetCopyLimits, Wait, Watch,
 };
 use crate::client::{Client, ClientError};
 use crate::error::PlatformError;
@@ -60,6 +60,10 @@ impl Platform for Client {
 
     async fn wait(&self, call: Wait) -> Result<SetStatus> {
         Ok(Self::wait(self, call).await?)
+    }
+
+    async fn recover_shadow(&self, call: RecoverShadow) -> Result<()> {
+        Ok(Self::recover_shadow(self, call).await?)
     }
 
     async fn set_copy_limits(&self, call: SetCopyLimits) -> Result<()> {

@@ -169,6 +169,7 @@ empty_answer!(
     DetachMasterResponse,
     DisableSetResponse,
     AbortResponse,
+    RecoverShadowResponse,
     SetCopyLimitsResponse
 );
 
@@ -266,6 +267,13 @@ impl<P: Platform> Rpc for Service<P> {
 
     async fn wait(&self, request: Request<pb::WaitRequest>) -> Result<Response<pb::WaitResponse>, Status> {
         self.read(request, |p, call| async move { p.wait(call).await }).await
+    }
+
+    async fn recover_shadow(
+        &self,
+        request: Request<pb::RecoverShadowRequest>,
+    ) -> Result<Response<pb::RecoverShadowResponse>, Status> {
+        self.read(request, |p, call| async move { p.recover_shadow(call).await }).await
     }
 
     async fn set_copy_limits(

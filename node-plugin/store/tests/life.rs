@@ -35,6 +35,7 @@ impl Notes for NoNotes {
 struct Bench {
     machine: Machine<MemStore, NoNotes>,
     next: u64,
+    now: Now,
 }
 
 fn identity(mode: Mode) -> SetIdentity {
@@ -93,7 +94,7 @@ impl Bench {
             prepare_set(&mut sides, devices(), identity(mode), SetOptions::default(), false).unwrap();
         let mut machine = Machine::new(geometry, limits(), (master, slot), sides, NoNotes::default());
         machine.add_set(SET, config, image);
-        Self { machine, next: 0 }
+        Self { machine, next: 0, now: NOW }
     }
 
     /// Kills the process: what is in the stores is all that is left.
@@ -107,11 +108,11 @@ impl Bench {
         let mut machine =
             Machine::new(geometry, limits(), (master, DeviceSlot(0)), sides, NoNotes::default());
         machine.add_set(SET, config, image);
-        Self { machine, next: self.next }
+        Self { machine, next: self.next, now: self.now }
     }
 
     fn settle(&mut self) {
-        while self.machine.turn(NOW) {}
+        while self.machine.turn(self.now) {}
         self.machine.master().self_check();
     }
 
@@ -128,7 +129,7 @@ impl Bench {
             RequestKind::Read => Some(IoBuf::whole(AlignedBuf::zeroed(len))),
             _ => None,
         };
-        self.machine.request(NOW, Request { id: RequestId(0), side, kind, range }, buf);
+        self.machine.request(self.now, Request { id: RequestId(0), side, kind, range }, buf);
         self.settle();
         let mut done = Vec::new();
         self.machine.finished(&mut done);
@@ -158,7 +159,7 @@ impl Bench {
     fn command(&mut self, command: Command) -> Result<Done, Refusal> {
         let id = CommandId(self.next);
         self.next += 1;
-        self.machine.command(NOW, id, command);
+        self.machine.command(self.now, id, command);
         self.settle();
         let mut answers = Vec::new();
         self.machine.answers(&mut answers);
@@ -303,5 +304,40 @@ fn copies_in_both_directions_keep_to_their_rate() {
             while bench.machine.turn(now) {}
         }
         assert!(allowed >= CHUNKS, "{CHUNKS} chunks in the time of {allowed}");
+    }
+}
+
+/// A mount that only reads recovers the journal of a file system that was in use at the cut.
+#[test]
+fn a_recovery_through_the_shadow_does_not_count_as_written() {
+    let mut bench = Bench::new(Mode::Dependent);
+    let flags = |bench: &Bench| {
+        let header = bench.machine.master().status(SET).unwrap().header;
+        (header.recovered, header.shadow_written)
+    };
+    let recovering = |lasts_ms| Command::Recovering { set: SET, lasts_ms };
+    let write = |bench: &mut Bench| bench.write(Side::Shadow(SET), 3 * CHUNK, &[0x33; 512]);
+    bench.cut(CopyKind::Full).unwrap();
+    bench.command(recovering(1000)).unwrap();
+    assert_eq!(flags(&bench), (false, false), "nothing was written");
+    write(&mut bench);
+    assert_eq!(flags(&bench), (true, false));
+    let mut bench = bench.restart();
+    assert_eq!(flags(&bench), (true, false), "it is on record");
+    write(&mut bench);
+    assert_eq!(flags(&bench), (true, true), "a process that comes later knows of no recovery");
+
+    // It ends when it is said to, with the image, and by itself.
+    for ends in ["said", "cut", "time"] {
+        bench.cut(CopyKind::Update).unwrap();
+        assert_eq!(flags(&bench), (false, false), "{ends}");
+        bench.command(recovering(1000)).unwrap();
+        match ends {
+            "said" => drop(bench.command(recovering(0)).unwrap()),
+            "cut" => drop(bench.cut(CopyKind::Update).unwrap()),
+            _ => bench.now = Now(NOW.0 + 1000),
+        }
+        write(&mut bench);
+        assert_eq!(flags(&bench), (false, true), "{ends}");
     }
 }

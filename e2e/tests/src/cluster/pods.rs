@@ -86,9 +86,9 @@ pub(super) fn pods(server: &Server) -> Result<()> {
     report.end()?;
     database.end()?;
 
-    // The report's mount has replayed the journal of a file system that was in use at the cut, which counts as written.
-    umbra.refused(&["restore", "one", "--confirm=one", "--wait"])?;
-    umbra.umbra(&["restore", "one", "--confirm=one", "--allow-written", "--wait"], 0)?;
+    // The report's mount has replayed the journal of a file system that was in use at the cut, which does not count as written.
+    ensure!(umbra.path("uset/one", ".status.image.recovered")? == "true", "the image was not recovered");
+    umbra.umbra(&["restore", "one", "--confirm=one", "--wait"], 0)?;
     let database = Pod::start(server, "database", "pg-data", false)?;
     ensure!(database.run("cat /data/row")? == "1", "the master is not restored");
     until("the copy behind the restore is done", || {

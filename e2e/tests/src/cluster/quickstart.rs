@@ -169,9 +169,9 @@ impl Story<'_> {
         self.took();
 
         self.step("Both disks become what their images are, at once; what they were is kept");
-        self.refused(&["restore", "group:db", "--confirm=db", "--allow-written", "--wait"])?;
+        self.refused(&["restore", "group:db", "--confirm=db", "--wait"])?;
         self.stop()?;
-        let restored = self.tool(&["restore", "group:db", "--confirm=db", "--allow-written", "--wait"])?;
+        let restored = self.tool(&["restore", "group:db", "--confirm=db", "--wait"])?;
         let restore = restored.split_whitespace().next().and_then(|name| name.split_once('/'));
         let (_, restore) = restore.with_context(|| format!("which restore was it: {restored}"))?;
         self.start()?;

@@ -68,6 +68,7 @@ impl Owner {
             Command::Abort { .. }
             | Command::Resume { .. }
             | Command::SetCopyLimits { .. }
+            | Command::Recovering { .. }
             | Command::Flip { .. }
             | Command::Decide { .. } => {
                 unreachable!("these open no gate")

@@ -48,6 +48,8 @@ pub(crate) struct FakeSet {
     pub(crate) phase: Phase,
     pub(crate) limits: CopyLimits,
     pub(crate) flags: SetFlags,
+    /// A file system recovers its journal through the shadow. Time does not end it.
+    pub(crate) recovering: bool,
     pub(crate) chunk: ChunkSize,
     cut_at: WallTime,
     deadlines: Deadlines,
@@ -72,6 +74,7 @@ impl FakeSet {
             phase: Phase::Idle,
             limits: CopyLimits::default(),
             flags: SetFlags { protected: call.protected, ..SetFlags::default() },
+            recovering: false,
             chunk,
             deadlines: call.deadlines,
             unrecordable: call.unrecordable,
@@ -133,7 +136,11 @@ impl FakeSet {
                 Mode::Independent => bits.differs = true,
             }
         }
-        self.flags.shadow_written = true;
+        if self.recovering {
+            self.flags.recovered = true;
+        } else {
+            self.flags.shadow_written = true;
+        }
         self.settle();
     }
 

@@ -5,14 +5,15 @@ use super::model::{FakeSet, presented};
 use super::{Fake, FakeMaster, State};
 use crate::call::{
     Abort, AcceptMaster, Answer, AttachMaster, AttachedMaster, Cadence, Copied, CopyKind, CopySets,
-    DetachMaster, Direction, DisableSet, EnableSet, EnabledSet, MapQuery, Outcome, Reset, ResetDone, Scope,
-    SetCopyLimits, SetTarget, Wait, Watch,
+    DetachMaster, Direction, DisableSet, EnableSet, EnabledSet, MapQuery, Outcome, RecoverShadow, Reset,
+    ResetDone, Scope, SetCopyLimits, SetTarget, Wait, Watch,
 };
 use crate::error::{ObjectKind, PlatformError};
 use crate::id::{CutId, MasterId, RequestId, SetId};
 use crate::map::ChunkMap;
 use crate::platform::{Platform, Result, StatusStream};
 use crate::status::{Listing, MasterCounters, MasterEntry, MasterState, Role, SetStatus, Status};
+use crate::time::Millis;
 use crate::value::{ByteCount, ChunkSize, DevicePath, Signatures, UblkId};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -390,6 +391,13 @@ impl Platform for Fake {
             after: call.timeout,
         };
         tokio::time::timeout(call.timeout.duration(), ended).await.unwrap_or(Err(late))
+    }
+
+    async fn recover_shadow(&self, call: RecoverShadow) -> Result<()> {
+        self.change(|state| {
+            state.set_mut(&call.set)?.recovering = call.lasts > Millis(0);
+            Ok(())
+        })
     }
 
     async fn set_copy_limits(&self, call: SetCopyLimits) -> Result<()> {

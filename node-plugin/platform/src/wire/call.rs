@@ -3,8 +3,8 @@
 use super::{BadField, InField, pb, read, read_enum, read_opt};
 use crate::call::{
     Abort, AcceptMaster, Answer, AttachMaster, AttachedMaster, Cadence, Copied, CopySets, DetachMaster,
-    DisableSet, EnableSet, EnabledSet, MapQuery, Outcome, Reset, ResetDone, Scope, SetCopyLimits, SetEpoch,
-    SetTarget, SetTargets, Wait, Watch, WipeSignatures,
+    DisableSet, EnableSet, EnabledSet, MapQuery, Outcome, RecoverShadow, Reset, ResetDone, Scope,
+    SetCopyLimits, SetEpoch, SetTarget, SetTargets, Wait, Watch, WipeSignatures,
 };
 use crate::id::{Epoch, RequestId, SetName};
 use crate::map::ChunkMap;
@@ -338,6 +338,19 @@ impl TryFrom<pb::WaitRequest> for Wait {
     type Error = BadField;
     fn try_from(call: pb::WaitRequest) -> Result<Self, BadField> {
         Ok(Self { set: read(&call.set, "set")?, timeout: Millis(call.timeout_ms) })
+    }
+}
+
+impl From<RecoverShadow> for pb::RecoverShadowRequest {
+    fn from(call: RecoverShadow) -> Self {
+        Self { set: call.set.into(), lasts_ms: call.lasts.0 }
+    }
+}
+
+impl TryFrom<pb::RecoverShadowRequest> for RecoverShadow {
+    type Error = BadField;
+    fn try_from(call: pb::RecoverShadowRequest) -> Result<Self, BadField> {
+        Ok(Self { set: read(&call.set, "set")?, lasts: Millis(call.lasts_ms) })
     }
 }
 

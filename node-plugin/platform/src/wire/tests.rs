@@ -3,7 +3,7 @@
 use super::{BadField, pb};
 use crate::call::{
     AcceptMaster, AcceptedImages, AttachMaster, Cadence, CopyKind, CopySets, Direction, EnableSet, MapQuery,
-    ResetDone, Scope, SetCopyLimits, SetTarget, SetTargets, Watch, WipeSignatures,
+    RecoverShadow, ResetDone, Scope, SetCopyLimits, SetTarget, SetTargets, Watch, WipeSignatures,
 };
 use crate::id::{CutId, DeviceIdentity, Epoch, IdentityKind, MasterId, RequestId, SetId, SetName, SetRef};
 use crate::map::ChunkMap;
@@ -277,6 +277,8 @@ fn other_calls_come_back() {
     let target = SetTarget { set: SetRef::Id(SetId::random()), expected_epoch: Some(Epoch(7)) };
     let call = SetCopyLimits { request: RequestId::random(), target, limits: CopyLimits::default() };
     assert_eq!(through::<_, pb::SetCopyLimitsRequest>(call.clone()), call);
+    let call = RecoverShadow { set: SetRef::Id(SetId::random()), lasts: Millis(30_000) };
+    assert_eq!(through::<_, pb::RecoverShadowRequest>(call.clone()), call);
     let attach = AttachMaster {
         request: RequestId::random(),
         device: "/dev/sda".parse().expect("valid"),

@@ -70,9 +70,8 @@ fn image(set: &SetStatus, master: Option<&MasterStatus>, before: Option<&Image>)
         group_cut_id: known.and_then(|image| image.group_cut_id),
         gate_millis: known.map_or(last_gate, |image| image.gate_millis),
         trusted: set.chunks.lost == 0,
-        // What a file system's recovery writes is not told from other writes: it counts as written.
         written: set.flags.shadow_written,
-        recovered: false,
+        recovered: set.flags.recovered,
         lost_chunks: count(set.chunks.lost),
         changed_percent: changed_percent(set.mode, &set.chunks),
     })
