@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -38,6 +39,8 @@ const SETS_PER_MASTER: usize = 4;
 const BATCH: usize = 250;
 /// How long the operator may take for all objects.
 const PATIENCE: Duration = Duration::from_secs(1800);
+/// How long an operator takes to stop.
+const GOES: Duration = Duration::from_secs(5);
 /// Until nothing is under way any more that a change has set off.
 const CALM: Duration = Duration::from_secs(30);
 
@@ -145,20 +148,23 @@ pub fn run(extent: Extent) -> Result<Report> {
 
     let begin = Instant::now();
     let operator = umbra.start_operator("one")?;
-    let all = objects.len() as u64;
+    let masters = extent.sets.div_ceil(SETS_PER_MASTER);
     progress::step(format_args!("the operator makes what they ask for"), || until_ready(&server, &objects))?;
     let first_start_ms = begin.elapsed().as_millis();
+    // In good order: the next does not wait until the lease has run out.
+    operator.signal(Signal::TERM)?;
+    thread::sleep(GOES);
     drop(operator);
 
     let begin = Instant::now();
     let operator = umbra.start_operator("two")?;
     until("every object is looked after", || {
         let looks = |kind: &str| {
-            operator.metric(&format!(
-                "umbra_operator_reconciliations_total{{kind=\"{kind}\",result=\"success\"}}"
-            ))
+            let series =
+                format!("umbra_operator_reconciliations_total{{kind=\"{kind}\",result=\"success\"}}");
+            operator.metric(&series)
         };
-        Ok(looks("MasterVolume")? + looks("VolumeSet")? >= all)
+        Ok(looks("MasterVolume")? >= masters as u64 && looks("VolumeSet")? >= extent.sets as u64)
     })?;
     let cold_start_ms = begin.elapsed().as_millis();
     thread::sleep(CALM);
@@ -188,7 +194,7 @@ pub fn run(extent: Extent) -> Result<Report> {
     let beyond = u128::from(calls(&operator)? - calls_before).saturating_sub(quiet);
     let report = Report {
         sets: extent.sets,
-        masters: extent.sets.div_ceil(SETS_PER_MASTER),
+        masters,
         nodes: extent.nodes,
         first_start_ms,
         cold_start_ms,
@@ -300,7 +306,8 @@ fn objects(extent: Extent) -> Vec<Value> {
                 "id": device(first + at)}})
         };
         let name = format!("master-{master}");
-        objects.push(object("MasterVolume", name.clone(), json!({"source": source(0)})));
+        let spec = json!({"source": source(0), "publish": {"claimName": name}});
+        objects.push(object("MasterVolume", name.clone(), spec));
         for at in 0..SETS_PER_MASTER.min(extent.sets - master * SETS_PER_MASTER) {
             let spec = json!({"masterRef": {"name": name}, "mode": "Dependent",
                 "shadow": {"source": source(1 + 2 * at)}, "bitmap": {"source": source(2 + 2 * at)}});

@@ -110,6 +110,15 @@ pub trait Cluster: Send + Sync + 'static {
         namespace: Option<&str>,
     ) -> impl Future<Output = Result<Vec<K>, ClusterError>> + Send;
 
+    /// Every object of a namespace with this value of a field, which the kind must have among its selectable fields: the API
+    /// server looks, and not this process through everything.
+    fn list_where<K: Kind>(
+        &self,
+        namespace: &str,
+        field: &'static str,
+        value: &str,
+    ) -> impl Future<Output = Result<Vec<K>, ClusterError>> + Send;
+
     /// Makes the object.
     fn create<K: Kind>(&self, object: &K) -> impl Future<Output = Result<K, ClusterError>> + Send;
 

@@ -50,6 +50,24 @@ impl Kubernetes {
         answer.map_err(|error| failure(what(), &error))
     }
 
+    async fn pages<K: Kind>(
+        &self,
+        namespace: Option<&str>,
+        wanted: ListParams,
+    ) -> Result<Vec<K>, ClusterError> {
+        let what = || format!("every {}", K::kind(&()));
+        let mut objects = Vec::new();
+        let mut page = wanted.limit(PAGE);
+        loop {
+            let answer: ObjectList<K> = self.send(what, url::<K>(namespace).list(&page)).await?;
+            objects.extend(answer.items);
+            match answer.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(objects),
+            }
+        }
+    }
+
     async fn replace_part<K: Kind>(&self, part: &str, object: &K) -> Result<K, ClusterError> {
         let key = Key::of(object);
         let url = url::<K>(key.namespace.as_deref());
@@ -102,17 +120,16 @@ impl Cluster for Kubernetes {
     }
 
     async fn list<K: Kind>(&self, namespace: Option<&str>) -> Result<Vec<K>, ClusterError> {
-        let what = || format!("every {}", K::kind(&()));
-        let mut objects = Vec::new();
-        let mut page = ListParams::default().limit(PAGE);
-        loop {
-            let answer: ObjectList<K> = self.send(what, url::<K>(namespace).list(&page)).await?;
-            objects.extend(answer.items);
-            match answer.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page = page.continue_token(&token),
-                None => return Ok(objects),
-            }
-        }
+        self.pages(namespace, ListParams::default()).await
+    }
+
+    async fn list_where<K: Kind>(
+        &self,
+        namespace: &str,
+        field: &'static str,
+        value: &str,
+    ) -> Result<Vec<K>, ClusterError> {
+        self.pages(Some(namespace), ListParams::default().fields(&format!("{field}={value}"))).await
     }
 
     async fn create<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {

@@ -112,9 +112,8 @@ impl Reconciled for MasterVolume {
             Some(name) => Some(NodeView::look(world, &name).await?),
             None => None,
         };
-        let sets = world.list::<VolumeSet>(Some(&namespace)).await?;
-        let sets = sets.iter().filter(|set| set.spec.master_ref.name.as_str() == key.name);
-        let sets = sets.map(ResourceExt::name_any).collect();
+        let sets = world.list_where::<VolumeSet>(&namespace, "spec.masterRef.name", &key.name).await?;
+        let sets = sets.iter().map(ResourceExt::name_any).collect();
         let (attach, detach) = (None, None);
         let mut view = View { master: self, now, device, node, sets, published, takeover, attach, detach };
         if let (Some(NodeView::Answers { address, .. }), Some(step)) = (view.node.clone(), view.step()) {

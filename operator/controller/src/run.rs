@@ -111,6 +111,15 @@ impl Cluster for Real {
         self.cluster.list(namespace).await
     }
 
+    async fn list_where<K: Kind>(
+        &self,
+        namespace: &str,
+        field: &'static str,
+        value: &str,
+    ) -> Result<Vec<K>, ClusterError> {
+        self.cluster.list_where(namespace, field, value).await
+    }
+
     async fn create<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
         self.cluster.create(object).await
     }

@@ -437,6 +437,15 @@ impl Cluster for Bench {
         self.ask(|objects| Ok(objects.list(namespace)))
     }
 
+    async fn list_where<K: Kind>(
+        &self,
+        namespace: &str,
+        field: &'static str,
+        value: &str,
+    ) -> Result<Vec<K>, ClusterError> {
+        self.ask(|objects| Ok(objects.list_where(namespace, field, value)))
+    }
+
     async fn create<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
         tokio::task::yield_now().await;
         self.ask(|objects| objects.create(object))

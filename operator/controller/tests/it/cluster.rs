@@ -56,6 +56,15 @@ impl Objects {
         self.lock().objects.get(&place::<K>(key)).map(read)
     }
 
+    pub(crate) fn list_where<K: Kind>(&self, namespace: &str, field: &str, value: &str) -> Vec<K> {
+        let path = format!("/{}", field.replace('.', "/"));
+        let has_it = |object: &K| {
+            let object = serde_json::to_value(object).expect("an object");
+            object.pointer(&path).and_then(Value::as_str) == Some(value)
+        };
+        self.list(Some(namespace)).into_iter().filter(has_it).collect()
+    }
+
     pub(crate) fn list<K: Kind>(&self, namespace: Option<&str>) -> Vec<K> {
         let stored = self.lock();
         let of_kind = stored.objects.iter().filter(|((kind, key), _)| {

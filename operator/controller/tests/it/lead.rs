@@ -63,6 +63,15 @@ impl Cluster for Slow {
         self.ask(|objects| Ok(objects.list(namespace)))
     }
 
+    async fn list_where<K: Kind>(
+        &self,
+        namespace: &str,
+        field: &'static str,
+        value: &str,
+    ) -> Result<Vec<K>, ClusterError> {
+        self.ask(|objects| Ok(objects.list_where(namespace, field, value)))
+    }
+
     async fn create<K: Kind>(&self, object: &K) -> Result<K, ClusterError> {
         self.ask(|objects| objects.create(object))
     }
