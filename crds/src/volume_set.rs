@@ -20,7 +20,7 @@ use crate::values::{ChunkSize, CutId, NodeName, ObjectName, SetId, Size};
     derive = "PartialEq",
     shortname = "uset",
     category = "umbra",
-    selectable = "spec.masterRef.name",
+    selectable = ".spec.masterRef.name",
     doc = "A VolumeSet is a master, a shadow that presents the master as it was at one instant, and a bitmap volume that \
            remembers which chunks differ. It is added and removed while the workload runs. Creating it makes the first \
            image; an ImagingOperation makes a new one, or restores the master from it.",

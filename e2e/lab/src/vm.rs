@@ -24,9 +24,11 @@ use crate::{initrd, progress, serial, space};
 
 /// Under emulation, on a busy host, beside another machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
-/// A kernel patches its own code while it boots. Under emulation another processor may meet a patched instruction
-/// after the patch is forgotten, and the kernel dies before its first program runs; seen once in some fifty boots.
+/// Under emulation a kernel may fail before its first program runs, see [`EMULATED_WRONG`]; seen once in some fifty boots.
 const BOOT_TRIES: u32 = 3;
+/// What such a kernel says. It patches its own code while it boots, and another processor may meet a patched instruction
+/// after the patch is forgotten; or a timer's interrupt is lost, and the kernel waits for it for ever.
+const EMULATED_WRONG: [&str; 2] = ["int3: 0000", "kthread timer wakeup didn't happen"];
 
 /// A machine that is off: before its first boot, or after a power cut.
 #[derive(Debug)]
@@ -217,11 +219,8 @@ impl VmBuilder {
             tries += 1;
             match emulator.greet(&socket, &run) {
                 Ok(guest) => break (emulator, guest),
-                Err(error) if tries < BOOT_TRIES && emulator.died_patching_itself() => {
-                    progress::say(format_args!(
-                        "{}: the kernel died while it booted, again: {error}",
-                        self.name
-                    ));
+                Err(error) if tries < BOOT_TRIES && emulator.has_emulated_wrong() => {
+                    progress::say(format_args!("{}: the kernel does not boot, again: {error}", self.name));
                 }
                 Err(error) => return Err(error.context(format!("booting {}", self.name))),
             }
@@ -273,9 +272,10 @@ impl Emulator {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Whether the kernel met a breakpoint of its own: see [`BOOT_TRIES`].
-    fn died_patching_itself(&self) -> bool {
-        serial_text(&self.serial_log).contains("int3: 0000")
+    /// Whether it is the emulator that keeps the kernel from booting: see [`EMULATED_WRONG`].
+    fn has_emulated_wrong(&self) -> bool {
+        let said = serial_text(&self.serial_log);
+        EMULATED_WRONG.iter().any(|sign| said.contains(sign))
     }
 
     fn last_words(&self) -> String {
