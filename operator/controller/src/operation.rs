@@ -119,8 +119,8 @@ impl Member {
 pub enum Effect {
     /// Makes a set the operation's own.
     Lock(Box<VolumeSet>),
-    /// Lets a set go.
-    Unlock(Box<VolumeSet>),
+    /// Lets sets go.
+    Unlock(Vec<VolumeSet>),
     /// Cuts, or restores.
     Copy(NodeAddress, CopySets),
     /// Breaks a copy off.
@@ -189,9 +189,11 @@ impl Reconciled for ImagingOperation {
                 status.last_op_id = uid;
                 world.replace_status(set.as_ref()).await?;
             }
-            Effect::Unlock(mut set) => {
-                set.status.get_or_insert_default().current_operation = None;
-                world.replace_status(set.as_ref()).await?;
+            Effect::Unlock(sets) => {
+                for mut set in sets {
+                    set.status.get_or_insert_default().current_operation = None;
+                    world.replace_status(&set).await?;
+                }
             }
             Effect::Copy(node, call) => {
                 world.change(&node, Change::Copy(call)).await?;

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use umbra_crds::conditions::{self, ConditionType, OperationComplete, OperationFailed, OperationProgress};
 use umbra_crds::{
     Command, Cut, CutDecision, CutMember, ImagingOperation, ImagingOperationStatus, InUsePolicy, MemberState,
-    SafetyStatus, WaitFor,
+    SafetyStatus, VolumeSet, WaitFor,
 };
 use umbra_crds::{CutId, ObjectName, User};
 use umbra_facade::ClientError;
@@ -93,8 +93,9 @@ fn ended(view: &View) -> Plan<ImagingOperation, Effect> {
     let object = view.operation.clone();
     let rest = |again| Plan { object: object.clone(), effect: None, again };
     let act = |effect| Plan { object: object.clone(), effect: Some(effect), again: SOON };
-    if let Some(member) = view.all().find(|member| view.has(member)) {
-        return act(Effect::Unlock(Box::new(member.set.clone())));
+    let own = view.own();
+    if !own.is_empty() {
+        return act(Effect::Unlock(own));
     }
     let status = object.status.clone().unwrap_or_default();
     let (Some(end), Some(ttl)) = (status.completion_time, object.spec.ttl_seconds_after_finished) else {
@@ -128,6 +129,11 @@ impl View {
         let mut all: Vec<&Member> = members.iter().chain(self.safeties()).collect();
         all.sort_by_key(|member| member.set.name_any());
         all.into_iter()
+    }
+
+    /// The sets that are this operation's own.
+    fn own(&self) -> Vec<VolumeSet> {
+        self.all().filter(|member| self.has(member)).map(|member| member.set.clone()).collect()
     }
 
     /// Whether the set is this operation's own.
@@ -682,9 +688,9 @@ fn follow(view: &View, members: &[Member], status: &mut ImagingOperationStatus) 
         return Fails(OperationFailed::Refused, "the cut is not on record".into());
     };
     // Its copy needs the sets to itself no more: others may look after it, or break it off.
-    if let Some(member) = view.all().find(|member| view.has(member)) {
-        let effect = Effect::Unlock(Box::new(member.set.clone()));
-        return Acts(OperationProgress::Copying, String::new(), effect);
+    let own = view.own();
+    if !own.is_empty() {
+        return Acts(OperationProgress::Copying, String::new(), Effect::Unlock(own));
     }
     if status.safety.is_some() && status.undo_hint.is_none() {
         let namespace = view.operation.namespace().unwrap_or_default();

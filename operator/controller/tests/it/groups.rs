@@ -126,4 +126,8 @@ async fn a_group_that_does_not_keep_every_master_once_keeps_none() {
     bench.settle().await;
     assert_eq!(bench.condition::<ImagingOperation>("protected", "Failed").unwrap(), "True/Protected");
     assert_eq!((bench.epoch("data-two").await, bench.epoch("log-one").await), (1, 2), "nothing was done");
+    for set in MEMBERS.iter().chain(&KEEPERS) {
+        let status = bench.object::<VolumeSet>(set).unwrap().status.unwrap();
+        assert_eq!(status.current_operation, None, "{set}");
+    }
 }
