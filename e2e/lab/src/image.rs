@@ -24,7 +24,7 @@ use crate::binaries::static_binary;
 use crate::toolbox::Toolbox;
 use crate::{host, progress};
 
-pub use postgres::{POSTGRES, USER as POSTGRES_USER, archive as of_postgres};
+pub use postgres::archive as of_postgres;
 
 /// Umbra's programs that run in pods.
 const PROGRAMS: [&str; 3] = ["umbra-io", "umbra-node", "umbra-operator"];
@@ -38,7 +38,7 @@ pub const PAUSE: &str = "lab.invalid/pause:1";
 /// A shell and the usual commands.
 pub const TOOLS: &str = "lab.invalid/tools:1";
 
-/// The commands that [`TOOLS`] has.
+/// The commands that images with a shell have.
 const COMMANDS: &[&str] = &[
     "cat",
     "cp",

@@ -55,14 +55,13 @@ impl<W: World> Plugin<W> {
         Self { node, platform, volumes }
     }
 
-    /// Whether what a file system writes into an image for so long counts as its recovery. Where it does not, it counts as
-    /// written, and the mount goes on all the same.
-    async fn recover(&self, set: SetId, lasts: Millis) -> bool {
-        let told = self.platform.recover_shadow(RecoverShadow { set: SetRef::Id(set), lasts }).await;
-        if let Err(error) = &told {
-            tracing::warn!(%set, %error, "a recovery of the image's file system counts as written");
+    /// What a file system writes into an image for so long is to count as its recovery. Where umbra-io does not hear of it,
+    /// it counts as written, or as recovered until its time is over; the mount goes on all the same.
+    async fn recover(&self, set: SetId, lasts: Millis) {
+        let call = RecoverShadow { set: SetRef::Id(set), lasts };
+        if let Err(error) = self.platform.recover_shadow(call).await {
+            tracing::warn!(%set, ?lasts, %error, "umbra-io was not told of the recovery of an image's file system");
         }
-        told.is_ok()
     }
 
     /// The volume, if umbra-io serves it now.
@@ -89,6 +88,22 @@ impl<W> Clone for CsiService<W> {
 impl<W: World> CsiService<W> {
     pub(crate) fn new(plugin: Plugin<W>, stopping: Stopping) -> Self {
         Self { plugin, stopping }
+    }
+
+    /// To the end, also where the kubelet does not wait any more: what counts as a recovery ends with the mount.
+    async fn stage(self, ask: Stage) -> Result<(), Status> {
+        let served = self.plugin.served(ask.volume).await;
+        let recovers = ask.recovers().filter(|_| served.is_ok());
+        if let Some(set) = recovers {
+            self.plugin.recover(set, RECOVERY).await;
+        }
+        let volume = ask.volume;
+        let staged =
+            self.change("NodeStageVolume", volume, move |volumes| volumes.stage(&ask, &served?)).await;
+        if let Some(set) = recovers {
+            self.plugin.recover(set, Millis(0)).await;
+        }
+        staged
     }
 
     /// On a thread that may wait for the kernel, and to the end, also where the kubelet does not wait any more.
@@ -169,20 +184,8 @@ impl<W: World> Node for CsiService<W> {
         &self,
         request: Request<csi::NodeStageVolumeRequest>,
     ) -> Answer<csi::NodeStageVolumeResponse> {
-        let ask: Stage = checked(request)?;
-        let served = self.plugin.served(ask.volume).await;
-        let recovering = match ask.recovers() {
-            Some(set) => self.plugin.recover(set, RECOVERY).await,
-            None => false,
-        };
-        let plugin = self.plugin.clone();
-        let (volume, recovered) = (ask.volume, ask.recovers().filter(|_| recovering));
-        let staged =
-            self.change("NodeStageVolume", volume, move |volumes| volumes.stage(&ask, &served?)).await;
-        if let Some(set) = recovered {
-            plugin.recover(set, Millis(0)).await;
-        }
-        staged?;
+        let staging = tokio::spawn(self.clone().stage(checked(request)?));
+        staging.await.map_err(|error| Status::internal(error.to_string()))??;
         Ok(Response::new(csi::NodeStageVolumeResponse {}))
     }
 

@@ -278,7 +278,7 @@ impl Refusal {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unfit {
     /// It does not exist.
-    #[error("there is no such set")]
+    #[error("it does not exist")]
     Missing,
     /// It is what the restore takes.
     #[error("it holds the image that is to be restored")]

@@ -13,9 +13,7 @@ use crate::toolbox::Toolbox;
 use crate::{cache, host, progress};
 
 /// The name of the image. What runs in it is in its path.
-pub const POSTGRES: &str = "lab.invalid/postgres:1";
-/// The user that the server runs as.
-pub const USER: u32 = 999;
+const POSTGRES: &str = "lab.invalid/postgres:1";
 
 const PROGRAMS: &[&str] = &["createdb", "initdb", "pg_ctl", "pg_isready", "pgbench", "postgres", "psql"];
 /// What the server loads when it is asked to, of a folder of far more.
@@ -101,4 +99,20 @@ fn files(folder: &Path) -> Result<BTreeSet<PathBuf>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binaries::workspace;
+
+    #[test]
+    fn the_examples_ask_for_the_image_and_the_user_that_there_are() {
+        let user = USERS.lines().last().and_then(|line| line.split(':').nth(2)).unwrap();
+        for file in ["database.yaml", "report.yaml"] {
+            let text = fs::read_to_string(workspace().join("e2e/lab/examples/database").join(file)).unwrap();
+            assert!(text.contains(&format!("image: {POSTGRES}\n")), "{file}");
+            assert!(text.contains(&format!("runAsUser: {user}, fsGroup: {user}")), "{file}");
+        }
+    }
 }

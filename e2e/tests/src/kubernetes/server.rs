@@ -156,8 +156,7 @@ impl Server {
     pub(crate) fn apply_as(&self, name: &str, object: &Value) -> Result<Answer> {
         let mut object = object.clone();
         object["metadata"]["name"] = name.into();
-        let mut kubectl = self.control_plane.kubectl();
-        answer(kubectl.args(["apply", "--server-side", "--filename", "-"]), Some(&object.to_string()))
+        self.fed(&["apply", "--server-side", "--filename", "-"], &object)
     }
 }
 

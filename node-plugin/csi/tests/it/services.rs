@@ -2,12 +2,13 @@
 
 use crate::world::{Presented, World, block, capability, directory, may_mount, refusal};
 use std::collections::HashMap;
+use umbra_csi::SHADOW_ACCESS;
 use umbra_csi::wire::csi;
 use umbra_csi::wire::csi::volume_capability::access_mode::Mode;
 use umbra_csi::wire::csi::volume_capability::{AccessType, MountVolume};
 use umbra_platform::id::{MasterRef, SetRef};
 use umbra_platform::status::{MasterState, Role, WaitReason, WaitingFor};
-use umbra_platform::time::WallTime;
+use umbra_platform::time::{Millis, WallTime};
 
 fn stage(volume: &str, at: &str) -> csi::NodeStageVolumeRequest {
     csi::NodeStageVolumeRequest {
@@ -183,6 +184,29 @@ async fn a_volume_that_is_not_served_is_waited_for_or_refused() {
     let gone = refusal(plugin.node.node_stage_volume(stage(&set, &at)).await);
     assert!(gone.reason() == "NO_IMAGE" && gone.to_string().contains("no space"), "{gone}");
     assert_eq!(gone.code(), tonic::Code::FailedPrecondition);
+    plugin.stop().await;
+}
+
+/// Whatever comes of the mount: there is no device here. What is not a read-only mount of an image tells of none.
+#[tokio::test]
+async fn umbra_io_is_told_of_a_recovery_before_and_after_the_mount_of_an_image() {
+    let world = World::new().await;
+    world.serve_platform().await;
+    let mut plugin = world.serve().await;
+    let at = world.text("staging");
+    let told = || world.fake.recoveries(&SetRef::Id(world.set)).expect("it is there");
+    let set = format!("s/{}", world.set);
+
+    let mut writable = stage(&set, &at);
+    writable.volume_context = HashMap::from([(SHADOW_ACCESS.to_owned(), "ReadWrite".to_owned())]);
+    let mut as_device = stage(&set, &at);
+    as_device.volume_capability = capability(block(), Mode::SingleNodeReaderOnly);
+    for other in [stage(&format!("m/{}", world.master), &at), writable, as_device] {
+        plugin.node.node_stage_volume(other).await.expect_err("nothing is presented");
+        assert_eq!(told(), []);
+    }
+    plugin.node.node_stage_volume(stage(&set, &at)).await.expect_err("nothing is presented");
+    assert!(matches!(told()[..], [Millis(1..), Millis(0)]), "{:?}", told());
     plugin.stop().await;
 }
 

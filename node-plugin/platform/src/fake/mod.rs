@@ -17,6 +17,7 @@ use crate::error::PlatformError;
 use crate::id::{MasterId, MasterRef, RequestId, SetId, SetRef};
 use crate::platform::Result;
 use crate::status::{MasterCounters, MasterState, MasterStatus, Role, SetState, SetStatus, Status};
+use crate::time::Millis;
 use crate::value::{ByteCount, Detail, DevicePath, Label, QueueDepth, UblkId};
 use device::Devices;
 use model::{FakeSet, Phase};
@@ -122,6 +123,14 @@ impl Fake {
             set.write_shadow(bytes);
             Ok(())
         })
+    }
+
+    /// For how long file systems were let recover their journals through a shadow, call by call.
+    ///
+    /// # Errors
+    /// If there is no such set.
+    pub fn recoveries(&self, set: &SetRef) -> Result<Vec<Millis>> {
+        Ok(self.lock().set_mut(set)?.recoveries.clone())
     }
 
     /// The old data of these bytes cannot be kept.

@@ -8,7 +8,7 @@ use crate::status::{
     ChunkCounts, CopyLimits, Deadlines, LastCut, Mode, Progress, Role, SetEntry, SetFlags, SetPaths,
     SetState, SetStatus, Unrecordable, Waits,
 };
-use crate::time::WallTime;
+use crate::time::{Millis, WallTime};
 use crate::value::{ByteCount, ChunkSize, Detail, DevicePath, Label};
 use std::ops::Range;
 use std::time::Duration;
@@ -48,8 +48,8 @@ pub(crate) struct FakeSet {
     pub(crate) phase: Phase,
     pub(crate) limits: CopyLimits,
     pub(crate) flags: SetFlags,
-    /// A file system recovers its journal through the shadow. Time does not end it.
-    pub(crate) recovering: bool,
+    /// For how long file systems were let recover their journals through the shadow, call by call. Time ends none.
+    pub(crate) recoveries: Vec<Millis>,
     pub(crate) chunk: ChunkSize,
     cut_at: WallTime,
     deadlines: Deadlines,
@@ -74,7 +74,7 @@ impl FakeSet {
             phase: Phase::Idle,
             limits: CopyLimits::default(),
             flags: SetFlags { protected: call.protected, ..SetFlags::default() },
-            recovering: false,
+            recoveries: Vec::new(),
             chunk,
             deadlines: call.deadlines,
             unrecordable: call.unrecordable,
@@ -136,7 +136,7 @@ impl FakeSet {
                 Mode::Independent => bits.differs = true,
             }
         }
-        if self.recovering {
+        if self.recoveries.last().is_some_and(|lasts| *lasts > Millis(0)) {
             self.flags.recovered = true;
         } else {
             self.flags.shadow_written = true;

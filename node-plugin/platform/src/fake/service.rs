@@ -13,7 +13,6 @@ use crate::id::{CutId, MasterId, RequestId, SetId};
 use crate::map::ChunkMap;
 use crate::platform::{Platform, Result, StatusStream};
 use crate::status::{Listing, MasterCounters, MasterEntry, MasterState, Role, SetStatus, Status};
-use crate::time::Millis;
 use crate::value::{ByteCount, ChunkSize, DevicePath, Signatures, UblkId};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -395,7 +394,7 @@ impl Platform for Fake {
 
     async fn recover_shadow(&self, call: RecoverShadow) -> Result<()> {
         self.change(|state| {
-            state.set_mut(&call.set)?.recovering = call.lasts > Millis(0);
+            state.set_mut(&call.set)?.recoveries.push(call.lasts);
             Ok(())
         })
     }

@@ -235,9 +235,8 @@ fn proceed(view: &View, status: &mut ImagingOperationStatus, refused: Option<&Cl
             "this version brings nothing to rest for a cut: leave quiesce out".into(),
         );
     }
-    // What it was to be undone by is not given up for what this version does not know.
-    let keeps = spec.safety.as_ref().is_some_and(|safety| safety.target().is_none());
-    if keeps {
+    // Nothing is overwritten without the safety cut that was asked for.
+    if spec.safety.as_ref().is_some_and(|safety| safety.target().is_none()) {
         return Fails(OperationFailed::NotSupported, "nothing is named that takes the safety cut".into());
     }
     let members = match (&view.members, &view.safety) {
